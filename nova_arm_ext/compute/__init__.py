@@ -1,0 +1,2 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The meeting with Nova and libvirt: all imports of nova, all I/O."""

@@ -1,0 +1,181 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ArmLibvirtDriver: Nova's libvirt driver with the hooks in its XML."""
+
+import contextlib
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import nova.conf
+from nova import exception
+from nova.virt.libvirt import driver
+from oslo_log import log as logging
+
+from nova_arm_ext import errors
+from nova_arm_ext import facts
+from nova_arm_ext import pipeline
+from nova_arm_ext.compute import gather
+from nova_arm_ext.compute import schema
+from nova_arm_ext.domain import view
+
+LOG = logging.getLogger(__name__)
+CONF = nova.conf.CONF
+
+
+class GuestNotAdjusted(exception.NovaException):
+    """The pipeline failed for a guest; the API shows why."""
+
+    msg_fmt = '%(reason)s'
+
+
+class ArmLibvirtDriver(driver.LibvirtDriver):
+    """Nova's libvirt driver for compute hosts with Arm guests.
+
+    Making one loads and checks the hooks and their options and asks libvirt
+    nothing. Every document that Nova generates for an Arm guest passes
+    through the hooks; guests of other architectures are left alone.
+
+    :raises ConfigurationError: with every fault of the set-up
+    """
+
+    def __init__(self, virtapi, read_only=False):
+        self._arm_pipeline = pipeline.Pipeline.load(CONF, schema=schema.load)
+        # (connection, facts): a new connection may lead to a newer libvirt
+        self._arm_host_facts = None
+        # instance uuid to the document that the guest had, while Nova
+        # redefines it
+        self._arm_previous = {}
+        super().__init__(virtapi, read_only)
+
+    def _get_guest_xml(self, context, instance, network_info, disk_info,
+                       image_meta, *args, **kwargs):
+        xml = super()._get_guest_xml(context, instance, network_info,
+                                     disk_info, image_meta, *args, **kwargs)
+        existing = instance.uuid in self._arm_previous
+        try:
+            return self._arm_pipeline.run(
+                xml, lambda: self._arm_facts(instance, image_meta),
+                existing=existing).xml
+        except errors.Refused as e:
+            if e.this_host:
+                # not InvalidInput, so that the scheduler tries another host
+                raise GuestNotAdjusted(reason=str(e)) from e
+            raise exception.InvalidInput(reason=str(e)) from e
+        except errors.ArmExtError as e:
+            raise GuestNotAdjusted(reason=str(e)) from e
+
+    def _hard_reboot(self, context, instance, *args, **kwargs):
+        with self._arm_keeping(instance):
+            return super()._hard_reboot(context, instance, *args, **kwargs)
+
+    def finish_revert_migration(self, context, instance, *args, **kwargs):
+        with self._arm_keeping(instance):
+            return super().finish_revert_migration(context, instance, *args,
+                                                   **kwargs)
+
+    def _configure_guest_by_virt_type(self, guest, instance, image_meta,
+                                      flavor, *args, **kwargs):
+        nova_driver = self
+        arch = self._check_emulation_arch(image_meta)
+        if arch in view.ARM and arch != self._arm_host_arch():
+            # Nova asks for firmware of the host's own architecture, which
+            # this guest does not use (Host.supports_uefi, 29 to 34)
+            firmware = [f for f in self._arm_host().firmware or ()
+                        if f.arch == arch]
+            if firmware:
+                nova_driver = copy.copy(self)
+                nova_driver._host = _HostWithUefi(self._host, firmware)
+        return super(ArmLibvirtDriver,
+                     nova_driver)._configure_guest_by_virt_type(
+            guest, instance, image_meta, flavor, *args, **kwargs)
+
+    @contextlib.contextmanager
+    def _arm_keeping(self, instance: Any) -> Iterator[None]:
+        """Record a guest's document, and define it again if all goes wrong.
+
+        Nova destroys and undefines a guest before it makes the new document
+        (_hard_reboot, 29 to 34), so a failure in between would leave nothing
+        of it: no slots, no path of its variable store.
+        """
+        recorded = self._arm_document(instance)
+        self._arm_previous[instance.uuid] = recorded
+        try:
+            yield
+        except Exception:
+            if recorded is not None:
+                self._arm_define_again(instance, recorded)
+            raise
+        finally:
+            del self._arm_previous[instance.uuid]
+
+    def _arm_document(self, instance: Any) -> str | None:
+        """The document of a guest as libvirt has it now."""
+        try:
+            return self._host.get_guest(instance).get_xml_desc()
+        except exception.InstanceNotFound:
+            return None
+
+    def _arm_define_again(self, instance: Any, recorded: str) -> None:
+        """Put a guest's recorded document back if Nova has left none."""
+        try:
+            if (self._arm_document(instance) is None
+                    and view.Domain.parse(recorded).is_arm):
+                self._host.write_instance_config(recorded)
+                LOG.warning(
+                    'The guest could not be defined anew, so its previous '
+                    'domain is defined again; start it when the cause is '
+                    'gone', instance=instance)
+        except Exception:
+            # the caller raises what went wrong first; this is told here,
+            # with the document, so that nothing is lost
+            LOG.exception(
+                'The previous domain could not be defined again either. It '
+                'was:\n%s', recorded, instance=instance)
+
+    def _arm_facts(self, instance: Any, image_meta: Any) -> facts.Facts:
+        if instance.uuid in self._arm_previous:
+            previous = self._arm_previous[instance.uuid]
+        else:
+            # resize on one host, rescue: the domain is still there
+            previous = self._arm_document(instance)
+        return facts.Facts(
+            host=self._arm_host(),
+            guest=gather.guest(instance, image_meta, previous))
+
+    def _arm_host(self) -> facts.Host:
+        """Facts about the host, gathered when they are first needed."""
+        connection = self._host.get_connection()
+        if (self._arm_host_facts is None
+                or self._arm_host_facts[0] is not connection):
+            self._arm_host_facts = (connection, gather.host(connection))
+        return self._arm_host_facts[1]
+
+    def _arm_host_arch(self) -> str:
+        return self._host.get_capabilities().host.cpu.arch
+
+
+class _HostWithUefi:
+    """Nova's Host object, but for its answers about UEFI."""
+
+    supports_uefi = True
+
+    def __init__(self, host: Any, firmware: list[facts.Firmware]) -> None:
+        self._host = host
+        self._firmware = firmware
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._host, name)
+
+    def get_loader(self, arch: str, machine: str,
+                   has_secure_boot: bool) -> tuple[str, str, bool]:
+        """The loader, its template and whether it needs SMM.
+
+        Nova 29 to 32 ask it. Theirs compares libvirt's name of the
+        architecture with the descriptors', and armv7l is "arm" there.
+
+        :raises UEFINotSupported: as Nova's own does
+        """
+        for one in self._firmware:
+            if one.secure_boot == has_secure_boot:
+                return one.loader, one.template, False
+        raise exception.UEFINotSupported()

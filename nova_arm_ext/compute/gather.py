@@ -1,0 +1,209 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Gathers facts: of the host from libvirt, of a guest from Nova's objects."""
+
+import fcntl
+import json
+import os
+import pathlib
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from typing import Any
+from typing import TypeVar
+
+import libvirt
+from lxml import etree
+from oslo_log import log as logging
+
+from nova_arm_ext import facts
+from nova_arm_ext.domain import view
+
+LOG = logging.getLogger(__name__)
+
+#: Where QEMU's firmware descriptors are, the later one winning by file name
+#: (docs/interop/firmware.json in QEMU; libvirt adds the user's own folder).
+DESCRIPTORS = ('/usr/share/qemu/firmware', '/etc/qemu/firmware')
+
+#: linux/kvm.h
+_KVM_CHECK_EXTENSION = 0xAE03
+_KVM_CAP_ARM_EL1_32BIT = 93
+
+#: libvirt's names of guest architectures by those of the descriptors
+_DESCRIPTOR_ARCH = {'aarch64': 'aarch64', 'arm': 'armv7l'}
+
+T = TypeVar('T')
+
+
+def host(connection: Any, *, local: bool = True,
+         descriptors: Iterable[str] = DESCRIPTORS) -> facts.Host:
+    """What libvirt and this file system say about the host.
+
+    What cannot be found out is unknown in the result, with a WARNING.
+
+    :param connection: a libvirt connection; nothing is changed through it
+    :param local: whether the connection leads to this very machine, so that
+        its /dev/kvm and its files are the host's
+    :param descriptors: folders of firmware descriptors
+    """
+    capabilities = _asked('capabilities', lambda: etree.fromstring(
+        connection.getCapabilities()))
+    virt_types = None if capabilities is None else _virt_types(capabilities)
+    arch = None if capabilities is None else capabilities.findtext(
+        'host/cpu/arch')
+    return facts.Host(
+        arch=arch,
+        libvirt_version=_asked('libvirt version', lambda: _version(
+            connection.getLibVersion())),
+        qemu_version=_asked('QEMU version', lambda: _version(
+            connection.getVersion())),
+        virt_types=virt_types,
+        aarch32_el1=aarch32_el1() if local else None,
+        firmware=(_firmware(connection, virt_types or {}, descriptors)
+                  if local else None))
+
+
+def guest(instance: Any, image_meta: Any = None,
+          previous: str | None = None) -> facts.Guest:
+    """What Nova's objects say about a guest.
+
+    :param instance: nova.objects.Instance
+    :param image_meta: nova.objects.ImageMeta of the image that is booted,
+        which in rescue is not the instance's own
+    :param previous: the domain document that the guest had before
+    """
+    # all image properties are there, those that Nova does not know included
+    properties = {
+        name.removeprefix('image_'): str(value)
+        for name, value in instance.system_metadata.items()
+        if name.startswith('image_')}
+    if image_meta is not None and 'properties' in image_meta:
+        for name in image_meta.properties.fields:
+            if (name in image_meta.properties
+                    and isinstance(getattr(image_meta.properties, name),
+                                   str | int)):
+                properties[name] = str(getattr(image_meta.properties, name))
+    return facts.Guest(
+        extra_specs=dict(instance.flavor.extra_specs or {}),
+        image_properties=properties, previous=previous)
+
+
+def aarch32_el1(device: str = '/dev/kvm') -> bool | None:
+    """Whether KVM can run 32-bit Arm guests (KVM_CAP_ARM_EL1_32BIT).
+
+    :returns: None where there is no KVM to ask, as in some containers
+    """
+    if os.uname().machine != 'aarch64':
+        return False
+    try:
+        kvm = os.open(device, os.O_RDWR | os.O_CLOEXEC)
+    except OSError as e:
+        LOG.info('Whether KVM can run 32-bit Arm guests is unknown: %s', e)
+        return None
+    try:
+        return fcntl.ioctl(kvm, _KVM_CHECK_EXTENSION,
+                           _KVM_CAP_ARM_EL1_32BIT) > 0
+    finally:
+        os.close(kvm)
+
+
+def _asked(what: str, ask: Callable[[], T]) -> T | None:
+    try:
+        return ask()
+    except libvirt.libvirtError as e:
+        LOG.warning('The %s of this host is unknown to nova-arm-ext: %s',
+                    what, e)
+        return None
+
+
+def _version(number: int) -> facts.Version:
+    """libvirt's 9002003 as (9, 2, 3)."""
+    return number // 1000000, number // 1000 % 1000, number % 1000
+
+
+def _virt_types(capabilities: Any) -> dict[str, tuple[str, ...]]:
+    """The domain types that libvirt offers for each guest architecture."""
+    found: dict[str, tuple[str, ...]] = {}
+    for arch in capabilities.iterfind('guest/arch'):
+        found[arch.get('name')] = tuple(
+            domain.get('type') for domain in arch.iterfind('domain'))
+    return found
+
+
+def _firmware(connection: Any, virt_types: Mapping[str, tuple[str, ...]],
+              folders: Iterable[str]) -> tuple[facts.Firmware, ...] | None:
+    """The firmware of the descriptors that is really there for libvirt."""
+    described = _described(folders)
+    if described is None:
+        return None
+    there: dict[str, set[str] | None] = {}
+    for arch in view.ARM & virt_types.keys():
+        there[arch] = _asked(
+            f'firmware for {arch}', lambda arch=arch: _loaders(
+                connection, arch, virt_types[arch]))
+    return tuple(
+        firmware for firmware in described
+        if _exists(firmware.loader, there.get(firmware.arch)))
+
+
+def _exists(path: str, there: set[str] | None) -> bool:
+    # libvirt may see other files than this process, each in a container of
+    # its own, so its word counts where it has spoken
+    return path in there if there is not None else os.path.exists(path)
+
+
+def _loaders(connection: Any, arch: str,
+             virt_types: Iterable[str]) -> set[str] | None:
+    """The loaders that libvirt has found, by its domain capabilities."""
+    virt_type = 'kvm' if 'kvm' in virt_types else 'qemu'
+    capabilities = etree.fromstring(connection.getDomainCapabilities(
+        None, arch, 'virt', virt_type))
+    loader = capabilities.find('os/loader')
+    if loader is None:
+        return None
+    return {value.text for value in loader.findall('value') if value.text}
+
+
+def _described(folders: Iterable[str]) -> list[facts.Firmware] | None:
+    """The Arm firmware for split pflash that the descriptors tell of.
+
+    :returns: in the order of their file names, which is the order of
+        preference; None where no folder can be read
+    """
+    files: dict[str, pathlib.Path] = {}
+    readable = False
+    for folder in folders:
+        path = pathlib.Path(folder)
+        if path.is_dir():
+            readable = True
+            files.update((file.name, file) for file in path.glob('*.json'))
+    if not readable:
+        return None
+    found = []
+    for name in sorted(files):
+        try:
+            found += _descriptor(json.loads(files[name].read_bytes()))
+        except (OSError, ValueError, LookupError, TypeError,
+                AttributeError) as e:
+            LOG.warning('Firmware descriptor %s is passed over: %s: %s',
+                        files[name], type(e).__name__, e)
+    return found
+
+
+def _descriptor(data: Any) -> list[facts.Firmware]:
+    mapping = data['mapping']
+    if ('uefi' not in data['interface-types'] or mapping['device'] != 'flash'
+            or mapping.get('mode', 'split') != 'split'):
+        return []
+    features = data.get('features', ())
+    return [
+        facts.Firmware(
+            arch=_DESCRIPTOR_ARCH[target['architecture']],
+            machines=tuple(target['machines']),
+            loader=mapping['executable']['filename'],
+            loader_format=mapping['executable'].get('format', 'raw'),
+            template=mapping['nvram-template']['filename'],
+            template_format=mapping['nvram-template'].get('format', 'raw'),
+            secure_boot='secure-boot' in features,
+            enrolled_keys='enrolled-keys' in features)
+        for target in data['targets']
+        if target['architecture'] in _DESCRIPTOR_ARCH]

@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""libvirt's own RNG schema of domain documents as a check."""
+
+import functools
+from typing import Any
+
+from lxml import etree
+from oslo_log import log as logging
+
+from nova_arm_ext import pipeline
+
+LOG = logging.getLogger(__name__)
+
+
+@functools.cache
+def load(path: str) -> pipeline.Validator | None:
+    """Make a check of a schema; once in a process, because it takes 10 ms.
+
+    :param path: of domain.rng, which includes its neighbours
+    :returns: a function that gives None for a valid document, and what is
+        wrong for an invalid one; None where there is no such schema
+    """
+    try:
+        schema = etree.RelaxNG(etree.parse(path))
+    except OSError:
+        LOG.info('No libvirt schema at %s, documents are not validated', path)
+        return None
+    except etree.LxmlError as e:
+        LOG.warning('The libvirt schema %s cannot be used, documents are not '
+                    'validated: %s', path, e)
+        return None
+
+    def validate(root: Any) -> str | None:
+        if schema.validate(root):
+            return None
+        # the log belongs to the schema, which other threads use as well, so
+        # it may be theirs; an empty one must not look like a valid document
+        return '; '.join(dict.fromkeys(
+            entry.message for entry in schema.error_log)) or 'invalid'
+
+    return validate

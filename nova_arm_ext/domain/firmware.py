@@ -1,0 +1,75 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The firmware of a guest: ``<os>`` with loader, nvram, features."""
+
+from nova_arm_ext.domain import fields
+from nova_arm_ext.domain import tree
+from nova_arm_ext.domain import view
+
+
+class Os(view.View):
+    """The ``<os>`` element of a domain."""
+
+    tag = 'os'
+
+    selection = fields.text('@firmware')     #: "efi": libvirt selects
+    loader = fields.text('loader')
+    loader_type = fields.text('loader/@type')
+    loader_readonly = fields.yes_no('loader/@readonly')
+    loader_secure = fields.yes_no('loader/@secure')
+    loader_stateless = fields.yes_no('loader/@stateless')
+    loader_format = fields.text('loader/@format')
+    nvram = fields.text('nvram')
+    nvram_template = fields.text('nvram/@template')
+    kernel = fields.text('kernel')
+
+    @classmethod
+    def of(cls, domain: view.Domain) -> 'Os':
+        """The ``<os>`` of a domain."""
+        return cls(domain.child('os'))
+
+    @property
+    def selects_uefi(self) -> bool:
+        """Whether libvirt is asked to select a UEFI firmware."""
+        return self.selection == 'efi'
+
+    @property
+    def names_uefi(self) -> bool:
+        """Whether a UEFI firmware is named by its path."""
+        return bool(self.loader) and self.loader_type == 'pflash'
+
+    @property
+    def has_loader(self) -> bool:
+        """Whether there is a loader element, be it without a path."""
+        return self.element.find('loader') is not None
+
+    @property
+    def has_uefi(self) -> bool:
+        """Whether the guest has UEFI firmware, selected or named."""
+        return self.selects_uefi or self.names_uefi
+
+    @property
+    def is_stateless(self) -> bool:
+        """Whether the firmware keeps no variables."""
+        return self.loader_stateless is True
+
+    def feature(self, name: str) -> bool | None:
+        """Whether a firmware feature is asked for; None if not mentioned."""
+        for element in self.element.iterfind('firmware/feature'):
+            if element.get('name') == name:
+                return bool(element.get('enabled') == 'yes')
+        return None
+
+    def drop(self, tag: str) -> None:
+        """Remove a child element, where it is there."""
+        found = self.element.find(tag)
+        if found is not None:
+            tree.detach(found)
+
+    def take_over(self, other: 'Os', *tags: str) -> None:
+        """Put copies of another document's elements in the place of ours."""
+        for tag in tags:
+            self.drop(tag)
+            found = other.element.find(tag)
+            if found is not None:
+                tree.insert_after(self.element, self.element.find('type'),
+                                  tree.clone(found))

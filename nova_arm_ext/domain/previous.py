@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Takes over from a guest's previous document where its devices sit.
+
+Nova builds a document without addresses each time; libvirt then numbers the
+devices in the order of the document, and a guest whose devices have changed
+since (a volume attached, a NIC removed) would find others in other slots. So
+each device gets the address that it had, and the PCI controllers stay.
+
+Before::
+
+    <disk type='file' device='disk'>
+      <target dev='vdb' bus='virtio'/>
+    </disk>
+
+After, where the previous document says so::
+
+    <disk type='file' device='disk'>
+      <target dev='vdb' bus='virtio'/>
+      <address type='pci' domain='0x0000' bus='0x05' slot='0x00'
+               function='0x0'/>
+    </disk>
+"""
+
+import collections
+from typing import Any
+
+from nova_arm_ext.domain import devices
+from nova_arm_ext.domain import pcie
+from nova_arm_ext.domain import tree
+from nova_arm_ext.domain import view
+
+#: Addresses that say which slot the guest sees. Others (ISA, DIMM, CCW)
+#: either do not exist on ``virt`` or follow from the device itself.
+_TAKEN_OVER = frozenset(('pci', 'drive', 'usb', 'virtio-serial',
+                         'virtio-mmio'))
+
+
+def take_over(domain: view.Domain) -> dict[str, int]:
+    """Give each device the controllers and the address that it had before.
+
+    Devices are matched by what identifies them (see ``identity`` of each
+    class in devices). One that the guest had not before is left without an
+    address, and libvirt finds it a free slot.
+
+    :param domain: changed in place; nothing happens without a previous
+        document of the same board
+    :returns: how many ``controllers`` and ``addresses`` were taken over
+    """
+    previous = domain.previous
+    if (previous is None or previous.arch != domain.arch
+            or previous.is_virt != domain.is_virt):
+        return {}
+    counts = collections.Counter(
+        controllers=_pci_controllers(domain, previous)
+        + _other_controllers(domain, previous))
+    counts['addresses'] = _addresses(domain, previous)
+    return {name: count for name, count in counts.items() if count}
+
+
+def keep_a_port_free(domain: view.Domain) -> int:
+    """Add root ports until one will be left free for hotplug.
+
+    libvirt does so itself (one spare), but only where no port is named, and
+    taking the controllers over names them. A port more behind the last one
+    moves nothing.
+
+    :returns: how many ports were added; none without a previous document
+    """
+    present = len(pcie.root_ports(domain))
+    if domain.previous is None or not present:
+        return 0
+    missing = min(1 - pcie.free_root_ports(domain),
+                  pcie.MAX_ROOT_PORTS - present)
+    for _ in range(missing):
+        domain.add(devices.Controller, type='pci', model='pcie-root-port')
+    return max(missing, 0)
+
+
+def _controllers(domain: view.Domain
+                 ) -> dict[tuple[str | None, int], devices.Controller]:
+    """Controllers by type and index; libvirt counts those without one."""
+    found: dict[tuple[str | None, int], devices.Controller] = {}
+    unnumbered = []
+    for controller in domain.all(devices.Controller):
+        if controller.index is None:
+            unnumbered.append(controller)
+        else:
+            found[controller.type, controller.index] = controller
+    for controller in unnumbered:
+        index = 0
+        while (controller.type, index) in found:
+            index += 1
+        found[controller.type, index] = controller
+    return found
+
+
+def _pci_controllers(domain: view.Domain, previous: view.Domain) -> int:
+    had = [c for c in previous.all(devices.Controller) if c.type == 'pci']
+    if not had:
+        return 0
+    ours = [c for c in domain.all(devices.Controller) if c.type == 'pci']
+    present = {c.index for c in ours}
+    unnumbered = [c for c in ours if c.index is None]
+    # Nova names its root and its ports without numbers, and they are the
+    # first of those that the guest has seen. More of them than it had stay.
+    for model, count in collections.Counter(c.model for c in had).items():
+        for controller in [c for c in unnumbered if c.model == model][:count]:
+            controller.remove()
+    taken = 0
+    for controller in had:
+        if controller.index not in present:
+            domain.insert(_bare(controller))
+            taken += 1
+    for controller in domain.all(devices.Controller):
+        # libvirt numbers the rest, which it refuses to do (9.0.0: "must be
+        # model='pcie-root'") before it has met the numbered ones
+        if controller.type == 'pci' and controller.index is None:
+            controller.remove()
+            domain.insert(controller.element)
+    return taken
+
+
+def _other_controllers(domain: view.Domain, previous: view.Domain) -> int:
+    ours = _controllers(domain)
+    needed = _needed_controllers(domain)
+    taken = 0
+    for key, controller in _controllers(previous).items():
+        kind = controller.type
+        if kind == 'pci':
+            continue
+        if key in ours:
+            if ours[key].model is None and controller.model is not None:
+                ours[key].model = controller.model
+                taken += 1
+        elif kind in needed:
+            domain.insert(_bare(controller))
+            taken += 1
+    return taken
+
+
+def _needed_controllers(domain: view.Domain) -> set[str]:
+    """The types of controllers that a device of the document hangs on."""
+    needed: set[str] = set()
+    for disk in domain.all(devices.Disk):
+        if disk.bus in ('scsi', 'sata', 'usb'):
+            needed.add(disk.bus)
+    for kind in (devices.Input, devices.Redirdev):
+        if any(device.bus == 'usb' for device in domain.all(kind)):
+            needed.add('usb')
+    for hostdev in domain.all(devices.Hostdev):
+        if hostdev.type in ('scsi', 'usb'):
+            needed.add(hostdev.type)
+    for channel in domain.all(devices.Channel):
+        if channel.target_type == 'virtio':
+            needed.add('virtio-serial')
+    return needed
+
+
+def _addresses(domain: view.Domain, previous: view.Domain) -> int:
+    buses = {index for kind, index in _controllers(domain) if kind == 'pci'}
+    # an address that the document already gives is not given a second time
+    taken = {_place(address.element)
+             for kind in devices.ADDRESSED for device in domain.all(kind)
+             if (address := device.address) is not None}
+    count = 0
+    for kind in devices.ADDRESSED:
+        had = collections.defaultdict(collections.deque)
+        for device in previous.all(kind):
+            had[_identity(device)].append(device)
+        if not had:
+            continue
+        for device in domain.all(kind):
+            queue = had[_identity(device)]
+            if not queue:
+                continue
+            address = queue.popleft().address
+            if (address is None or device.address is not None
+                    or address.type not in _TAKEN_OVER
+                    or (address.is_pci and address.bus not in buses)):
+                continue
+            place = _place(address.element)
+            if address.type != 'virtio-mmio' and place in taken:
+                continue
+            taken.add(place)
+            tree.insert_after(device.element, None,
+                              tree.clone(address.element))
+            count += 1
+    return count
+
+
+def _identity(device: devices.Device) -> tuple[Any, ...]:
+    if isinstance(device, devices.Controller):
+        # the document's controllers may have no number; there are few kinds
+        # of which a guest has more than one, and those are numbered
+        return (device.type, device.index or 0, device.model)
+    return tuple(value.lower() if isinstance(value, str) else value
+                 for name in device.identity
+                 for value in (getattr(device, name),))
+
+
+def _place(address: Any) -> tuple[tuple[str, str], ...]:
+    return tuple(sorted(
+        (name, value) for name, value in address.attrib.items()
+        if name != 'multifunction'))
+
+
+def _bare(controller: devices.Controller) -> Any:
+    """A copy without what libvirt adds to a running guest's document."""
+    element = tree.clone(controller.element)
+    alias = element.find('alias')
+    if alias is not None and not (alias.get('name') or '').startswith('ua-'):
+        tree.detach(alias)
+    return element

@@ -1,0 +1,213 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The domain document as a whole: parse, ask, find, add, remove, write."""
+
+import functools
+from typing import Any
+from typing import ClassVar
+from typing import TypeVar
+
+from lxml import etree
+
+from nova_arm_ext import errors
+from nova_arm_ext.domain import fields
+from nova_arm_ext.domain import tree
+
+#: Guest architectures, in libvirt's words, that this library looks after.
+ARM = frozenset(('aarch64', 'armv7l'))
+
+#: More than any guest of Nova's needs (64 disks and 64 NICs take 0.1 MiB).
+MAX_BYTES = 4 * 1024 * 1024
+
+#: Nova's namespaces end in its own version of the form: .../nova/1.1
+NOVA_NAMESPACE = 'http://openstack.org/xmlns/libvirt/nova/'
+
+V = TypeVar('V', bound='View')
+
+
+class View:
+    """One element of the document, seen with names and types.
+
+    :param element: the element; the view keeps nothing beside it
+    """
+
+    tag: ClassVar[str]
+
+    def __init__(self, element: Any) -> None:
+        self.element = element
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, View) and other.element is self.element
+
+    def __hash__(self) -> int:
+        return hash(self.element)
+
+    def __repr__(self) -> str:
+        return etree.tostring(self.element, encoding='unicode').strip()
+
+    def remove(self) -> None:
+        """Take the element out, with the white space that indented it."""
+        tree.detach(self.element)
+
+
+class Domain(View):
+    """A libvirt domain document.
+
+    :param element: the root element
+    :param previous: the document that the guest had before, if it had one
+    """
+
+    tag = 'domain'
+
+    virt_type = fields.text('@type')
+    name = fields.text('name')
+    uuid = fields.text('uuid')
+    arch = fields.text('os/type/@arch')
+    machine = fields.text('os/type/@machine')
+    kernel = fields.text('os/kernel')
+    vcpus = fields.number('vcpu')
+
+    def __init__(self, element: Any,
+                 previous: 'str | Domain | None' = None) -> None:
+        super().__init__(element)
+        self._previous = previous
+
+    @classmethod
+    def parse(cls, xml: str | bytes,
+              previous: 'str | Domain | None' = None) -> 'Domain':
+        """Read a domain document; entities and network stay off.
+
+        :param xml: the document
+        :param previous: the document that the guest had before
+        :raises InvalidDocument: when it is malformed, has a document type
+            declaration, is larger than MAX_BYTES or is no domain
+        """
+        # A string has been decoded already, whatever its declaration says.
+        encoding = 'utf-8' if isinstance(xml, str) else None
+        try:
+            data = xml.encode() if isinstance(xml, str) else xml
+        except UnicodeEncodeError as e:
+            raise errors.InvalidDocument(
+                f'the domain document is not XML: {e}') from e
+        if len(data) > MAX_BYTES:
+            raise errors.InvalidDocument(
+                f'the domain document has {len(data)} bytes, more than the '
+                f'{MAX_BYTES} that are read')
+        # A parser of its own for each document: lxml's parsers lock when
+        # they are shared between threads.
+        parser = etree.XMLParser(encoding=encoding, resolve_entities=False,
+                                 no_network=True, load_dtd=False,
+                                 huge_tree=False)
+        try:
+            root = etree.fromstring(data, parser)
+        except (etree.XMLSyntaxError, ValueError) as e:
+            raise errors.InvalidDocument(
+                f'the domain document is not XML: {e}') from e
+        if root.getroottree().docinfo.doctype:
+            raise errors.InvalidDocument(
+                'the domain document has a document type declaration '
+                '(<!DOCTYPE>), which libvirt does not write; remove it')
+        if root.tag != cls.tag:
+            raise errors.InvalidDocument(
+                f'the root element is <{root.tag}>, not <domain>')
+        return cls(root, previous)
+
+    def to_bytes(self) -> bytes:
+        """The document as ASCII bytes: quick, for comparing and parsing."""
+        return etree.tostring(self.element.getroottree())
+
+    def to_xml(self) -> str:
+        """The document as a string."""
+        return etree.tostring(self.element.getroottree(), encoding='unicode')
+
+    # What the document says.
+
+    @functools.cached_property
+    def previous(self) -> 'Domain | None':
+        """The document that the guest had before, parsed when asked for."""
+        if not isinstance(self._previous, str):
+            return self._previous
+        try:
+            return Domain.parse(self._previous)
+        except errors.InvalidDocument as e:
+            raise errors.InvalidDocument(
+                f"the guest's previous document: {e}") from e
+
+    @property
+    def is_arm(self) -> bool:
+        """Whether the guest is an Arm machine."""
+        return self.arch in ARM
+
+    @property
+    def is_virt(self) -> bool:
+        """Whether the machine is QEMU's ``virt``, of whatever version."""
+        machine = self.machine
+        return machine is not None and (
+            machine == 'virt' or machine.startswith('virt-'))
+
+    @property
+    def has_pcie(self) -> bool:
+        """Whether the machine has a PCI Express root (pcie.0)."""
+        return self.is_arm and self.is_virt
+
+    @property
+    def has_graphics(self) -> bool:
+        """Whether there is a graphical console: VNC, SPICE."""
+        return self.element.find('devices/graphics') is not None
+
+    @property
+    def extra_specs(self) -> dict[str, str] | None:
+        """The flavor's extra specs as Nova 32 and newer write them.
+
+        None where the document's metadata has none to read.
+        """
+        for metadata in self.element.iterfind('metadata/*'):
+            name = etree.QName(metadata)
+            if (name.localname == 'instance'
+                    and (name.namespace or '').startswith(NOVA_NAMESPACE)):
+                found = metadata.find('{*}flavor/{*}extraSpecs')
+                if found is not None:
+                    return {spec.get('name', ''): spec.text or ''
+                            for spec in found.iterfind('{*}extraSpec')}
+        return None
+
+    # Finding, adding, removing.
+
+    def all(self, kind: type[V]) -> list[V]:
+        """The devices of one kind, in the order of the document."""
+        devices = tree.find(self.element, ('devices',))
+        if devices is None:
+            return []
+        return [kind(element) for element in devices
+                if element.tag == kind.tag]
+
+    def add(self, kind: type[V], **values: Any) -> V:
+        """Add a device behind the last of its kind.
+
+        :param values: fields of the view and what they are set to
+        :returns: the view on the new device
+        """
+        view = kind(etree.Element(kind.tag))
+        for name, value in values.items():
+            setattr(view, name, value)
+        self.insert(view.element)
+        return view
+
+    def insert(self, element: Any) -> None:
+        """Put a device's element behind the last of its kind."""
+        devices = self.child('devices')
+        present = devices.findall(element.tag)
+        tree.insert_after(devices, present[-1] if present else None, element)
+
+    def child(self, path: str) -> Any:
+        """The element at a path of the document; made where it is missing.
+
+        New elements are put where Nova puts them as far as libvirt cares:
+        its schema lets the children of a domain come in any order.
+        """
+        element = self.element
+        for step in path.split('/'):
+            found = element.find(step)
+            if found is None:
+                found = tree.append(element, step)
+            element = found
+        return element

@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a hook may know beyond the domain document: host and guest facts.
+
+Everything here is a frozen value, and everything may be unknown: None stands
+for "nobody could tell", which is not the same as "no".
+"""
+
+import dataclasses
+import json
+from collections.abc import Mapping
+from typing import Any
+from typing import TypeVar
+
+from nova_arm_ext import errors
+
+#: The number of the JSON form that this release reads and writes.
+FORMAT = 1
+
+#: A version as libvirt and QEMU count them: (major, minor, micro).
+Version = tuple[int, int, int]
+
+T = TypeVar('T')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Firmware:
+    """One UEFI firmware that the host offers for split pflash use.
+
+    It is what a firmware descriptor (docs/interop/firmware.json in QEMU)
+    says, as far as a guest's ``<os>`` element needs it.
+    """
+
+    arch: str                        #: libvirt's name: aarch64, armv7l
+    machines: tuple[str, ...]        #: machine globs, such as ``virt-*``
+    loader: str                      #: path of the executable
+    loader_format: str = 'raw'       #: raw or qcow2
+    template: str                    #: path of the variable store template
+    template_format: str = 'raw'
+    secure_boot: bool = False        #: feature secure-boot
+    enrolled_keys: bool = False      #: feature enrolled-keys
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Host:
+    """What is known about the compute host."""
+
+    arch: str | None = None
+    libvirt_version: Version | None = None
+    qemu_version: Version | None = None
+    #: guest architecture to the domain types that libvirt offers for it
+    virt_types: Mapping[str, tuple[str, ...]] | None = None
+    #: whether KVM can run AArch32 at EL1 (KVM_CAP_ARM_EL1_32BIT)
+    aarch32_el1: bool | None = None
+    #: in the order of libvirt's preference
+    firmware: tuple[Firmware, ...] | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Guest:
+    """What is known about the guest beyond its document."""
+
+    extra_specs: Mapping[str, str] | None = None
+    image_properties: Mapping[str, str] | None = None
+    #: the domain document that the guest had before; None for a new guest
+    previous: str | None = None
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Facts:
+    """All that a hook may know beside the document and its own options."""
+
+    host: Host = Host()
+    guest: Guest = Guest()
+
+    @classmethod
+    def from_json(cls, text: str | bytes) -> 'Facts':
+        """Read facts from their JSON form.
+
+        What is absent or null is unknown; names that this release does not
+        know are left alone, so that newer facts can be read.
+
+        :param text: a JSON object; an empty object is valid
+        :raises InvalidFacts: with the place and the value that is wrong
+        """
+        try:
+            data = json.loads(text)
+        except (ValueError, RecursionError) as e:
+            raise errors.InvalidFacts(f'facts are not JSON: {e}') from e
+        top = _Reader(data, 'facts')
+        number = top.take('format', int)
+        if number not in (None, FORMAT):
+            raise errors.InvalidFacts(
+                f'facts/format is {number}, this release reads {FORMAT}')
+        host = _Reader(top.take('host', dict) or {}, 'facts/host')
+        guest = _Reader(top.take('guest', dict) or {}, 'facts/guest')
+        return cls(
+            host=Host(
+                arch=host.take('arch', str),
+                libvirt_version=host.version('libvirt_version'),
+                qemu_version=host.version('qemu_version'),
+                virt_types=host.virt_types('virt_types'),
+                aarch32_el1=host.take('aarch32_el1', bool),
+                firmware=host.firmware('firmware')),
+            guest=Guest(
+                extra_specs=guest.strings('extra_specs'),
+                image_properties=guest.strings('image_properties'),
+                previous=guest.take('previous', str)))
+
+    def to_json(self) -> str:
+        """The JSON form of these facts, which ``from_json`` reads."""
+        data: dict[str, Any] = {'format': FORMAT, **dataclasses.asdict(self)}
+        for name in ('libvirt_version', 'qemu_version'):
+            version = data['host'][name]
+            data['host'][name] = version and format_version(version)
+        return json.dumps(data, indent=2, sort_keys=True)
+
+
+def format_version(version: Version) -> str:
+    """``(9, 0, 0)`` as ``9.0.0``."""
+    return '.'.join(map(str, version))
+
+
+class _Reader:
+    """Takes typed values out of a JSON object, naming what is wrong."""
+
+    def __init__(self, data: Any, place: str) -> None:
+        self._place = place
+        self._data: dict[str, Any] = self._typed(data, dict, place)
+
+    @staticmethod
+    def _typed(value: Any, kind: type[T], place: str) -> T:
+        # bool is a subclass of int, and "format: true" is no number
+        if not isinstance(value, kind) or (kind is int and value is True):
+            names = {str: 'a string', bool: 'true or false', int: 'a number',
+                     dict: 'an object', list: 'a list'}
+            raise errors.InvalidFacts(
+                f'{place} is {_shown(value)}, not {names[kind]}')
+        return value
+
+    def take(self, name: str, kind: type[T]) -> T | None:
+        value = self._data.get(name)
+        if value is None:
+            return None
+        return self._typed(value, kind, f'{self._place}/{name}')
+
+    def need(self, name: str, kind: type[T]) -> T:
+        value = self.take(name, kind)
+        if value is None:
+            raise errors.InvalidFacts(f'{self._place}/{name} is missing')
+        return value
+
+    def version(self, name: str) -> Version | None:
+        text = self.take(name, str)
+        if text is None:
+            return None
+        parts = text.split('.')
+        if len(parts) != 3 or not all(
+                p.isascii() and p.isdigit() and len(p) < 6 for p in parts):
+            raise errors.InvalidFacts(
+                f'{self._place}/{name} is {_shown(text)}, '
+                f'not a version such as "9.0.0"')
+        return (int(parts[0]), int(parts[1]), int(parts[2]))
+
+    def list_of(self, name: str, kind: type[T]) -> tuple[T, ...] | None:
+        values: list[Any] | None = self.take(name, list)
+        if values is None:
+            return None
+        place = f'{self._place}/{name}'
+        return tuple(self._typed(value, kind, f'{place}[{i}]')
+                     for i, value in enumerate(values))
+
+    def virt_types(self, name: str) -> Mapping[str, tuple[str, ...]] | None:
+        data = self.take(name, dict)
+        if data is None:
+            return None
+        inner = _Reader(data, f'{self._place}/{name}')
+        return {arch: inner.list_of(arch, str) or () for arch in data}
+
+    def strings(self, name: str) -> Mapping[str, str] | None:
+        """A mapping whose values Nova keeps as strings; null is dropped."""
+        data = self.take(name, dict)
+        if data is None:
+            return None
+        result = {}
+        for key, value in data.items():
+            if isinstance(value, str):
+                result[key] = value
+            elif isinstance(value, bool | int | float):
+                result[key] = json.dumps(value)
+            elif value is not None:
+                raise errors.InvalidFacts(
+                    f'{self._place}/{name}/{key} is {_shown(value)}, '
+                    f'not a string')
+        return result
+
+    def firmware(self, name: str) -> tuple[Firmware, ...] | None:
+        entries: tuple[dict[str, Any], ...] | None = self.list_of(name, dict)
+        if entries is None:
+            return None
+        result = []
+        for i, entry in enumerate(entries):
+            one = _Reader(entry, f'{self._place}/{name}[{i}]')
+            result.append(Firmware(
+                arch=one.need('arch', str),
+                machines=one.list_of('machines', str) or (),
+                loader=one.need('loader', str),
+                loader_format=one.take('loader_format', str) or 'raw',
+                template=one.need('template', str),
+                template_format=one.take('template_format', str) or 'raw',
+                secure_boot=one.take('secure_boot', bool) or False,
+                enrolled_keys=one.take('enrolled_keys', bool) or False))
+        return tuple(result)
+
+
+def _shown(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=True)
+    return text if len(text) <= 60 else text[:57] + '...'

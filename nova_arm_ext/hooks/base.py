@@ -1,0 +1,85 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What every hook is: the base class and the report that it writes."""
+
+import abc
+import enum
+from collections.abc import Sequence
+from typing import Any
+from typing import ClassVar
+
+from oslo_config import cfg
+
+from nova_arm_ext.domain.view import Domain
+from nova_arm_ext.facts import Facts
+
+
+class Order(enum.IntEnum):
+    """Where in the list of hooks a hook has to stand."""
+
+    FIRST = 0
+    MIDDLE = 1
+    LAST = 2
+
+
+FIRST = Order.FIRST
+MIDDLE = Order.MIDDLE
+LAST = Order.LAST
+
+
+class Report:
+    """Collects why a hook does what it does."""
+
+    def __init__(self) -> None:
+        self.reasons: list[tuple[str, str]] = []
+
+    def because(self, place: str, reason: str) -> None:
+        """Tell one adjustment.
+
+        :param place: where in the document, such as ``os/loader``
+        :param reason: a sentence for the operator
+        """
+        self.reasons.append((place, reason))
+
+
+class Hook(abc.ABC):
+    """One adjustment of an Arm guest's domain document.
+
+    A hook decides from the document, the facts and its own options, and
+    changes nothing but the document: no files, no libvirt, no clock, no log.
+    Run twice, it changes nothing the second time. What it does not know it
+    leaves as it was. A fact that is unknown (None) never makes it fail.
+
+    It is found by an entry point in the namespace ``nova_arm_ext.hooks``; the
+    name of the entry point is the name of the hook, and its options are in
+    the group ``[arm_<name>]`` of nova.conf.
+    """
+
+    #: the place in the list of hooks; checked, not sorted by
+    order: ClassVar[Order] = MIDDLE
+    #: names of hooks that must stand before this one if they are enabled
+    after: ClassVar[tuple[str, ...]] = ()
+    #: its failure always fails the guest's request, whatever
+    #: ``[arm] on_hook_failure`` says
+    required: ClassVar[bool] = False
+    #: options, registered in the hook's group
+    opts: ClassVar[Sequence[cfg.Opt]] = ()
+    #: what it may change of the things that are checked after the hooks: any
+    #: of uuid, name, memory, vcpu, disk, interface, serial, graphics
+    changes: ClassVar[frozenset[str]] = frozenset()
+
+    def __init__(self, options: Any) -> None:
+        """
+        :param options: the values of ``opts``, as attributes
+        """
+        self.options = options
+
+    def applies_to(self, domain: Domain, facts: Facts) -> bool:
+        """Whether the hook has anything to look at in this document."""
+        return True
+
+    @abc.abstractmethod
+    def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
+        """Change the document in place and report why.
+
+        :raises Refused: what the guest asks for cannot be had
+        """

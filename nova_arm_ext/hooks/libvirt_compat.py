@@ -1,0 +1,396 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What Nova writes for Arm guests that libvirt or QEMU refuses.
+
+A table of small rules. Each says which libvirt versions and Nova releases it
+is for and why, and can be switched off by its name.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from oslo_config import cfg
+from oslo_config import types
+
+from nova_arm_ext import errors
+from nova_arm_ext.domain import devices
+from nova_arm_ext.domain import tree
+from nova_arm_ext.domain.firmware import Os
+from nova_arm_ext.domain.view import Domain
+from nova_arm_ext.facts import Facts
+from nova_arm_ext.facts import Version
+from nova_arm_ext.facts import format_version
+from nova_arm_ext.hooks import base
+from nova_arm_ext.hooks.base import Report
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Rule:
+    """One thing that Nova writes and that does not work on Arm.
+
+    :param element: the element without which there is nothing to do
+    :param nova: the Nova releases that write it
+    :param since, until: the first libvirt that refuses it and the first that
+        takes it again; None for all of them. Where the host's version is
+        unknown the rule is applied: every rule's result is accepted by all
+        versions.
+    :param reason: who refuses it and why, for the report
+    """
+
+    name: str
+    element: str
+    nova: str
+    since: Version | None = None
+    until: Version | None = None
+    reason: str
+    apply: Callable[[Domain, Facts], str | None]
+
+    def concerns(self, libvirt: Version | None) -> bool:
+        """Whether a host with this libvirt needs the rule."""
+        return libvirt is None or (
+            (self.since is None or libvirt >= self.since)
+            and (self.until is None or libvirt < self.until))
+
+
+def _drop(domain: Domain, *paths: str) -> str | None:
+    """Remove every element at these paths; the first place that was found."""
+    place = None
+    for path in paths:
+        for element in domain.element.findall(path):
+            parent = element.getparent()
+            tree.detach(element)
+            place = place or path
+            # an empty <hyperv/> or <kvm/> says nothing
+            if (not len(parent) and not parent.attrib
+                    and parent.tag in ('hyperv', 'kvm')):
+                tree.detach(parent)
+    return place
+
+
+def _loader_secure(domain: Domain, facts: Facts) -> str | None:
+    os = Os.of(domain)
+    if not os.selection or os.loader_secure is not False or os.loader:
+        return None
+    del os.loader_secure
+    if not os.element.find('loader').attrib:
+        os.drop('loader')
+    return 'os/loader/@secure'
+
+
+def _ioapic(domain: Domain, facts: Facts) -> str | None:
+    return _drop(domain, 'features/ioapic')
+
+
+def _iommu_driver(domain: Domain, facts: Facts) -> str | None:
+    place = None
+    for iommu in domain.all(devices.Iommu):
+        if iommu.model in ('smmuv3', 'virtio'):
+            driver = iommu.element.find('driver')
+            if driver is not None:
+                tree.detach(driver)
+                place = 'devices/iommu/driver'
+    return place
+
+
+def _hyperv(domain: Domain, facts: Facts) -> str | None:
+    return _drop(domain, 'features/hyperv')
+
+
+def _x86_timers(domain: Domain, facts: Facts) -> str | None:
+    place = None
+    for timer in domain.element.findall('clock/timer'):
+        if timer.get('name') in ('hypervclock', 'kvmclock', 'tsc'):
+            tree.detach(timer)
+            place = f"clock/timer[@name='{timer.get('name')}']"
+    return place
+
+
+def _maxphysaddr(domain: Domain, facts: Facts) -> str | None:
+    return _drop(domain, 'cpu/maxphysaddr')
+
+
+def _kvm_hidden(domain: Domain, facts: Facts) -> str | None:
+    return _drop(domain, 'features/kvm/hidden')
+
+
+def _smm(domain: Domain, facts: Facts) -> str | None:
+    return _drop(domain, 'features/smm')
+
+
+def _acpi_without_uefi(domain: Domain, facts: Facts) -> str | None:
+    # without a kernel the guest needs UEFI, which the hook uefi sees to
+    if (domain.arch != 'aarch64' or not domain.kernel
+            or Os.of(domain).has_uefi):
+        return None
+    return _drop(domain, 'features/acpi')
+
+
+def _ide(domain: Domain, facts: Facts) -> str | None:
+    return _to_scsi(domain, [disk for disk in domain.all(devices.Disk)
+                             if disk.bus == 'ide'])
+
+
+def _cdrom_virtio(domain: Domain, facts: Facts) -> str | None:
+    return _to_scsi(domain, [disk for disk in domain.all(devices.Disk)
+                             if disk.bus == 'virtio'
+                             and disk.device == 'cdrom'])
+
+
+def _to_scsi(domain: Domain, disks: list[devices.Disk]) -> str | None:
+    if not disks or not domain.is_virt:
+        return None
+    place = f"devices/disk/target/@bus='{disks[0].bus}'"
+    every = domain.all(devices.Disk)
+    taken = {_scsi_unit(disk) for disk in every if disk.bus == 'scsi'}
+    for disk in disks:
+        # Nova looks the disk up by its target name, so that stays, and hda
+        # would meet sda at the unit that libvirt makes of the name
+        unit = next(u for u in range(len(every)) if u not in taken)
+        taken.add(unit)
+        if disk.address is not None:
+            disk.address.remove()
+        disk.bus = 'scsi'
+        address = tree.append(disk.element, 'address')
+        for name, value in (('type', 'drive'), ('controller', 0), ('bus', 0),
+                            ('target', 0), ('unit', unit)):
+            address.set(name, str(value))
+    return place
+
+
+def _scsi_unit(disk: devices.Disk) -> int:
+    """The unit on the SCSI controller, as libvirt makes it of the name."""
+    address = disk.address
+    if address is not None and address.unit is not None:
+        return address.unit
+    index = 0
+    for letter in (disk.dev or '')[2:]:
+        index = index * 26 + (ord(letter) - ord('a') + 1)
+    return index - 1
+
+
+def _scsi_model(domain: Domain, facts: Facts) -> str | None:
+    if not domain.is_virt:
+        return None
+    controllers = [c for c in domain.all(devices.Controller)
+                   if c.type == 'scsi']
+    if not controllers and any(disk.bus == 'scsi'
+                               for disk in domain.all(devices.Disk)):
+        domain.add(devices.Controller, type='scsi', index=0,
+                   model='virtio-scsi')
+        return 'devices/controller'
+    return _set_model(controllers, 'virtio-scsi')
+
+
+def _usb_model(domain: Domain, facts: Facts) -> str | None:
+    if not domain.is_virt:
+        return None
+    return _set_model([c for c in domain.all(devices.Controller)
+                       if c.type == 'usb'], 'qemu-xhci')
+
+
+def _set_model(controllers: list[devices.Controller],
+               model: str) -> str | None:
+    place = None
+    for controller in controllers:
+        if controller.model is None:
+            controller.model = model
+            place = f"devices/controller[@type='{controller.type}']/@model"
+    return place
+
+
+def _watchdog(domain: Domain, facts: Facts) -> str | None:
+    place = None
+    for watchdog in domain.all(devices.Watchdog):
+        if watchdog.model == 'ib700':
+            watchdog.model = 'i6300esb'
+            place = 'devices/watchdog/@model'
+    return place
+
+
+def _tpm_model(domain: Domain, facts: Facts) -> str | None:
+    place = None
+    for tpm in domain.all(devices.Tpm):
+        if tpm.model == 'tpm-crb':
+            tpm.model = 'tpm-tis'
+            place = 'devices/tpm/@model'
+    return place
+
+
+def _video_model(domain: Domain, facts: Facts) -> str | None:
+    place = None
+    for video in domain.all(devices.Video):
+        if video.model in ('qxl', 'xen', 'gop', 'vmvga', 'vbox'):
+            model = video.element.find('model')
+            # what it says beside this belongs to the other model
+            for name in set(model.attrib) - {'heads', 'primary'}:
+                del model.attrib[name]
+            video.model = 'virtio'
+            place = 'devices/video/model/@type'
+    return place
+
+
+def _iommu_intel(domain: Domain, facts: Facts) -> str | None:
+    if any(iommu.model == 'intel' for iommu in domain.all(devices.Iommu)):
+        raise errors.Refused(
+            "the IOMMU model 'intel' exists on x86 alone; set hw:viommu_model "
+            "of the flavor or hw_viommu_model of the image to 'auto', "
+            "'smmuv3' or 'virtio'")
+    return None
+
+
+def _tpm_version(domain: Domain, facts: Facts) -> str | None:
+    for backend in domain.element.findall('devices/tpm/backend'):
+        if backend.get('version') == '1.2':
+            raise errors.Refused(
+                "Arm machines have no TPM of version 1.2; set hw:tpm_version "
+                "of the flavor or hw_tpm_version of the image to '2.0'")
+    return None
+
+
+def _sound_virtio(domain: Domain, facts: Facts) -> str | None:
+    if (facts.host.libvirt_version is not None
+            and any(sound.model == 'virtio'
+                    for sound in domain.all(devices.Sound))):
+        raise errors.Refused(
+            f"the sound model 'virtio' needs libvirt 10.4.0 and this host has "
+            f'{format_version(facts.host.libvirt_version)}; choose another '
+            f'hw_sound_model or another host', this_host=True)
+    return None
+
+
+def _host_model(domain: Domain, facts: Facts) -> str | None:
+    cpu = domain.element.find('cpu')
+    if cpu.get('mode') != 'host-model':
+        return None
+    cpu.set('mode', 'host-passthrough' if domain.virt_type == 'kvm'
+            else 'maximum')
+    return 'cpu/@mode'
+
+
+def _gic_version(domain: Domain, facts: Facts) -> str | None:
+    if (domain.virt_type != 'qemu' or (domain.vcpus or 0) <= 8
+            or not domain.is_virt):
+        return None
+    gic = domain.child('features').find('gic')
+    if gic is None:
+        gic = tree.append(domain.child('features'), 'gic')
+    elif gic.get('version') not in (None, '2'):
+        return None
+    gic.set('version', '3')
+    return 'features/gic/@version'
+
+
+#: In the order in which they are applied.
+RULES: tuple[Rule, ...] = (
+    Rule(name='loader_secure', element='loader', apply=_loader_secure,
+         nova='33, 34', since=(8, 6, 0), until=(9, 2, 0),
+         reason="libvirt 8.6 to 9.1 refuses 'secure' beside firmware "
+                'selection; without it no Secure Boot is asked for either'),
+    Rule(name='ioapic', element='ioapic', apply=_ioapic, nova='29 to 34',
+         reason='libvirt refuses the feature, which x86 alone has'),
+    Rule(name='iommu_driver', element='iommu', apply=_iommu_driver,
+         nova='29 to 34',
+         reason='libvirt refuses driver attributes for smmuv3 and virtio'),
+    Rule(name='hyperv', element='hyperv', apply=_hyperv, nova='29 to 34',
+         reason='QEMU has Hyper-V enlightenments on x86 alone'),
+    Rule(name='x86_timers', element='timer', apply=_x86_timers,
+         nova='29 to 34',
+         reason='libvirt refuses the timer, which x86 alone has'),
+    Rule(name='maxphysaddr', element='maxphysaddr', apply=_maxphysaddr,
+         nova='29 to 34',
+         reason='libvirt refuses it for all but x86 CPUs'),
+    Rule(name='kvm_hidden', element='hidden', apply=_kvm_hidden,
+         nova='29 to 34',
+         reason='QEMU refuses it: Arm CPUs have no hypervisor signature'),
+    Rule(name='smm', element='smm', apply=_smm, nova='29 to 34',
+         reason='QEMU has System Management Mode on x86 alone'),
+    Rule(name='acpi_without_uefi', element='acpi', apply=_acpi_without_uefi,
+         nova='29 to 34',
+         reason='libvirt refuses ACPI without UEFI on aarch64; the guest '
+                'gets a device tree'),
+    Rule(name='ide', element='disk', apply=_ide, nova='29 to 34',
+         reason='the virt machine has no IDE; on SCSI the disk keeps its '
+                'target name'),
+    Rule(name='cdrom_virtio', element='disk', apply=_cdrom_virtio,
+         nova='29 to 34',
+         reason='libvirt refuses media that can be ejected on virtio'),
+    Rule(name='scsi_model', element='disk', apply=_scsi_model,
+         nova='29 to 34', until=(11, 6, 0),
+         reason='libvirt before 11.6 takes the LSI 53c895a, for which Arm '
+                'images have no driver'),
+    Rule(name='usb_model', element='controller', apply=_usb_model,
+         nova='29 to 34', until=(11, 9, 0),
+         reason='libvirt before 11.9 takes piix3-uhci on armv7l; qemu-xhci '
+                'sits on PCI Express'),
+    Rule(name='watchdog', element='watchdog', apply=_watchdog,
+         nova='29 to 34',
+         reason='QEMU has the ib700 on x86 alone; i6300esb does the same'),
+    Rule(name='tpm_model', element='tpm', apply=_tpm_model, nova='29 to 34',
+         reason='libvirt refuses the CRB interface on Arm; TIS does the '
+                'same'),
+    Rule(name='video_model', element='video', apply=_video_model,
+         nova='29 to 34',
+         reason='libvirt refuses the video model on Arm; virtio has a driver '
+                'in every Arm image'),
+    Rule(name='iommu_intel', element='iommu', apply=_iommu_intel,
+         nova='29 to 34', reason='libvirt refuses it on Arm'),
+    Rule(name='tpm_version', element='tpm', apply=_tpm_version,
+         nova='29 to 34', reason='libvirt refuses it on Arm'),
+    Rule(name='sound_virtio', element='sound', apply=_sound_virtio,
+         nova='32 to 34', until=(10, 4, 0),
+         reason='libvirt before 10.4 does not know it'),
+    Rule(name='host_model', element='cpu', apply=_host_model,
+         nova='29 to 34',
+         reason='libvirt has no host-model on Arm; the host CPU is passed '
+                'through'),
+    Rule(name='gic_version', element='vcpu', apply=_gic_version,
+         nova='29 to 34',
+         reason='the GIC version 2 of emulated machines ends at eight vCPUs'),
+)
+
+
+class LibvirtCompat(base.Hook):
+    """Take out or replace what libvirt or QEMU refuses on Arm.
+
+    A guest that exists keeps the controllers that it has: what its previous
+    document says has been taken over before, and the rules fill only what is
+    still open.
+
+    Before (Nova 34, refused by libvirt 9.0.0)::
+
+        <os firmware='efi'>
+          <loader secure='no'/>
+
+    After::
+
+        <os firmware='efi'>
+    """
+
+    order = base.FIRST
+    opts = (
+        cfg.ListOpt(
+            'disabled_rules',
+            default=[],
+            item_type=types.String(choices=[rule.name for rule in RULES]),
+            help="""
+Names of rules that are not applied. Each rule takes out or replaces one thing
+that Nova writes and that libvirt or QEMU refuses for Arm guests, where the
+host's libvirt version needs it. Switching one off makes such guests fail,
+unless the cause is gone.
+"""),
+    )
+
+    def __init__(self, options: Any) -> None:
+        super().__init__(options)
+        self._rules = tuple(rule for rule in RULES
+                            if rule.name not in options.disabled_rules)
+
+    def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
+        present = {element.tag for element in domain.element.iter()}
+        for rule in self._rules:
+            if (rule.element in present
+                    and rule.concerns(facts.host.libvirt_version)):
+                place = rule.apply(domain, facts)
+                if place is not None:
+                    report.because(place,
+                                   f'{rule.reason} (rule {rule.name})')

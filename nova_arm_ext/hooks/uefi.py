@@ -1,0 +1,217 @@
+# SPDX-License-Identifier: Apache-2.0
+"""UEFI firmware that exists on this host, and a variable store for it."""
+
+import fnmatch
+
+from lxml import etree
+
+from nova_arm_ext import errors
+from nova_arm_ext.domain import tree
+from nova_arm_ext.domain.firmware import Os
+from nova_arm_ext.domain.view import Domain
+from nova_arm_ext.facts import Facts
+from nova_arm_ext.facts import Firmware
+from nova_arm_ext.facts import format_version
+from nova_arm_ext.hooks import base
+from nova_arm_ext.hooks.base import Report
+
+#: Before, the inactive document of a guest does not keep what libvirt has
+#: selected (libvirt NEWS 9.2.0), and libvirt reads raw files alone.
+SELECTION_PERSISTS = (9, 2, 0)
+
+
+class Uefi(base.Hook):
+    """Give the guest UEFI firmware, and keep the one that it has.
+
+    An AArch64 guest boots by UEFI unless it has a kernel of its own; a
+    32-bit guest where its image asks for it. Where libvirt keeps its own
+    selection (9.2 and newer) it goes on selecting; on an older one the first
+    fitting firmware of the host's descriptors is named, with the template of
+    its variable store. A guest that exists keeps loader, template and store.
+
+    Before (libvirt older than 9.2)::
+
+        <os firmware='efi'>
+          <firmware>
+            <feature name='secure-boot' enabled='no'/>
+          </firmware>
+          <type arch='aarch64' machine='virt'>hvm</type>
+
+    After::
+
+        <os>
+          <type arch='aarch64' machine='virt'>hvm</type>
+          <loader readonly='yes' type='pflash'
+                  secure='no'>/usr/share/AAVMF/AAVMF_CODE.fd</loader>
+          <nvram template='/usr/share/AAVMF/AAVMF_VARS.fd'/>
+    """
+
+    after = ('libvirt_compat',)
+
+    def applies_to(self, domain: Domain, facts: Facts) -> bool:
+        return domain.is_virt
+
+    def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
+        os = Os.of(domain)
+        had = self._had(domain)
+        if self._keeps(os, had, domain, facts):
+            self._keep(os, had, report)
+        elif self._needs(os, had, domain, facts):
+            self._give(os, had, domain, facts, report)
+
+    @staticmethod
+    def _had(domain: Domain) -> Os | None:
+        previous = domain.previous
+        if previous is None or previous.arch != domain.arch:
+            return None
+        return Os.of(previous)
+
+    def _keeps(self, os: Os, had: Os | None, domain: Domain,
+               facts: Facts) -> bool:
+        """Whether the guest goes on with the firmware that it had."""
+        if had is None or not had.names_uefi:
+            return False
+        if domain.kernel and not os.has_uefi and not os.has_loader:
+            return False     # it went without UEFI by its own choice
+        wanted = os.feature('secure-boot')
+        for firmware in facts.host.firmware or ():
+            if firmware.loader == had.loader and wanted is not None:
+                # the request itself has changed, as by a resize to a flavor
+                # with os:secure_boot
+                return firmware.secure_boot == wanted
+        return True
+
+    @staticmethod
+    def _keep(os: Os, had: Os, report: Report) -> None:
+        secure = os.loader_secure
+        if secure is None:
+            secure = os.feature('secure-boot')
+        before = repr(os)
+        del os.selection
+        os.drop('firmware')
+        os.take_over(had, 'nvram', 'loader')
+        if os.loader_secure is None and secure is False:
+            # Nova 33 and 34 compare the attribute before they pin
+            os.loader_secure = False
+        if repr(os) != before:
+            report.because('os/loader', 'loader, template and variable store '
+                                        'that the guest has had before')
+
+    @staticmethod
+    def _needs(os: Os, had: Os | None, domain: Domain, facts: Facts) -> bool:
+        """Whether there is firmware to be found for the guest."""
+        if os.has_uefi:
+            return True
+        # Nova 33 and 34 leave a loader without a path when the document of a
+        # stopped guest did not name one (libvirt older than 9.2)
+        if os.has_loader and not os.loader:
+            return True
+        if domain.arch != 'aarch64' or domain.kernel or os.loader:
+            return False
+        asked = (facts.guest.image_properties or {}).get('hw_firmware_type')
+        if asked == 'bios' and not (had and had.has_uefi):
+            raise errors.Refused(
+                "image property hw_firmware_type is 'bios', but an AArch64 "
+                "guest without a kernel of its own boots by UEFI alone; set "
+                "it to 'uefi' or remove it from the image")
+        return True
+
+    def _give(self, os: Os, had: Os | None, domain: Domain, facts: Facts,
+              report: Report) -> None:
+        if os.names_uefi:
+            self._complete(os, facts, report)
+            return
+        if not os.selects_uefi:
+            os.selection = 'efi'
+            if not os.is_stateless:
+                os.drop('loader')
+            if had is not None and had.element.find('firmware') is not None:
+                os.take_over(had, 'firmware', 'nvram')
+            elif os.feature('secure-boot') is None:
+                feature = tree.append(tree.append(os.element, 'firmware'),
+                                      'feature')
+                feature.set('enabled', 'no')
+                feature.set('name', 'secure-boot')
+            report.because('os/@firmware', 'the guest has no other way to '
+                                           'boot than UEFI')
+        libvirt = facts.host.libvirt_version
+        if facts.host.firmware is None:
+            return
+        fitting = self._fitting(os, domain, facts)
+        if not fitting:
+            raise errors.Refused(
+                f'this host has no UEFI firmware for {domain.arch} guests'
+                f'{" with Secure Boot" if os.feature("secure-boot") else ""}'
+                f' on machine {domain.machine}; install it (Debian: '
+                f'qemu-efi-aarch64, qemu-efi-arm) or boot the guest on '
+                f'another host', this_host=True)
+        if libvirt is None:
+            return
+        if libvirt >= SELECTION_PERSISTS and not os.is_stateless:
+            return
+        self._name(os, fitting[0], report, format_version(libvirt))
+
+    @staticmethod
+    def _fitting(os: Os, domain: Domain, facts: Facts) -> list[Firmware]:
+        """The host's firmware for this guest, the preferred one first."""
+        secure = os.feature('secure-boot') is True
+        libvirt = facts.host.libvirt_version
+        raw_only = libvirt is not None and libvirt < SELECTION_PERSISTS
+        # the alias stands for the newest of its versions
+        machine = domain.machine or ''
+        names = (machine, 'virt-0') if machine == 'virt' else (machine,)
+        return [
+            firmware for firmware in facts.host.firmware or ()
+            if firmware.arch == domain.arch
+            and any(fnmatch.fnmatchcase(name, glob)
+                    for name in names for glob in firmware.machines)
+            and firmware.secure_boot == secure
+            and (firmware.enrolled_keys or not secure)
+            and (firmware.loader_format == 'raw' or not raw_only)]
+
+    @staticmethod
+    def _name(os: Os, firmware: Firmware, report: Report,
+              libvirt: str) -> None:
+        stateless = os.is_stateless
+        secure = os.feature('secure-boot')
+        store = os.nvram
+        del os.selection
+        for tag in ('firmware', 'loader', 'nvram'):
+            os.drop(tag)
+        # children in the order in which libvirt writes them
+        type_ = os.element.find('type')
+        loader = etree.Element('loader')
+        tree.insert_after(os.element, type_, loader)
+        os.loader = firmware.loader
+        os.loader_readonly = True
+        os.loader_type = 'pflash'
+        if secure is False:
+            os.loader_secure = False
+        if firmware.loader_format != 'raw':
+            os.loader_format = firmware.loader_format
+        if stateless:
+            os.loader_stateless = True
+            report.because('os/loader', 'firmware without a variable store, '
+                           'which libvirt does not select by itself')
+            return
+        nvram = etree.Element('nvram')
+        tree.insert_after(os.element, loader, nvram)
+        os.nvram_template = firmware.template
+        if store:
+            os.nvram = store
+        report.because(
+            'os/loader', f'libvirt {libvirt} does not keep what it selects '
+                         f'for a guest that is stopped, so it is named')
+
+    @staticmethod
+    def _complete(os: Os, facts: Facts, report: Report) -> None:
+        """Name the template too: Nova cannot read a store without one."""
+        if os.nvram_template or os.is_stateless:
+            return
+        for firmware in facts.host.firmware or ():
+            if firmware.loader == os.loader:
+                os.nvram_template = firmware.template
+                report.because('os/nvram/@template',
+                               'Nova cannot read a store without a template '
+                               'back')
+                return
