@@ -130,9 +130,10 @@ class _Reader:
     @staticmethod
     def _typed(value: Any, kind: type[T], place: str) -> T:
         # bool is a subclass of int, and "format: true" is no number
-        if not isinstance(value, kind) or (kind is int and value is True):
-            names = {str: 'a string', bool: 'true or false', int: 'a number',
-                     dict: 'an object', list: 'a list'}
+        if (not isinstance(value, kind)
+                or (kind is int and isinstance(value, bool))):
+            names = {str: 'a string', bool: 'true or false',
+                     int: 'a whole number', dict: 'an object', list: 'a list'}
             raise errors.InvalidFacts(
                 f'{place} is {_shown(value)}, not {names[kind]}')
         return value
@@ -141,7 +142,7 @@ class _Reader:
         value = self._data.get(name)
         if value is None:
             return None
-        return self._typed(value, kind, f'{self._place}/{name}')
+        return self._typed(value, kind, f'{self._place}/{_step(name)}')
 
     def need(self, name: str, kind: type[T]) -> T:
         value = self.take(name, kind)
@@ -165,7 +166,7 @@ class _Reader:
         values: list[Any] | None = self.take(name, list)
         if values is None:
             return None
-        place = f'{self._place}/{name}'
+        place = f'{self._place}/{_step(name)}'
         return tuple(self._typed(value, kind, f'{place}[{i}]')
                      for i, value in enumerate(values))
 
@@ -189,7 +190,7 @@ class _Reader:
                 result[key] = json.dumps(value)
             elif value is not None:
                 raise errors.InvalidFacts(
-                    f'{self._place}/{name}/{key} is {_shown(value)}, '
+                    f'{self._place}/{name}/{_step(key)} is {_shown(value)}, '
                     f'not a string')
         return result
 
@@ -210,6 +211,11 @@ class _Reader:
                 secure_boot=one.take('secure_boot', bool) or False,
                 enrolled_keys=one.take('enrolled_keys', bool) or False))
         return tuple(result)
+
+
+def _step(name: str) -> str:
+    """A name in a place: as it is, if that can be read on one line."""
+    return name if name.isprintable() and len(name) <= 60 else _shown(name)
 
 
 def _shown(value: Any) -> str:

@@ -55,7 +55,8 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         try:
             return self._arm_pipeline.run(
                 xml, lambda: self._arm_facts(instance, image_meta),
-                existing=existing).xml
+                existing=existing,
+                record=LOG.isEnabledFor(logging.DEBUG)).xml
         except errors.Refused as e:
             if e.this_host:
                 # not InvalidInput, so that the scheduler tries another host

@@ -2,6 +2,7 @@
 """Gathers facts: of the host from libvirt, of a guest from Nova's objects."""
 
 import fcntl
+import functools
 import json
 import os
 import pathlib
@@ -102,6 +103,10 @@ def aarch32_el1(device: str = '/dev/kvm') -> bool | None:
     try:
         return fcntl.ioctl(kvm, _KVM_CHECK_EXTENSION,
                            _KVM_CAP_ARM_EL1_32BIT) > 0
+    except OSError as e:
+        LOG.warning('Whether KVM can run 32-bit Arm guests is unknown: %s '
+                    'does not answer: %s', device, e)
+        return None
     finally:
         os.close(kvm)
 
@@ -138,8 +143,8 @@ def _firmware(connection: Any, virt_types: Mapping[str, tuple[str, ...]],
     there: dict[str, set[str] | None] = {}
     for arch in view.ARM & virt_types.keys():
         there[arch] = _asked(
-            f'firmware for {arch}', lambda arch=arch: _loaders(
-                connection, arch, virt_types[arch]))
+            f'firmware for {arch}', functools.partial(
+                _loaders, connection, arch, virt_types[arch]))
     return tuple(
         firmware for firmware in described
         if _exists(firmware.loader, there.get(firmware.arch)))
@@ -181,7 +186,10 @@ def _described(folders: Iterable[str]) -> list[facts.Firmware] | None:
     found = []
     for name in sorted(files):
         try:
-            found += _descriptor(json.loads(files[name].read_bytes()))
+            data = files[name].read_bytes()
+            # an empty file masks the one of its name in another folder
+            if data:
+                found += _descriptor(json.loads(data))
         except (OSError, ValueError, LookupError, TypeError,
                 AttributeError) as e:
             LOG.warning('Firmware descriptor %s is passed over: %s: %s',

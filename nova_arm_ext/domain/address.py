@@ -16,6 +16,7 @@ class Address(view.View):
     tag = 'address'
 
     type = fields.text('@type')
+    domain = fields.number('@domain')
     controller = fields.number('@controller')
     bus = fields.number('@bus')
     slot = fields.number('@slot')

@@ -63,7 +63,7 @@ class Field(Generic[T]):
             return self._read(text)
         except ValueError as e:
             raise errors.InvalidDocument(
-                f'{self.place_in(view)} is {text!r}: {e}') from e
+                f'{self.place_in(view)} is {text[:60]!r}: {e}') from e
 
     def __set__(self, view: HasElement, value: T | None) -> None:
         if value is None:

@@ -28,6 +28,7 @@ from nova_arm_ext.domain import devices
 from nova_arm_ext.domain import pcie
 from nova_arm_ext.domain import tree
 from nova_arm_ext.domain import view
+from nova_arm_ext.domain.address import Address
 
 #: Addresses that say which slot the guest sees. Others (ISA, DIMM, CCW)
 #: either do not exist on ``virt`` or follow from the device itself.
@@ -95,29 +96,31 @@ def _controllers(domain: view.Domain
 
 
 def _pci_controllers(domain: view.Domain, previous: view.Domain) -> int:
-    had = [c for c in previous.all(devices.Controller) if c.type == 'pci']
-    if not had:
-        return 0
     ours = [c for c in domain.all(devices.Controller) if c.type == 'pci']
     present = {c.index for c in ours}
+    missing = {}
+    for controller in previous.all(devices.Controller):
+        if controller.type == 'pci' and controller.index is not None:
+            if controller.index not in present:
+                missing.setdefault(controller.index, controller)
+    if not missing:
+        return 0
     unnumbered = [c for c in ours if c.index is None]
     # Nova names its root and its ports without numbers, and they are the
     # first of those that the guest has seen. More of them than it had stay.
-    for model, count in collections.Counter(c.model for c in had).items():
+    for model, count in collections.Counter(
+            c.model for c in missing.values()).items():
         for controller in [c for c in unnumbered if c.model == model][:count]:
             controller.remove()
-    taken = 0
-    for controller in had:
-        if controller.index not in present:
-            domain.insert(_bare(controller))
-            taken += 1
-    for controller in domain.all(devices.Controller):
+            unnumbered.remove(controller)
+    for controller in missing.values():
+        domain.insert(_bare(controller))
+    for controller in unnumbered:
         # libvirt numbers the rest, which it refuses to do (9.0.0: "must be
         # model='pcie-root'") before it has met the numbered ones
-        if controller.type == 'pci' and controller.index is None:
-            controller.remove()
-            domain.insert(controller.element)
-    return taken
+        controller.remove()
+        domain.insert(controller.element)
+    return len(missing)
 
 
 def _other_controllers(domain: view.Domain, previous: view.Domain) -> int:
@@ -128,6 +131,8 @@ def _other_controllers(domain: view.Domain, previous: view.Domain) -> int:
         kind = controller.type
         if kind == 'pci':
             continue
+        if controller.model == 'none' and kind in needed:
+            continue     # the bus was off, and now has a device
         if key in ours:
             if ours[key].model is None and controller.model is not None:
                 ours[key].model = controller.model
@@ -159,7 +164,7 @@ def _needed_controllers(domain: view.Domain) -> set[str]:
 def _addresses(domain: view.Domain, previous: view.Domain) -> int:
     buses = {index for kind, index in _controllers(domain) if kind == 'pci'}
     # an address that the document already gives is not given a second time
-    taken = {_place(address.element)
+    taken = {_place(device, address)
              for kind in devices.ADDRESSED for device in domain.all(kind)
              if (address := device.address) is not None}
     count = 0
@@ -178,7 +183,7 @@ def _addresses(domain: view.Domain, previous: view.Domain) -> int:
                     or address.type not in _TAKEN_OVER
                     or (address.is_pci and address.bus not in buses)):
                 continue
-            place = _place(address.element)
+            place = _place(device, address)
             if address.type != 'virtio-mmio' and place in taken:
                 continue
             taken.add(place)
@@ -198,15 +203,25 @@ def _identity(device: devices.Device) -> tuple[Any, ...]:
                  for value in (getattr(device, name),))
 
 
-def _place(address: Any) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted(
-        (name, value) for name, value in address.attrib.items()
-        if name != 'multifunction'))
+def _place(device: devices.Device, address: Address) -> tuple[Any, ...]:
+    if address.is_pci:
+        return ('pci', address.domain or 0, address.bus or 0,
+                address.slot or 0, address.function or 0)
+    # each kind of bus counts its own drives
+    bus = (device.bus if isinstance(device, devices.Disk)
+           and address.type == 'drive' else 'scsi')
+    return (address.type, bus, *(
+        address.element.get(name, '0')
+        for name in ('controller', 'bus', 'target', 'unit', 'port')))
 
 
 def _bare(controller: devices.Controller) -> Any:
-    """A copy without what libvirt adds to a running guest's document."""
+    """A copy without its address, which is taken over like all others, and
+    without what libvirt adds to a running guest's document.
+    """
     element = tree.clone(controller.element)
+    for found in element.findall('address'):
+        tree.detach(found)
     alias = element.find('alias')
     if alias is not None and not (alias.get('name') or '').startswith('ua-'):
         tree.detach(alias)

@@ -100,15 +100,17 @@ class Domain(View):
         try:
             root = etree.fromstring(data, parser)
         except (etree.XMLSyntaxError, ValueError) as e:
+            # libxml2 ends some of its messages with a line break
             raise errors.InvalidDocument(
-                f'the domain document is not XML: {e}') from e
+                f'the domain document is not XML: '
+                f'{" ".join(str(e).split())}') from e
         if root.getroottree().docinfo.doctype:
             raise errors.InvalidDocument(
                 'the domain document has a document type declaration '
                 '(<!DOCTYPE>), which libvirt does not write; remove it')
         if root.tag != cls.tag:
             raise errors.InvalidDocument(
-                f'the root element is <{root.tag}>, not <domain>')
+                f'the root element is <{root.tag[:60]}>, not <domain>')
         return cls(root, previous)
 
     def to_bytes(self) -> bytes:

@@ -6,9 +6,11 @@ is for and why, and can be switched off by its name.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from typing import Any
 
+from lxml import etree
 from oslo_config import cfg
 from oslo_config import types
 
@@ -18,8 +20,8 @@ from nova_arm_ext.domain import tree
 from nova_arm_ext.domain.firmware import Os
 from nova_arm_ext.domain.view import Domain
 from nova_arm_ext.facts import Facts
-from nova_arm_ext.facts import Version
 from nova_arm_ext.facts import format_version
+from nova_arm_ext.facts import Version
 from nova_arm_ext.hooks import base
 from nova_arm_ext.hooks.base import Report
 
@@ -28,7 +30,9 @@ from nova_arm_ext.hooks.base import Report
 class Rule:
     """One thing that Nova writes and that does not work on Arm.
 
-    :param element: the element without which there is nothing to do
+    :param words: names of elements, or values of a disk's, CPU's or video's
+        attributes; without any of them in the document there is nothing to
+        do, which saves the look
     :param nova: the Nova releases that write it
     :param since, until: the first libvirt that refuses it and the first that
         takes it again; None for all of them. Where the host's version is
@@ -38,7 +42,7 @@ class Rule:
     """
 
     name: str
-    element: str
+    words: tuple[str, ...]
     nova: str
     since: Version | None = None
     until: Version | None = None
@@ -136,36 +140,59 @@ def _cdrom_virtio(domain: Domain, facts: Facts) -> str | None:
                              and disk.device == 'cdrom'])
 
 
+#: the models that have one target of seven units
+_LSI = ('auto', 'lsilogic', 'lsisas1068', 'lsisas1078', 'buslogic', 'ncr53c90')
+
+
 def _to_scsi(domain: Domain, disks: list[devices.Disk]) -> str | None:
     if not disks or not domain.is_virt:
         return None
     place = f"devices/disk/target/@bus='{disks[0].bus}'"
-    every = domain.all(devices.Disk)
-    taken = {_scsi_unit(disk) for disk in every if disk.bus == 'scsi'}
+    had = _scsi_disks(domain.previous) if domain.previous else {}
+    taken = {_scsi_place(disk) for disk in _scsi_disks(domain).values()}
+    # libvirt (9.0.0) and Nova put disks at target 0 by their names, those
+    # that are hot-plugged as well; the LSI controllers have no other target
+    narrow = any(controller.type == 'scsi' and not controller.index
+                 and controller.model in _LSI
+                 for controller in domain.all(devices.Controller))
     for disk in disks:
-        # Nova looks the disk up by its target name, so that stays, and hda
-        # would meet sda at the unit that libvirt makes of the name
-        unit = next(u for u in range(len(every)) if u not in taken)
-        taken.add(unit)
+        # Nova looks the disk up by its target name, so that stays
+        disk.bus = 'scsi'
         if disk.address is not None:
             disk.address.remove()
-        disk.bus = 'scsi'
+        before = had.get(disk.dev)
+        if before is not None and _scsi_place(before) not in taken:
+            unit = _scsi_place(before)
+        else:
+            unit = next((0, int(not narrow), unit)
+                        for unit in itertools.count()
+                        if (0, int(not narrow), unit) not in taken)
+        taken.add(unit)
         address = tree.append(disk.element, 'address')
-        for name, value in (('type', 'drive'), ('controller', 0), ('bus', 0),
-                            ('target', 0), ('unit', unit)):
+        for name, value in (('type', 'drive'), ('controller', unit[0]),
+                            ('bus', 0), ('target', unit[1]),
+                            ('unit', unit[2])):
             address.set(name, str(value))
     return place
 
 
-def _scsi_unit(disk: devices.Disk) -> int:
-    """The unit on the SCSI controller, as libvirt makes it of the name."""
+def _scsi_disks(domain: Domain) -> dict[str | None, devices.Disk]:
+    return {disk.dev: disk for disk in domain.all(devices.Disk)
+            if disk.bus == 'scsi'}
+
+
+def _scsi_place(disk: devices.Disk) -> tuple[int, int, int]:
+    """Controller, target, unit: as given, or as libvirt makes them of the
+    name (virDomainDiskDefAssignAddress, 7 units a controller).
+    """
     address = disk.address
-    if address is not None and address.unit is not None:
-        return address.unit
+    if address is not None:
+        return address.controller or 0, address.target or 0, address.unit or 0
     index = 0
     for letter in (disk.dev or '')[2:]:
         index = index * 26 + (ord(letter) - ord('a') + 1)
-    return index - 1
+    unit = max(index - 1, 0)
+    return unit // 7, 0, unit % 7
 
 
 def _scsi_model(domain: Domain, facts: Facts) -> str | None:
@@ -173,12 +200,15 @@ def _scsi_model(domain: Domain, facts: Facts) -> str | None:
         return None
     controllers = [c for c in domain.all(devices.Controller)
                    if c.type == 'scsi']
-    if not controllers and any(disk.bus == 'scsi'
-                               for disk in domain.all(devices.Disk)):
-        domain.add(devices.Controller, type='scsi', index=0,
+    place = _set_model(controllers, 'virtio-scsi')
+    # libvirt would add those that are missing, as LSI whatever the others are
+    needed = {_scsi_place(disk)[0] for disk in _scsi_disks(domain).values()}
+    for index in sorted(needed - set(range(len(controllers)))
+                        - {c.index for c in controllers}):
+        domain.add(devices.Controller, type='scsi', index=index,
                    model='virtio-scsi')
-        return 'devices/controller'
-    return _set_model(controllers, 'virtio-scsi')
+        place = place or 'devices/controller'
+    return place
 
 
 def _usb_model(domain: Domain, facts: Facts) -> str | None:
@@ -216,10 +246,14 @@ def _tpm_model(domain: Domain, facts: Facts) -> str | None:
     return place
 
 
+#: video models that libvirt refuses on Arm
+_NOT_ON_ARM = ('qxl', 'xen', 'gop', 'vmvga', 'vbox')
+
+
 def _video_model(domain: Domain, facts: Facts) -> str | None:
     place = None
     for video in domain.all(devices.Video):
-        if video.model in ('qxl', 'xen', 'gop', 'vmvga', 'vbox'):
+        if video.model in _NOT_ON_ARM:
             model = video.element.find('model')
             # what it says beside this belongs to the other model
             for name in set(model.attrib) - {'heads', 'primary'}:
@@ -282,71 +316,77 @@ def _gic_version(domain: Domain, facts: Facts) -> str | None:
 
 #: In the order in which they are applied.
 RULES: tuple[Rule, ...] = (
-    Rule(name='loader_secure', element='loader', apply=_loader_secure,
+    Rule(name='loader_secure', words=('loader',), apply=_loader_secure,
          nova='33, 34', since=(8, 6, 0), until=(9, 2, 0),
          reason="libvirt 8.6 to 9.1 refuses 'secure' beside firmware "
                 'selection; without it no Secure Boot is asked for either'),
-    Rule(name='ioapic', element='ioapic', apply=_ioapic, nova='29 to 34',
+    Rule(name='ioapic', words=('ioapic',), apply=_ioapic, nova='29 to 34',
          reason='libvirt refuses the feature, which x86 alone has'),
-    Rule(name='iommu_driver', element='iommu', apply=_iommu_driver,
+    Rule(name='iommu_driver', words=('iommu',), apply=_iommu_driver,
          nova='29 to 34',
          reason='libvirt refuses driver attributes for smmuv3 and virtio'),
-    Rule(name='hyperv', element='hyperv', apply=_hyperv, nova='29 to 34',
+    Rule(name='hyperv', words=('hyperv',), apply=_hyperv, nova='29 to 34',
          reason='QEMU has Hyper-V enlightenments on x86 alone'),
-    Rule(name='x86_timers', element='timer', apply=_x86_timers,
+    Rule(name='x86_timers', words=('timer',), apply=_x86_timers,
          nova='29 to 34',
          reason='libvirt refuses the timer, which x86 alone has'),
-    Rule(name='maxphysaddr', element='maxphysaddr', apply=_maxphysaddr,
+    Rule(name='maxphysaddr', words=('maxphysaddr',), apply=_maxphysaddr,
          nova='29 to 34',
          reason='libvirt refuses it for all but x86 CPUs'),
-    Rule(name='kvm_hidden', element='hidden', apply=_kvm_hidden,
+    Rule(name='kvm_hidden', words=('hidden',), apply=_kvm_hidden,
          nova='29 to 34',
          reason='QEMU refuses it: Arm CPUs have no hypervisor signature'),
-    Rule(name='smm', element='smm', apply=_smm, nova='29 to 34',
+    Rule(name='smm', words=('smm',), apply=_smm, nova='29 to 34',
          reason='QEMU has System Management Mode on x86 alone'),
-    Rule(name='acpi_without_uefi', element='acpi', apply=_acpi_without_uefi,
+    Rule(name='acpi_without_uefi', words=('kernel',), apply=_acpi_without_uefi,
          nova='29 to 34',
          reason='libvirt refuses ACPI without UEFI on aarch64; the guest '
                 'gets a device tree'),
-    Rule(name='ide', element='disk', apply=_ide, nova='29 to 34',
+    Rule(name='ide', words=('ide',), apply=_ide, nova='29 to 34',
          reason='the virt machine has no IDE; on SCSI the disk keeps its '
                 'target name'),
-    Rule(name='cdrom_virtio', element='disk', apply=_cdrom_virtio,
+    Rule(name='cdrom_virtio', words=('cdrom',), apply=_cdrom_virtio,
          nova='29 to 34',
          reason='libvirt refuses media that can be ejected on virtio'),
-    Rule(name='scsi_model', element='disk', apply=_scsi_model,
+    Rule(name='scsi_model', words=('scsi', 'ide', 'cdrom'), apply=_scsi_model,
          nova='29 to 34', until=(11, 6, 0),
          reason='libvirt before 11.6 takes the LSI 53c895a, for which Arm '
                 'images have no driver'),
-    Rule(name='usb_model', element='controller', apply=_usb_model,
+    Rule(name='usb_model', words=('controller',), apply=_usb_model,
          nova='29 to 34', until=(11, 9, 0),
          reason='libvirt before 11.9 takes piix3-uhci on armv7l; qemu-xhci '
                 'sits on PCI Express'),
-    Rule(name='watchdog', element='watchdog', apply=_watchdog,
+    Rule(name='watchdog', words=('watchdog',), apply=_watchdog,
          nova='29 to 34',
          reason='QEMU has the ib700 on x86 alone; i6300esb does the same'),
-    Rule(name='tpm_model', element='tpm', apply=_tpm_model, nova='29 to 34',
+    Rule(name='tpm_model', words=('tpm',), apply=_tpm_model, nova='29 to 34',
          reason='libvirt refuses the CRB interface on Arm; TIS does the '
                 'same'),
-    Rule(name='video_model', element='video', apply=_video_model,
+    Rule(name='video_model', words=_NOT_ON_ARM, apply=_video_model,
          nova='29 to 34',
          reason='libvirt refuses the video model on Arm; virtio has a driver '
                 'in every Arm image'),
-    Rule(name='iommu_intel', element='iommu', apply=_iommu_intel,
+    Rule(name='iommu_intel', words=('iommu',), apply=_iommu_intel,
          nova='29 to 34', reason='libvirt refuses it on Arm'),
-    Rule(name='tpm_version', element='tpm', apply=_tpm_version,
+    Rule(name='tpm_version', words=('tpm',), apply=_tpm_version,
          nova='29 to 34', reason='libvirt refuses it on Arm'),
-    Rule(name='sound_virtio', element='sound', apply=_sound_virtio,
+    Rule(name='sound_virtio', words=('sound',), apply=_sound_virtio,
          nova='32 to 34', until=(10, 4, 0),
          reason='libvirt before 10.4 does not know it'),
-    Rule(name='host_model', element='cpu', apply=_host_model,
+    Rule(name='host_model', words=('host-model',), apply=_host_model,
          nova='29 to 34',
          reason='libvirt has no host-model on Arm; the host CPU is passed '
                 'through'),
-    Rule(name='gic_version', element='vcpu', apply=_gic_version,
+    Rule(name='gic_version', words=('vcpu',), apply=_gic_version,
          nova='29 to 34',
          reason='the GIC version 2 of emulated machines ends at eight vCPUs'),
 )
+
+
+#: the values that rules look for beside the names of elements
+_VALUES = etree.XPath(
+    'devices/disk/@device | devices/disk/target/@bus | cpu/@mode | '
+    'devices/video/model/@type', smart_strings=False)
 
 
 class LibvirtCompat(base.Hook):
@@ -387,8 +427,9 @@ unless the cause is gone.
 
     def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
         present = {element.tag for element in domain.element.iter()}
+        present.update(_VALUES(domain.element))
         for rule in self._rules:
-            if (rule.element in present
+            if (not present.isdisjoint(rule.words)
                     and rule.concerns(facts.host.libvirt_version)):
                 place = rule.apply(domain, facts)
                 if place is not None:

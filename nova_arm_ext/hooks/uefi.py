@@ -54,8 +54,9 @@ class Uefi(base.Hook):
     def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
         os = Os.of(domain)
         had = self._had(domain)
-        if self._keeps(os, had, domain, facts):
+        if had is not None and self._keeps(os, had, domain, facts):
             self._keep(os, had, report)
+            self._complete(os, facts, report)
         elif self._needs(os, had, domain, facts):
             self._give(os, had, domain, facts, report)
 
@@ -66,10 +67,11 @@ class Uefi(base.Hook):
             return None
         return Os.of(previous)
 
-    def _keeps(self, os: Os, had: Os | None, domain: Domain,
+    @staticmethod
+    def _keeps(os: Os, had: Os, domain: Domain,
                facts: Facts) -> bool:
         """Whether the guest goes on with the firmware that it had."""
-        if had is None or not had.names_uefi:
+        if not had.names_uefi:
             return False
         if domain.kernel and not os.has_uefi and not os.has_loader:
             return False     # it went without UEFI by its own choice
@@ -158,14 +160,14 @@ class Uefi(base.Hook):
         libvirt = facts.host.libvirt_version
         raw_only = libvirt is not None and libvirt < SELECTION_PERSISTS
         # the alias stands for the newest of its versions
+        arch = domain.arch
         machine = domain.machine or ''
         names = (machine, 'virt-0') if machine == 'virt' else (machine,)
         return [
             firmware for firmware in facts.host.firmware or ()
-            if firmware.arch == domain.arch
+            if firmware.arch == arch and firmware.secure_boot == secure
             and any(fnmatch.fnmatchcase(name, glob)
                     for name in names for glob in firmware.machines)
-            and firmware.secure_boot == secure
             and (firmware.enrolled_keys or not secure)
             and (firmware.loader_format == 'raw' or not raw_only)]
 
@@ -179,12 +181,9 @@ class Uefi(base.Hook):
         for tag in ('firmware', 'loader', 'nvram'):
             os.drop(tag)
         # children in the order in which libvirt writes them
-        type_ = os.element.find('type')
-        loader = etree.Element('loader')
-        tree.insert_after(os.element, type_, loader)
-        os.loader = firmware.loader
-        os.loader_readonly = True
-        os.loader_type = 'pflash'
+        loader = etree.Element('loader', readonly='yes', type='pflash')
+        loader.text = firmware.loader
+        tree.insert_after(os.element, os.element.find('type'), loader)
         if secure is False:
             os.loader_secure = False
         if firmware.loader_format != 'raw':
@@ -194,11 +193,9 @@ class Uefi(base.Hook):
             report.because('os/loader', 'firmware without a variable store, '
                            'which libvirt does not select by itself')
             return
-        nvram = etree.Element('nvram')
+        nvram = etree.Element('nvram', template=firmware.template)
+        nvram.text = store
         tree.insert_after(os.element, loader, nvram)
-        os.nvram_template = firmware.template
-        if store:
-            os.nvram = store
         report.because(
             'os/loader', f'libvirt {libvirt} does not keep what it selects '
                          f'for a guest that is stopped, so it is named')

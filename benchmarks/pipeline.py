@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the pipeline costs for Nova's default AArch64 document.
+
+Run in an environment that has Nova and nova-arm-ext in it::
+
+    $(tools/environment nova34)/bin/python -m benchmarks.pipeline
+
+Everything is measured side by side in one run: in each round every candidate
+has its turn, and what is printed is the median over the rounds of the ratio
+within a round, so that a machine that grows slower meanwhile does no harm.
+Logging is off, as it costs more than all hooks together.
+"""
+
+# Nova's test packages patch threads as they are imported and must come first.
+from tests.releases import generate  # isort: skip
+
+import argparse
+import importlib.metadata
+import logging
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any
+from unittest import mock
+
+import libvirt
+from lxml import etree
+from nova.virt.libvirt import driver as libvirt_driver
+from oslo_config import cfg
+
+from nova_arm_ext import facts
+from nova_arm_ext import pipeline
+from nova_arm_ext.compute import schema
+from tests import demo
+from tests.releases import kinds
+
+
+def seconds(call: Callable[[], Any], times: int) -> float:
+    started = time.perf_counter()
+    for _ in range(times):
+        call()
+    return (time.perf_counter() - started) / times
+
+
+def loaded(check_schema: str) -> pipeline.Pipeline:
+    conf = cfg.ConfigOpts()
+    conf([], default_config_files=[], default_config_dirs=[])
+    conf.register_opts(pipeline.OPTS, group=pipeline.GROUP)
+    conf.set_override('check_schema', check_schema, group=pipeline.GROUP)
+    return pipeline.Pipeline.load(conf, schema=schema.load)
+
+
+def measure(nova: Callable[[], str], rounds: int,
+            times: int) -> dict[str, list[float]]:
+    """Seconds of each candidate in each round."""
+    document = nova()
+    known = facts.Facts(host=demo.DEBIAN_12, guest=facts.Guest(
+        extra_specs={}, image_properties={}))
+    without, checked = loaded('off'), loaded('warn')
+    result = without.run(document, known, record=True)
+    existing = facts.Facts(host=demo.DEBIAN_12, guest=facts.Guest(
+        extra_specs={}, image_properties={}, previous=result.xml))
+    print('hooks that change the document: '
+          + ', '.join(r.hook for r in result.reports if r.changed))
+    candidates: dict[str, Callable[[], Any]] = {
+        'parse and serialise': lambda: etree.tostring(
+            etree.fromstring(document), encoding='unicode'),
+        'pipeline': lambda: without.run(document, known),
+        'pipeline, schema checked': lambda: checked.run(document, known),
+        'pipeline, guest exists': lambda: without.run(document, existing),
+        "Nova's _get_guest_xml": nova,
+    }
+    found: dict[str, list[float]] = {name: [] for name in candidates}
+    for name, call in candidates.items():
+        seconds(call, 3)
+    for _ in range(rounds):
+        for name, call in candidates.items():
+            found[name].append(seconds(call, times))
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--rounds', type=int, default=30)
+    parser.add_argument('--times', type=int, default=100)
+    asked = parser.parse_args()
+    original = libvirt_driver.LibvirtDriver._get_guest_xml
+    found: dict[str, list[float]] = {}
+
+    def repeated(*args: Any, **kwargs: Any) -> str:
+        logging.disable(logging.CRITICAL)
+        found.update(measure(lambda: original(*args, **kwargs), asked.rounds,
+                             asked.times))
+        return original(*args, **kwargs)
+
+    kind = next(k for k in kinds.ARM_KINDS if k.name == 'default')
+    with mock.patch.object(libvirt_driver.LibvirtDriver, '_get_guest_xml',
+                           repeated):
+        generate.Build(kinds.AARCH64_KVM, [kind], 9000000,
+                       7002022).outcomes()
+
+    base, nova = found['parse and serialise'], found["Nova's _get_guest_xml"]
+    print(f'Nova {importlib.metadata.version("nova")}, lxml '
+          f'{etree.__version__}, libvirt-python {libvirt.getVersion()}, '
+          f'Python {platform.python_version()}, {platform.machine()}; '
+          f'{asked.rounds} rounds of {asked.times}\n')
+    print(f'{"":<26}{"median":>9}{"x parse and":>14}{"share of":>10}')
+    print(f'{"":<26}{"us":>9}{"serialise":>14}{"Nova":>10}')
+    for name, times in found.items():
+        ratio = statistics.median(
+            t / b for t, b in zip(times, base, strict=True))
+        share = statistics.median(
+            t / n for t, n in zip(times, nova, strict=True))
+        print(f'{name:<26}{statistics.median(times) * 1e6:>9.0f}'
+              f'{ratio:>14.2f}{share:>10.1%}')
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,50 @@
+# SPDX-License-Identifier: Apache-2.0
+"""How Sphinx builds the documents."""
+
+import pathlib
+
+from nova_arm_ext import facts
+from nova_arm_ext.hooks import libvirt_compat
+
+project = 'nova-arm-ext'
+copyright = 'nova-arm-ext developers'
+
+extensions = [
+    'openstackdocstheme',
+    'oslo_config.sphinxext',
+    'sphinx.ext.autodoc',
+]
+
+html_theme = 'openstackdocs'
+pygments_style = 'native'
+modindex_common_prefix = ['nova_arm_ext.']
+exclude_patterns = ['_generated']
+
+openstackdocs_repo_name = 'nova-arm-ext'
+openstackdocs_auto_name = False
+openstackdocs_use_storyboard = False
+
+
+def rules_table() -> str:
+    """The rules of libvirt_compat as a table in reStructuredText."""
+    lines = ['.. list-table::', '   :header-rows: 1', '',
+             '   * - Rule', '     - libvirt', '     - Nova', '     - Why']
+    for rule in libvirt_compat.RULES:
+        since, until = (version and facts.format_version(version)
+                        for version in (rule.since, rule.until))
+        versions = ' '.join(filter(None, (
+            since and f'from {since}', until and f'before {until}'))) or 'all'
+        lines += [f'   * - ``{rule.name}``', f'     - {versions}',
+                  f'     - {rule.nova}', f'     - {rule.reason}']
+    return '\n'.join(lines) + '\n'
+
+
+def write_generated(app: object) -> None:
+    """Made from the code before the pages are read."""
+    place = pathlib.Path(__file__).parent / '_generated'
+    place.mkdir(exist_ok=True)
+    (place / 'libvirt_compat_rules.rst').write_text(rules_table())
+
+
+def setup(app: object) -> None:
+    app.connect('builder-inited', write_generated)

@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`nova-arm-ext hooks`: which hooks are installed, and which run."""
+
+import argparse
+import importlib.metadata
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+from typing import TYPE_CHECKING
+
+from cliff import lister
+
+if TYPE_CHECKING:
+    from nova_arm_ext import errors
+    from nova_arm_ext.hooks import base
+
+COLUMNS = ('Name', 'Enabled', 'Order', 'Purpose', 'Entry point')
+
+
+class Hooks(lister.Lister):
+    """List the hooks that are installed, and which of them run.
+
+    Order is the position in which a hook runs, and in parentheses where the
+    hook itself wants to stand: first, middle or last.
+    """
+
+    _epilog = ('A hook that is broken or not installed is shown with the '
+               'reason. Exit status 2 means that nova-compute would not start '
+               'with this configuration; one line on standard error tells '
+               'why.')
+
+    #: why nova-compute would not start
+    _fault: 'errors.ConfigurationError | None' = None
+
+    def get_epilog(self) -> str:
+        # cliff's own looks through all installed packages, to name the one
+        # that brought the command
+        return self._epilog
+
+    def get_parser(self, prog_name: str) -> Any:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            '--config-file', metavar='FILE', action='append', default=[],
+            help='a configuration file, such as the nova.conf of '
+                 'nova-compute; may be given several times, the last one '
+                 'wins (default: none, and the defaults of all options)')
+        return parser
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        status: int = super().run(parsed_args)
+        if self._fault is not None:
+            self.app.stdout.flush()
+            raise self._fault
+        return status
+
+    def produce_output(self, *args: Any) -> Any:
+        from nova_arm_ext.cmd import failure
+        try:
+            return super().produce_output(*args)
+        except ValueError as e:
+            raise failure.Failure(str(e)) from e     # no such column
+
+    def take_action(self, parsed_args: argparse.Namespace
+                    ) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        # not above: cliff imports every command to run one
+        from oslo_config import cfg
+
+        from nova_arm_ext import errors
+        from nova_arm_ext import pipeline
+        from nova_arm_ext.cmd import reading
+
+        conf = reading.configuration(parsed_args.config_file)
+        try:
+            pipeline.Pipeline.load(conf)
+        except errors.ConfigurationError as e:
+            self._fault = e
+        try:
+            enabled = list(dict.fromkeys(conf[pipeline.GROUP].hooks))
+        except (cfg.Error, ValueError):
+            enabled = []     # it is one of the faults
+        installed, faults = pipeline.find_hooks()
+        entry_points = [
+            (one.name, one.value) for one in sorted(
+                importlib.metadata.entry_points(group=pipeline.NAMESPACE))]
+        return COLUMNS, rows(enabled, entry_points, installed, faults)
+
+
+def rows(enabled: Sequence[str], entry_points: Sequence[tuple[str, str]],
+         installed: 'Mapping[str, type[base.Hook]]',
+         faults: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """A row for each hook: those that run first, in their order.
+
+    :param enabled: names in the order in which they run
+    :param entry_points: name and value of each that is installed
+    :param installed: the classes of those that are sound
+    :param faults: what is wrong with those that are not
+    """
+    from nova_arm_ext.cmd.failure import one_line
+
+    known = {name for name, _ in entry_points}
+    every = [*entry_points,
+             *((name, '') for name in enabled if name not in known)]
+    every.sort(key=lambda one: (
+        enabled.index(one[0]) if one[0] in enabled else len(enabled), one[0]))
+    result: list[tuple[str, ...]] = []
+    for name, value in every:
+        position = str(enabled.index(name) + 1) if name in enabled else '-'
+        hook = installed.get(name)
+        if name in faults:
+            purpose = f'BROKEN: {one_line(faults[name])}'
+        elif hook is None:
+            purpose = 'BROKEN: it is not installed'
+        else:
+            # not inspect.getdoc(), which takes the base class's for its own
+            purpose = one_line((hook.__doc__ or '').strip().partition(
+                '\n')[0])
+        result.append((
+            name, 'yes' if name in enabled else 'no',
+            position if hook is None
+            else f'{position} ({hook.order.name.lower()})', purpose, value))
+    return result

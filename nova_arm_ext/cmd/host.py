@@ -1,0 +1,88 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Asks libvirt what it knows about the host, for as long as one may wait."""
+
+import multiprocessing
+import os
+import signal
+import urllib.parse
+from typing import Any
+
+from nova_arm_ext import facts
+from nova_arm_ext.cmd.failure import Failure
+
+DEFAULT_URI = 'qemu:///system'
+
+
+def default_uri() -> str:
+    """The libvirt that is meant where none is named, as virsh has it."""
+    return os.environ.get('LIBVIRT_DEFAULT_URI') or DEFAULT_URI
+
+
+def ask(uri: str, seconds: float) -> facts.Host:
+    """The facts of the host, over a read-only connection.
+
+    A process of its own asks: libvirt's calls have no time limit, and
+    libvirt, ssh and their kin write to standard error and read standard
+    input as they like.
+
+    :param uri: a libvirt connection URI
+    :param seconds: how long to wait for the answer
+    :raises Failure: when there is none
+    """
+    context = multiprocessing.get_context('fork')
+    ours, theirs = context.Pipe(duplex=False)
+    child = context.Process(target=_answer, args=(uri, theirs), daemon=True)
+    child.start()
+    theirs.close()
+    try:
+        if not ours.poll(seconds):
+            raise Failure(f'libvirt at {uri} does not answer within '
+                          f'{seconds:g} s')
+        found, text = ours.recv()
+    except EOFError:
+        raise Failure(f'libvirt at {uri} does not answer: its client '
+                      f'crashed') from None
+    finally:
+        _end(child)
+        ours.close()
+    if not found:
+        raise Failure(f'libvirt at {uri} does not answer: {text}')
+    return facts.Facts.from_json(text).host
+
+
+def _answer(uri: str, pipe: Any) -> None:
+    """What the child process does."""
+    os.setsid()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    nowhere = os.open(os.devnull, os.O_RDWR)
+    for stream in (0, 1, 2):
+        os.dup2(nowhere, stream)
+    try:
+        # libvirt is loaded where it is needed: a preview with a facts file
+        # works without it
+        import libvirt
+
+        from nova_arm_ext.compute import gather
+        connection = libvirt.openReadOnly(uri)
+        host = gather.host(connection, local=is_local(connection.getURI()))
+        pipe.send((True, facts.Facts(host=host).to_json()))
+    except Exception as e:
+        # every kind of it is the other process's to tell
+        pipe.send((False, str(e) or type(e).__name__))
+
+
+def is_local(uri: str) -> bool:
+    """Whether a libvirt URI leads to the machine on which this runs."""
+    parts = urllib.parse.urlsplit(uri)
+    transport = parts.scheme.partition('+')[2]
+    return not parts.hostname and transport in ('', 'unix')
+
+
+def _end(child: Any) -> None:
+    """End the child and what it has started, such as ssh."""
+    try:
+        os.killpg(child.pid, signal.SIGKILL)
+    except ProcessLookupError:
+        child.kill()     # it has not come so far as to lead a group
+    child.join()
+    child.close()

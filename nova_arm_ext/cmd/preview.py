@@ -1,0 +1,286 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`nova-arm-ext preview`: what the hooks make of a domain document."""
+
+import argparse
+import dataclasses
+import json
+import logging
+import os
+from collections.abc import Iterator
+from typing import Any
+from typing import TYPE_CHECKING
+
+from cliff import command
+
+if TYPE_CHECKING:
+    from nova_arm_ext import facts
+    from nova_arm_ext import pipeline
+    from nova_arm_ext.domain.view import Domain
+
+#: How long the local libvirt may take to answer, in seconds.
+PATIENCE = 3.0
+
+CHANGED = 1
+
+_RED, _GREEN, _CYAN, _BOLD, _PLAIN = (
+    '\033[31m', '\033[32m', '\033[36m', '\033[1m', '\033[0m')
+
+
+class Preview(command.Command):
+    """Show what the hooks would make of a domain document, and why.
+
+    Runs the very pipeline that nova-compute runs, without Nova and without
+    changing anything.
+    """
+
+    _epilog = (
+        'Extra specs of the flavor are taken from the facts, or else from the '
+        "document's own metadata, where Nova 32 and newer write them. Image "
+        'properties (arm_*) come only from the facts, as '
+        'guest.image_properties: Nova does not write them into the document. '
+        'Without --facts the local libvirt ($LIBVIRT_DEFAULT_URI, or '
+        'qemu:///system) is asked about the host, read-only; if it does not '
+        'answer within 3 seconds the host is unknown, as the output says. '
+        'Exit status: 0; 1 with --exit-code if something changes; 2 if '
+        'something is wrong, with one line on standard error.')
+
+    def get_epilog(self) -> str:
+        # cliff's own looks through all installed packages, to name the one
+        # that brought the command
+        return self._epilog
+
+    def get_parser(self, prog_name: str) -> Any:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            'domain', metavar='DOMAIN.xml', nargs='?', default='-',
+            help='the document, as Nova generates it or "virsh dumpxml '
+                 '--inactive" prints it (default: -, standard input)')
+        parser.add_argument(
+            '--facts', metavar='FILE',
+            help='facts about host and guest as JSON, in the form that '
+                 '"nova-arm-ext facts" prints; what it leaves out is '
+                 'unknown, and libvirt is not asked')
+        parser.add_argument(
+            '--config-file', metavar='FILE', action='append', default=[],
+            help='a configuration file; pass the nova.conf of nova-compute '
+                 'to preview with its options; may be given several times, '
+                 'the last one wins (default: none, and the defaults of all '
+                 'options)')
+        parser.add_argument(
+            '--format', choices=('diff', 'xml', 'json'), default='diff',
+            help='diff: what each hook changes and why, in colour on a '
+                 'terminal unless $NO_COLOR is set (default); xml: the '
+                 'resulting document alone; json: the document, and for each '
+                 'hook its reasons and its diff')
+        parser.add_argument(
+            '--exit-code', action='store_true',
+            help='exit with 1 if the document is changed, as git diff does')
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        # not above: cliff imports every command to run one
+        from nova_arm_ext import errors
+        from nova_arm_ext import pipeline
+        from nova_arm_ext.cmd import failure
+        from nova_arm_ext.cmd import reading
+        from nova_arm_ext.compute import schema
+        from nova_arm_ext.domain import view
+
+        if parsed_args.facts == parsed_args.domain == reading.STDIN:
+            raise failure.Failure(
+                'document and facts cannot both come from standard input')
+        document = reading.read(parsed_args.domain, view.MAX_BYTES)
+        try:
+            domain = view.Domain.parse(document)
+        except errors.InvalidDocument as e:
+            raise failure.Failure(
+                f'{reading.name_of(parsed_args.domain)}: {e}') from e
+        known = _Facts(parsed_args.facts, domain)
+        logged = _Logged()
+        with logged:
+            hooks = pipeline.Pipeline.load(
+                reading.configuration(parsed_args.config_file),
+                schema=schema.load)
+            before = _text(document, domain)
+            result = hooks.run(before, known, record=True)
+        preview = _Result(
+            document=document, domain=domain, result=result,
+            changed=result.xml != before, facts=known,
+            logged=tuple(logged.lines))
+        if parsed_args.format == 'xml':
+            self._write_bytes(preview.to_xml())
+        elif parsed_args.format == 'json':
+            self.app.stdout.write(preview.to_json() + '\n')
+        else:
+            self._write_diff(preview)
+        return CHANGED if parsed_args.exit_code and preview.changed else 0
+
+    def _write_bytes(self, data: bytes) -> None:
+        # a document has its own encoding, the terminal's is not asked
+        self.app.stdout.flush()
+        self.app.stdout.buffer.write(data)
+
+    def _write_diff(self, preview: '_Result') -> None:
+        from nova_arm_ext.cmd import failure
+        stdout = self.app.stdout
+        if stdout.isatty():
+            colours = (not os.environ.get('NO_COLOR')
+                       and os.environ.get('TERM') != 'dumb')
+            for line in preview.to_diff():
+                shown = failure.printable(line.expandtabs())
+                stdout.write((_coloured(shown) if colours else shown) + '\n')
+        else:
+            self._write_bytes(''.join(
+                f'{line}\n' for line in preview.to_diff()).encode())
+
+
+class _Facts:
+    """The facts for one preview, and where those about the host come from."""
+
+    def __init__(self, file: str | None, domain: 'Domain') -> None:
+        """
+        :param file: where they are read from; None to ask libvirt once they
+            are needed
+        :param domain: the document, whose extra specs count where the file
+            has none
+        :raises Failure: when there is something wrong with the file
+        """
+        from nova_arm_ext import errors
+        from nova_arm_ext import facts
+        from nova_arm_ext.cmd import failure
+        from nova_arm_ext.cmd import reading
+        from nova_arm_ext.domain import view
+
+        self._file = file
+        self._domain = domain
+        self.known = facts.Facts()
+        self.origin = 'not needed'
+        if file is not None:
+            name = reading.name_of(file)
+            try:
+                # twice: a previous document is quoted in it
+                self.known = facts.Facts.from_json(
+                    reading.read(file, 2 * view.MAX_BYTES))
+            except errors.InvalidFacts as e:
+                raise failure.Failure(f'{name}: {e}') from e
+            self.origin = f'from {name}'
+
+    def __call__(self) -> 'facts.Facts':
+        if self._file is None:
+            self._ask()
+        if self.known.guest.extra_specs is None:
+            self.known = dataclasses.replace(
+                self.known, guest=dataclasses.replace(
+                    self.known.guest, extra_specs=self._domain.extra_specs))
+        return self.known
+
+    def _ask(self) -> None:
+        from nova_arm_ext.cmd import failure
+        from nova_arm_ext.cmd import host
+        uri = host.default_uri()
+        try:
+            self.known = dataclasses.replace(
+                self.known, host=host.ask(uri, PATIENCE))
+            self.origin = f'from libvirt at {uri}'
+        except failure.Failure as e:
+            # not an error: every hook works with an unknown host
+            self.origin = f'unknown, because {e}'
+
+
+class _Logged(logging.Handler):
+    """Collects what nova-compute would log as a WARNING or worse."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        from nova_arm_ext.cmd import failure
+        self.lines.append(failure.one_line(
+            f'{record.levelname} {record.getMessage()}'))
+
+    def __enter__(self) -> '_Logged':
+        logging.getLogger('nova_arm_ext').addHandler(self)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        logging.getLogger('nova_arm_ext').removeHandler(self)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class _Result:
+    """What came out, in each of its forms."""
+
+    document: bytes
+    domain: 'Domain'
+    result: 'pipeline.Result'
+    changed: bool
+    facts: _Facts
+    logged: tuple[str, ...]
+
+    def to_xml(self) -> bytes:
+        """The resulting document: the same bytes if nothing changed."""
+        if not self.changed:
+            return self.document
+        return self.result.xml.encode() + b'\n'
+
+    def to_json(self) -> str:
+        """Everything, for programs."""
+        return json.dumps({
+            'changed': self.changed,
+            'facts': json.loads(self.facts.known.to_json()),
+            'facts_origin': self.facts.origin,
+            'hooks': [{
+                'name': report.hook,
+                'changed': report.changed,
+                'reasons': [{'place': place, 'reason': reason}
+                            for place, reason in report.reasons],
+                'diff': report.diff(),
+                'failure': report.failure,
+                'milliseconds': round(report.seconds * 1000, 3),
+            } for report in self.result.reports],
+            'logged': self.logged,
+            'xml': self.result.xml,
+        }, indent=2)
+
+    def to_diff(self) -> Iterator[str]:
+        """Each hook's reasons and its change, as lines."""
+        from nova_arm_ext.cmd.failure import one_line
+        domain = self.domain
+        yield one_line(f'# guest {domain.name}, {domain.arch}')
+        if not domain.is_arm:
+            yield '# not an Arm guest: it stays as it is'
+            return
+        yield one_line(f'# host facts: {self.facts.origin}')
+        for line in self.logged:
+            yield f'# nova-compute would log: {line}'
+        for report in self.result.reports:
+            yield '#'
+            if report.failure is not None:
+                said = f'not applied: {report.failure}'
+            elif report.changed:
+                said = 'changes the document'
+            else:
+                said = 'changes nothing'
+            yield one_line(f'# {report.hook}: {said}')
+            for place, reason in report.reasons:
+                yield f'#   {one_line(place)}: {one_line(reason)}'
+            yield from report.diff().splitlines()
+
+
+def _text(document: bytes, domain: 'Domain') -> str:
+    """The document as a string, which is how Nova hands it over."""
+    encoding = domain.element.getroottree().docinfo.encoding or 'utf-8'
+    try:
+        return document.decode(encoding)
+    except (LookupError, UnicodeDecodeError):
+        # libxml2 knows encodings and names of them that Python does not
+        return domain.to_xml()
+
+
+def _coloured(line: str) -> str:
+    for start, colour in (('#', _BOLD), ('---', _BOLD), ('+++', _BOLD),
+                          ('@@', _CYAN), ('-', _RED), ('+', _GREEN)):
+        if line.startswith(start):
+            return f'{colour}{line}{_PLAIN}'
+    return line

@@ -1,0 +1,53 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Runs Nova's own libvirt driver tests with another class as the driver.
+
+``python -m tests.conformance.run CLASS RESULT`` writes how many tests ran and
+the traceback of each that failed, as JSON. CLASS is ``unchanged``, a subclass
+that changes nothing, or ``module:name``.
+"""
+
+# Nova's test packages patch threads as they are imported. What is imported
+# before them goes unpatched, and its SR-IOV tests then fail whatever the
+# driver; so this order is fixed.
+import nova.tests.unit  # noqa: F401  isort: skip
+import nova.test  # noqa: F401  isort: skip
+
+import importlib
+import json
+import pathlib
+import sys
+import unittest
+
+from nova.virt import libvirt as libvirt_package
+from nova.virt.libvirt import driver
+
+TESTS = 'nova.tests.unit.virt.libvirt.test_driver'
+
+
+class Unchanged(driver.LibvirtDriver):
+    """Changes nothing: what fails with it, fails with every subclass."""
+
+
+def named(name: str) -> type[driver.LibvirtDriver]:
+    if name == 'unchanged':
+        return Unchanged
+    module, _, attribute = name.partition(':')
+    return getattr(importlib.import_module(module), attribute)
+
+
+def main() -> None:
+    name, place = sys.argv[1:]
+    replacement = named(name)
+    driver.LibvirtDriver = replacement
+    libvirt_package.LibvirtDriver = replacement
+    suite = unittest.defaultTestLoader.loadTestsFromName(TESTS)
+    result = unittest.TestResult()
+    suite.run(result)
+    pathlib.Path(place).write_text(json.dumps({
+        'run': result.testsRun,
+        'failed': {test.id(): text for test, text
+                   in result.failures + result.errors}}))
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,87 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What libvirt makes of a document, quickly, for the tests of the core.
+
+The same driver and the same judgement as in ``tests.releases.judge``, in a
+process of its own; but the host is not asked what it can do, which takes
+libvirt a while, as it starts every emulator that is installed.
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+import tempfile
+import types
+
+from tests.releases import judge
+
+
+class Unavailable(Exception):
+    """Here is no QEMU driver of libvirt's; the text says why."""
+
+
+class Process:
+    """libvirt's QEMU driver in a process of its own, a context manager.
+
+    :raises Unavailable: on entering
+    """
+
+    def __enter__(self) -> 'Process':
+        # sockets in the root must fit into 108 characters
+        self._directory = tempfile.mkdtemp(prefix='embed-')
+        self._process = subprocess.Popen(
+            [sys.executable, '-m', 'tests.embed', self._directory],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE, text=True,
+            cwd=pathlib.Path(__file__).parents[1],
+            env=os.environ | {
+                'LIBVIRT_LOG_OUTPUTS': f'3:file:{self._directory}/log'})
+        try:
+            self._answer()
+        except Unavailable:
+            self.__exit__(None, None, None)
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None,
+                 value: BaseException | None,
+                 trace: types.TracebackType | None) -> None:
+        self._process.communicate(timeout=30)
+        shutil.rmtree(self._directory)
+
+    def define(self, document: str) -> judge.Verdict:
+        """What libvirt says and what it keeps, without the test's folder."""
+        assert self._process.stdin
+        self._process.stdin.write(json.dumps(document) + '\n')
+        self._process.stdin.flush()
+        verdict = judge.Verdict(**json.loads(self._answer()))
+        return dataclasses.replace(
+            verdict, stored=verdict.stored and verdict.stored.replace(
+                f'{self._directory}/root', ''))
+
+    def _answer(self) -> str:
+        assert self._process.stdout and self._process.stderr
+        line = self._process.stdout.readline()
+        if not line:
+            raise Unavailable(
+                "libvirt's QEMU driver does not open here: "
+                + self._process.stderr.read().strip().rpartition('\n')[2])
+        return line
+
+
+def main() -> None:
+    driver = judge.Judge(pathlib.Path(sys.argv[1]) / 'root')
+    print('ready', flush=True)
+    for line in sys.stdin:
+        print(json.dumps(dataclasses.asdict(
+            driver.verdict(json.loads(line)))), flush=True)
+    driver.close()
+    # libvirt's threads may outlive the connection
+    os._exit(0)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,239 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Run a function on a host of its own, of which nothing remains.
+
+The host is a process tree in private mount, network, IPC and PID namespaces,
+with its own /run and its own libvirt folders. All its processes (libvirtd,
+QEMU, Nova) end with the first of them, and the first ends with the caller.
+Only libvirt's cache lives on: without it libvirt would ask every installed
+emulator for its capabilities anew, which takes longer than a guest's boot.
+"""
+
+import collections.abc
+import importlib
+import importlib.util
+import json
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import traceback
+import typing
+
+from tests.guest import build
+
+PROGRAMS = {
+    'genisoimage': 'genisoimage',
+    'libvirtd': 'libvirt-daemon-system',
+    'mount': 'mount',
+    'qemu-img': 'qemu-utils',
+    'qemu-system-aarch64': 'qemu-system-arm',
+    'setpriv': 'util-linux',
+    'unshare': 'util-linux',
+    'virtlogd': 'libvirt-daemon-system',
+}
+FIRMWARE = pathlib.Path('/usr/share/AAVMF/AAVMF_CODE.fd')
+MODULES = ('libvirt', 'nova', 'placement', 'os_vif')
+
+#: Replaced by empty folders, respectively by the cache.
+PRIVATE = ('/etc/libvirt', '/var/lib/libvirt', '/var/log/libvirt')
+LIBVIRT_CACHE = '/var/cache/libvirt'
+
+_NAMESPACES = ('--mount', '--net', '--ipc', '--pid', '--fork', '--mount-proc',
+               '--kill-child')
+
+
+class SandboxError(Exception):
+    """The function did not come to its end; the text says how far it got."""
+
+
+def why_not() -> str | None:
+    """What this machine lacks; None if a guest can be booted on it."""
+    if os.geteuid() != 0:
+        return 'needs root, for namespaces and for libvirtd'
+    path = _search_path()
+    missing = {package for program, package in PROGRAMS.items()
+               if shutil.which(program, path=path) is None}
+    if not FIRMWARE.exists():
+        missing.add('qemu-efi-aarch64')
+    if build.cached() is None:
+        missing.update(build.missing_tools().values())
+    if missing:
+        return f'needs Debian packages: {" ".join(sorted(missing))}'
+    modules = [name for name in MODULES
+               if importlib.util.find_spec(name) is None]
+    if modules:
+        return f'needs Python modules: {" ".join(modules)}'
+    trial = subprocess.run(['unshare', *_NAMESPACES, 'true'],
+                           capture_output=True, text=True, check=False)
+    if trial.returncode:
+        return f'needs namespaces: {trial.stderr.strip()}'
+    return None
+
+
+def call(function: str, timeout: float,
+         progress: collections.abc.Callable[[str], None] | None = None,
+         **arguments: typing.Any) -> typing.Any:
+    """Call `module:name` with JSON arguments; it gives a JSON value back.
+
+    The function gets the folder that it may fill as its first argument; what
+    it writes with `say` is handed to `progress` as it comes.
+    """
+    # The sandbox has no network to build the guest with.
+    build.ensure()
+    # QEMU runs as a user of its own, which must get at its disks.
+    with tempfile.TemporaryDirectory(prefix='nova-arm-ext-') as name:
+        folder = pathlib.Path(name)
+        folder.chmod(0o755)
+        log = folder / 'worker.log'
+        command = [
+            'setpriv', '--pdeathsig', 'KILL', 'unshare', *_NAMESPACES,
+            sys.executable, '-m', 'tests.functional.sandbox',
+            name, function, json.dumps(arguments)]
+        root = pathlib.Path(__file__).parents[2]
+        with log.open('wb') as errors:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=errors, text=True, cwd=root,
+                env=os.environ | {'PATH': _search_path(),
+                                  'NOVA_ARM_EXT_SANDBOX': name,
+                                  # As nova-compute 34 runs by default; its
+                                  # test packages would choose eventlet.
+                                  'OS_NOVA_DISABLE_EVENTLET_PATCHING': '1'})
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            process.kill()
+
+        clock = threading.Timer(timeout, end)
+        clock.start()
+        answer = None
+        try:
+            assert process.stdout is not None
+            for line in process.stdout:
+                message = json.loads(line)
+                if 'progress' in message:
+                    if progress:
+                        progress(message['progress'])
+                else:
+                    answer = message
+            process.wait()
+        finally:
+            clock.cancel()
+            process.kill()
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+        if answer and 'value' in answer:
+            return answer['value']
+        if answer:
+            raise SandboxError(answer['error'])
+        said = log.read_text(errors='replace')[-8000:]
+        why = (f'did not end within {timeout:.0f} s' if late.is_set()
+               else f'ended with {process.returncode}')
+        raise SandboxError(f'{function} {why}\n{said}')
+
+
+def _search_path() -> str:
+    return os.environ.get('PATH', os.defpath) + ':/usr/sbin:/sbin'
+
+
+# What follows runs inside.
+
+_protocol: typing.TextIO | None = None
+
+
+def inside() -> bool:
+    return 'NOVA_ARM_EXT_SANDBOX' in os.environ
+
+
+def say(text: str) -> None:
+    """Tell whoever called what is going on."""
+    if _protocol is not None:
+        _send({'progress': text})
+
+
+def _send(message: dict[str, typing.Any]) -> None:
+    assert _protocol is not None
+    _protocol.write(json.dumps(message) + '\n')
+    _protocol.flush()
+
+
+def _furnish(folder: pathlib.Path) -> None:
+    """Put private folders in the place of the machine's."""
+    cache = build.cache_folder() / 'libvirt'
+    cache.mkdir(parents=True, exist_ok=True)
+    binds = {LIBVIRT_CACHE: cache}
+    for place in PRIVATE:
+        binds[place] = folder / place.strip('/').replace('/', '-')
+        binds[place].mkdir()
+    for place, own in binds.items():
+        own.chmod(0o755)
+        pathlib.Path(place).mkdir(parents=True, exist_ok=True)
+        _mount('--bind', own, place)
+    _mount('-t', 'tmpfs', '-o', 'mode=755', 'tmpfs', '/run')
+    # The network namespace has its own devices, which sysfs shows as it was
+    # when it was mounted.
+    _mount('-t', 'sysfs', 'sysfs', '/sys')
+
+
+def _mount(*arguments: str | os.PathLike[str]) -> None:
+    subprocess.run(['mount', *arguments], check=True, stdout=sys.stderr)
+
+
+def _await_child(child: int) -> int:
+    """Reap whatever ends until the child has; libvirtd waits for QEMU to be
+    gone, and a QEMU nobody has reaped is still there.
+    """
+    while True:
+        pid, status = os.wait()
+        if pid == child:
+            return os.waitstatus_to_exitcode(status)
+
+
+def _work(folder: str, function: str, arguments: str) -> None:
+    try:
+        module, _, name = function.partition(':')
+        value = getattr(importlib.import_module(module), name)(
+            pathlib.Path(folder), **json.loads(arguments))
+        _send({'value': value})
+    except BaseException:
+        _send({'error': traceback.format_exc()})
+        raise
+
+
+def main(folder: str, function: str, arguments: str) -> int:
+    global _protocol
+    # Whatever prints to standard output prints to the log instead.
+    _protocol = os.fdopen(os.dup(sys.stdout.fileno()), 'w')
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    _furnish(pathlib.Path(folder))
+    child = os.fork()
+    if child:
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+        return _await_child(child)
+    status = 1
+    try:
+        started = time.monotonic()
+        _work(folder, function, arguments)
+        print(f'{function} took {time.monotonic() - started:.1f} s',
+              file=sys.stderr)
+        status = 0
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        sys.stderr.flush()
+        # No thread of Nova's is waited for: the namespace ends them all.
+        os._exit(status)
+
+
+if __name__ == '__main__':
+    # The functions called import this module by its name; there must be one
+    # of it, not a second called __main__.
+    from tests.functional import sandbox
+    sys.exit(sandbox.main(*sys.argv[1:]))

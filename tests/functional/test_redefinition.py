@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A guest finds its machine as it left it, whenever Nova redefines it."""
+
+from tests.functional import base
+
+
+class SameMachineTestCase(base.GuestTestCase):
+
+    def assert_same_machine(self, before, after):
+        self.assertEqual(before.pci, after.pci)
+        self.assertEqual(before.virtio, after.virtio)
+        self.assertEqual(before.disks, after.disks)
+
+
+class RedefinedGuestTest(SameMachineTestCase):
+
+    # Free ports to plug disks into; Nova's default leaves one.
+    bed_options = {'num_pcie_ports': 12}
+
+    def test_plugged_disks_stay_where_they_were(self):
+        server = self.bed.boot(config_drive=True)
+        first = server.report()
+        for _ in range(3):
+            server.attach_volume()
+        plugged = server.report_with(disks=len(first.disks) + 3)
+
+        server.stop()
+        server.start()
+        started = server.report()
+        server.hard_reboot()
+        rebooted = server.report()
+
+        self.assert_same_machine(plugged, started)
+        self.assert_same_machine(plugged, rebooted)
+        self.assertEqual([1, 2, 3], [
+            report.boots for report in (plugged, started, rebooted)])
+        for report in (plugged, started, rebooted):
+            self.assertEqual(server.uuid, report.config_drive_uuid)
+
+
+class AdoptedGuestTest(SameMachineTestCase):
+
+    bed_options = {'num_pcie_ports': 12, 'driver': 'libvirt.StockDriver'}
+
+    def test_guest_made_before_the_extension_keeps_its_machine(self):
+        # Nova without the extension cannot give an emulated guest the
+        # cdrom of a config drive, unless the image says SCSI.
+        server = self.bed.boot(
+            config_drive=True, image_properties={'hw_cdrom_bus': 'scsi'})
+        first = server.report()
+        for _ in range(2):
+            server.attach_volume()
+        plugged = server.report_with(disks=len(first.disks) + 2)
+        live = server.live_xml()
+
+        self.bed.restart_compute('arm_ext.ArmLibvirtDriver')
+        untouched = server.live_xml()
+        server.hard_reboot()
+        rebooted = server.report()
+        server.stop()
+        server.start()
+        started = server.report()
+
+        self.assertEqual(live, untouched)
+        self.assert_same_machine(plugged, rebooted)
+        self.assert_same_machine(plugged, started)
+        self.assertEqual([1, 2, 3], [
+            report.boots for report in (plugged, rebooted, started)])
+        for report in (plugged, rebooted, started):
+            self.assertEqual(server.uuid, report.config_drive_uuid)

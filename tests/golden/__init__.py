@@ -1,0 +1,41 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Golden cases: a document and facts, and what the default hooks make of it.
+
+Each folder is a case of three files: ``before.xml``, ``facts.json`` (as
+``nova-arm-ext preview --facts`` reads it, the guest's previous document
+inside) and ``after.xml``.
+"""
+
+import pathlib
+
+from oslo_config import cfg
+
+from nova_arm_ext import facts
+from nova_arm_ext import pipeline
+
+FOLDER = pathlib.Path(__file__).parent
+
+
+def cases() -> list[str]:
+    """The names of all cases."""
+    return sorted(path.parent.name for path in FOLDER.glob('*/before.xml'))
+
+
+def before(case: str) -> str:
+    return (FOLDER / case / 'before.xml').read_text()
+
+
+def after(case: str) -> str:
+    return (FOLDER / case / 'after.xml').read_text()
+
+
+def known(case: str) -> facts.Facts:
+    return facts.Facts.from_json((FOLDER / case / 'facts.json').read_text())
+
+
+def default_pipeline() -> pipeline.Pipeline:
+    """The default hooks with their default options."""
+    conf = cfg.ConfigOpts()
+    conf([], project='golden', default_config_files=[],
+         default_config_dirs=[])
+    return pipeline.Pipeline.load(conf)

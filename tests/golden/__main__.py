@@ -1,0 +1,25 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes after.xml of the golden cases anew: ``python -m tests.golden``.
+
+With names of cases, of those alone. Read the difference before it is
+committed: it is what guests will see.
+"""
+
+import sys
+
+from tests import golden
+
+
+def main() -> None:
+    pipeline = golden.default_pipeline()
+    for case in sys.argv[1:] or golden.cases():
+        made = pipeline.run(golden.before(case), golden.known(case)).xml
+        made = made.rstrip('\n') + '\n'
+        path = golden.FOLDER / case / 'after.xml'
+        changed = not path.exists() or path.read_text() != made
+        path.write_text(made)
+        print('written ' if changed else 'the same', case)
+
+
+if __name__ == '__main__':
+    main()

@@ -1,0 +1,103 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a document asks libvirt for, as things that can be counted.
+
+Two documents ask for the same if their counts are equal, whatever their
+order, their addresses and their white space.
+"""
+
+import collections
+import copy
+import typing
+
+from lxml import etree
+
+Thing = tuple[str, ...]
+
+# On an Arm host these have no counterpart, so nothing of a guest's is lost
+# with them.
+_X86_FEATURES = frozenset(('ioapic', 'hyperv', 'kvm', 'smm'))
+_ARM_VIDEO = frozenset(('virtio', 'ramfb', 'bochs', 'vga', 'cirrus', 'none'))
+_WHOLE = ('metadata', 'cputune', 'numatune', 'memoryBacking', 'sysinfo')
+
+
+def _written(element: typing.Any) -> str:
+    """The element in one form, without where it is plugged."""
+    own = copy.deepcopy(element)
+    own.tail = None
+    for part in own.iter():
+        part.text = (part.text or '').strip() or None
+        part.tail = None
+    for address in own.findall('address'):
+        # A hostdev's address inside <source> says which device it is and
+        # stays; this one says where the guest sees it.
+        own.remove(address)
+    return etree.tostring(own, method='c14n').decode()
+
+
+def _disk(disk: typing.Any) -> Thing:
+    target = disk.find('target')
+    device, bus = disk.get('device', 'disk'), target.get('bus')
+    if bus == 'ide' or (bus == 'virtio' and device == 'cdrom'):
+        bus = 'scsi'
+    rest = [_written(part) for part in disk
+            if part.tag not in ('target', 'address', 'alias')]
+    return ('disk', disk.get('type'), device, target.get('dev'), bus,
+            *sorted(rest))
+
+
+def _device(device: typing.Any) -> Thing:
+    match device.tag:
+        case 'disk':
+            return _disk(device)
+        case 'controller':
+            return ('controller', device.get('type'),
+                    device.get('model') or 'any')
+        case 'video':
+            model = device.find('model').get('type')
+            return ('video', model if model in _ARM_VIDEO else 'virtio')
+        case 'tpm':
+            return ('tpm', *(_written(part) for part in device))
+        case 'iommu':
+            return ('iommu', device.get('model'))
+        case _:
+            return (device.tag, _written(device))
+
+
+def things(document: str) -> collections.Counter[Thing]:
+    """Everything that the document asks for."""
+    domain = etree.fromstring(document.encode())
+    found: collections.Counter[Thing] = collections.Counter()
+    for name in ('name', 'uuid', 'memory', 'currentMemory', 'vcpu',
+                 'iothreads', 'os/kernel', 'os/initrd', 'os/cmdline'):
+        for element in domain.findall(name):
+            found[name, (element.text or '').strip()] += 1
+    os_type = domain.find('os/type')
+    found['os', os_type.get('arch'), os_type.get('machine')] += 1
+    for name in ('os/boot', 'os/bootmenu', 'os/bios'):
+        for element in domain.findall(name):
+            found[name, _written(element)] += 1
+    for name in _WHOLE:
+        for element in domain.findall(name):
+            found[name, _written(element)] += 1
+    for feature in domain.findall('features/*'):
+        if feature.tag not in _X86_FEATURES:
+            found['feature', feature.tag, feature.get('state', 'on')] += 1
+    for part in domain.findall('cpu/*'):
+        if part.tag != 'maxphysaddr':
+            found['cpu', _written(part)] += 1
+    for device in domain.findall('devices/*'):
+        if device.tag != 'emulator':
+            found[_device(device)] += 1
+    return found
+
+
+def missing(document: str, result: str) -> list[Thing]:
+    """What the first document asks for and the second does not."""
+    there = things(result)
+    lost = things(document) - there
+    for thing in list(lost):
+        if thing[0] == 'controller' and thing[2] == 'any':
+            # Any controller of that type will do.
+            if any(other[:2] == thing[:2] for other in there):
+                del lost[thing]
+    return sorted(lost.elements())

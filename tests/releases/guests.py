@@ -1,0 +1,160 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The installed release's documents, what the pipeline makes of them, and
+what libvirt says to both: each worked out once a process, when asked for."""
+
+import contextlib
+import dataclasses
+import functools
+import importlib.metadata
+import json
+import pathlib
+import subprocess
+import sys
+import tempfile
+import typing
+
+from oslo_config import cfg
+
+from nova_arm_ext import errors
+from nova_arm_ext import facts
+from nova_arm_ext import pipeline
+from tests.releases import judge
+from tests.releases import kinds
+
+_TREE = pathlib.Path(__file__).parents[2]
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True, eq=False)
+class Guest:
+    """One kind on one host, as Nova would hand it over."""
+
+    host: str
+    kind: kinds.Kind
+    document: str
+    facts: facts.Facts
+
+    def __str__(self) -> str:
+        return f'{self.host} {self.kind.name}'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Adjusted:
+    """What the pipeline made of a guest: a document, or a refusal."""
+
+    xml: str | None = None
+    refusal: str | None = None
+
+
+def why_not() -> str | None:
+    """Why this process cannot judge documents, or None."""
+    for name in ('nova', 'libvirt-python', 'gabbi'):
+        try:
+            importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            return (f'{name} is not installed here; tools/environment makes '
+                    f'environments with all of it')
+    for emulator in ('aarch64', 'arm', 'x86_64'):
+        if not pathlib.Path(f'/usr/bin/qemu-system-{emulator}').exists():
+            return f'qemu-system-{emulator} is not installed (bindep.txt)'
+    if not pathlib.Path('/usr/bin/swtpm').exists():
+        return 'swtpm is not installed (bindep.txt)'
+    return None
+
+
+class Release:
+    """All guests of the installed Nova, with a judge beside them."""
+
+    def __init__(self, stack: contextlib.ExitStack) -> None:
+        self._judge = stack.enter_context(judge.JudgeProcess())
+        self._directory = pathlib.Path(
+            stack.enter_context(tempfile.TemporaryDirectory()))
+        self._verdicts: dict[str, judge.Verdict] = {}
+        conf = cfg.ConfigOpts()
+        conf([], default_config_files=[], default_config_dirs=[])
+        self._pipeline = pipeline.Pipeline.load(conf)
+        #: Nova's own refusals, by host and kind.
+        self.refused_by_nova: dict[tuple[str, str], str] = {}
+
+    @functools.cached_property
+    def number(self) -> int:
+        return int(importlib.metadata.version('nova').split('.')[0])
+
+    @functools.cached_property
+    def guests(self) -> tuple[Guest, ...]:
+        """Every guest that Nova makes a document for."""
+        host = self._judge.host
+        subprocess.run(
+            (sys.executable, '-m', 'tests.releases.generate',
+             '--libvirt', host['libvirt_version'],
+             '--qemu', host['qemu_version'], str(self._directory)),
+            cwd=_TREE, check=True, capture_output=True, text=True)
+        index = json.loads((self._directory / 'index.json').read_text())
+        by_name = {kind.name: kind
+                   for kind in kinds.ARM_KINDS + kinds.X86_KINDS}
+        found = []
+        for entry in index['guests']:
+            if entry['refusal']:
+                self.refused_by_nova[entry['host'], entry['kind']] = (
+                    entry['refusal'])
+                continue
+            place = self._directory / entry['host']
+            known = json.loads(
+                (place / f'{entry["kind"]}.json').read_text())
+            known['host']['firmware'] = host['firmware']
+            found.append(Guest(
+                host=entry['host'], kind=by_name[entry['kind']],
+                document=(place / f'{entry["kind"]}.xml').read_text(),
+                facts=facts.Facts.from_json(json.dumps(known))))
+        return tuple(found)
+
+    def on(self, host: str) -> list[Guest]:
+        return [guest for guest in self.guests if guest.host == host]
+
+    @functools.cache  # noqa: B019  one Release a process
+    def adjusted(self, guest: Guest) -> Adjusted:
+        return self.run(guest.document, guest.facts)
+
+    def run(self, document: str, known: facts.Facts) -> Adjusted:
+        try:
+            return Adjusted(xml=self._pipeline.run(document, known).xml)
+        except errors.Refused as e:
+            return Adjusted(refusal=str(e))
+
+    def verdict(self, document: str) -> judge.Verdict:
+        if document not in self._verdicts:
+            self._verdicts[document] = self._judge.verdict(document)
+        return self._verdicts[document]
+
+    def counts(self) -> dict[str, typing.Any]:
+        """How many kinds libvirt takes before and after the pipeline."""
+        by_host = {}
+        for host in kinds.EVERY_HOST:
+            guests = self.on(host)
+            results = [self.adjusted(guest) for guest in guests]
+            by_host[host] = {
+                'kinds': len(guests),
+                'refused_by_nova': sum(
+                    place == host for place, _ in self.refused_by_nova),
+                'defined_as_nova_writes_them': sum(
+                    not self.verdict(guest.document).define
+                    for guest in guests),
+                'defined_after_the_pipeline': sum(
+                    result.xml is not None
+                    and not self.verdict(result.xml).define
+                    for result in results),
+                'refused_by_purpose': sum(
+                    result.xml is None for result in results),
+            }
+        return {'nova': importlib.metadata.version('nova'),
+                'libvirt': self._judge.host['libvirt_version'],
+                'hosts': by_host}
+
+
+def main() -> None:
+    """Print the counts as JSON."""
+    with contextlib.ExitStack() as stack:
+        print(json.dumps(Release(stack).counts(), indent=2))
+
+
+if __name__ == '__main__':
+    main()

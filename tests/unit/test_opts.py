@@ -1,0 +1,37 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The options as the generator of a sample sees them."""
+
+from oslo_config import cfg
+
+from nova_arm_ext import opts
+from nova_arm_ext import pipeline
+from tests import base
+
+
+class ListOptsTest(base.TestCase):
+
+    def test_the_pipeline_and_each_hook_have_their_groups(self):
+        listed = dict(opts.list_opts())
+
+        self.assertEqual({opt.name for opt in pipeline.OPTS},
+                         {opt.name for opt in listed['arm']})
+        self.assertIn('disabled_rules', {
+            opt.name for opt in listed['arm_libvirt_compat']})
+
+    def test_what_the_pipeline_registers_is_listed(self):
+        conf = cfg.ConfigOpts()
+        conf([], project='opts', default_config_files=[],
+             default_config_dirs=[])
+
+        pipeline.Pipeline.load(conf)
+
+        for group, options in opts.list_opts():
+            for option in options:
+                self.assertIn(option.dest, conf[group], group)
+
+    def test_every_option_has_help_and_a_default_that_it_accepts(self):
+        for group, options in opts.list_opts():
+            self.assertTrue(group == 'arm' or group.startswith('arm_'))
+            for option in options:
+                self.assertTrue((option.help or '').strip(), option.name)
+                self.assertIsNotNone(option.default, option.name)
