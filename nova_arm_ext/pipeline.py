@@ -133,11 +133,11 @@ def find_hooks() -> tuple[dict[str, type[base.Hook]], dict[str, str]]:
     try:
         found = extension.ExtensionManager(
             NAMESPACE, on_load_failure_callback=broken)
-    except SystemExit as e:
-        # stevedore hands on what is no Exception, without a name
+    except (SystemExit, AssertionError) as e:
+        # stevedore hands on these, without a name
         raise errors.ConfigurationError([
-            f'an installed hook calls sys.exit({e.code!r}) when it is '
-            f'imported; installed are: ' + ', '.join(
+            f'an installed hook cannot be imported: {type(e).__name__}: {e}; '
+            f'installed are: ' + ', '.join(
                 entry_point.value for entry_point
                 in importlib.metadata.entry_points(group=NAMESPACE))]) from e
     hooks: dict[str, type[base.Hook]] = {}
@@ -151,6 +151,10 @@ def find_hooks() -> tuple[dict[str, type[base.Hook]], dict[str, str]]:
                   and issubclass(one.plugin, base.Hook)):
             faults[name] = (f'hook {name} ({one.entry_point.value}) is not a '
                             f'subclass of nova_arm_ext.hooks.base.Hook')
+        elif not isinstance(one.plugin.order, base.Order):
+            faults[name] = (f'the order of hook {name} is '
+                            f'{one.plugin.order!r}, not one of FIRST, MIDDLE '
+                            f'and LAST of nova_arm_ext.hooks.base')
         else:
             hooks[name] = one.plugin
     return hooks, faults
@@ -243,8 +247,13 @@ class Pipeline:
         installed, faults = find_hooks()
         # options of hooks that are not enabled are known all the same, so
         # that a configuration validator need not call them unknown
-        for name, hook_class in installed.items():
-            conf.register_opts(hook_class.opts, group=group_of(name))
+        for name, hook_class in list(installed.items()):
+            try:
+                conf.register_opts(hook_class.opts, group=group_of(name))
+            except (cfg.Error, TypeError, AttributeError) as e:
+                faults[name] = (f'the options of hook {name} cannot be '
+                                f'registered: {type(e).__name__}: {e}')
+                del installed[name]
 
         wrong: list[str] = []
         values = _values(conf, GROUP, OPTS, wrong)
@@ -329,7 +338,9 @@ class Pipeline:
             try:
                 reports = self._round(domain, facts, existing, passed_over,
                                       record)
-                if _checked(domain) != checked:
+                if (_checked(domain) != checked
+                        or next(domain.element.iter(etree.Entity), None)
+                        is not None):
                     self._find_culprit(xml, domain, facts, existing,
                                        passed_over)
                 break
@@ -448,7 +459,12 @@ class Pipeline:
         for report in reports:
             if not report.changed or report.after is None:
                 continue
-            then, now = now, _checked(Domain.parse(report.after))
+            try:
+                left = Domain.parse(report.after)
+            except errors.InvalidDocument as e:
+                self._failed(report.hook, f'what it left cannot be read: {e}')
+                raise
+            then, now = now, _checked(left)
             wrong = _differences(then, now,
                                  declared.get(report.hook, frozenset()))
             if wrong:
@@ -533,9 +549,6 @@ def _check_whole(domain: Domain) -> None:
     root = domain.element
     if not etree.iselement(root) or root.tag != Domain.tag:
         raise TypeError(f'it left {_brief(root)} in the place of <domain>')
-    if next(root.iter(etree.Entity), None) is not None:
-        raise TypeError('it left an entity reference, which has no '
-                        'definition')
 
 
 def _identified(device: Any) -> list[str | None]:

@@ -55,7 +55,8 @@ def _answer(uri: str, pipe: Any) -> None:
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     nowhere = os.open(os.devnull, os.O_RDWR)
-    for stream in (0, 1, 2):
+    # where the command was started without one of them the pipe has its number
+    for stream in {0, 1, 2} - {pipe.fileno()}:
         os.dup2(nowhere, stream)
     try:
         # libvirt is loaded where it is needed: a preview with a facts file

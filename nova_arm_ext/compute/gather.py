@@ -161,7 +161,7 @@ def _loaders(connection: Any, arch: str,
     """The loaders that libvirt has found, by its domain capabilities."""
     virt_type = 'kvm' if 'kvm' in virt_types else 'qemu'
     capabilities = etree.fromstring(connection.getDomainCapabilities(
-        None, arch, 'virt', virt_type))
+        None, arch, 'virt', virt_type, 0))
     loader = capabilities.find('os/loader')
     if loader is None:
         return None
@@ -191,7 +191,7 @@ def _described(folders: Iterable[str]) -> list[facts.Firmware] | None:
             if data:
                 found += _descriptor(json.loads(data))
         except (OSError, ValueError, LookupError, TypeError,
-                AttributeError) as e:
+                AttributeError, RecursionError) as e:
             LOG.warning('Firmware descriptor %s is passed over: %s: %s',
                         files[name], type(e).__name__, e)
     return found
@@ -207,9 +207,10 @@ def _descriptor(data: Any) -> list[facts.Firmware]:
         facts.Firmware(
             arch=_DESCRIPTOR_ARCH[target['architecture']],
             machines=tuple(target['machines']),
-            loader=mapping['executable']['filename'],
+            # fspath takes no number for a path
+            loader=os.fspath(mapping['executable']['filename']),
             loader_format=mapping['executable'].get('format', 'raw'),
-            template=mapping['nvram-template']['filename'],
+            template=os.fspath(mapping['nvram-template']['filename']),
             template_format=mapping['nvram-template'].get('format', 'raw'),
             secure_boot='secure-boot' in features,
             enrolled_keys='enrolled-keys' in features)

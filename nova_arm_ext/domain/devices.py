@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The devices of a guest, by libvirt's names."""
 
+import types
+from collections.abc import Mapping
 from typing import ClassVar
 
 from nova_arm_ext.domain import address
@@ -164,3 +166,13 @@ ADDRESSED: tuple[type[Device], ...] = (
     Controller, Disk, Filesystem, Interface, Hostdev, Serial, Channel, Video,
     Input, Watchdog, Tpm, Iommu, Memballoon, Rng, Sound, Vsock, Redirdev,
     Shmem, Memory)
+
+_BY_TAG: Mapping[str, type[Device]] = types.MappingProxyType(
+    {kind.tag: kind for kind in ADDRESSED})
+
+
+def addressed(domain: view.Domain) -> list[Device]:
+    """The devices that may have an address, in the document's order."""
+    return [_BY_TAG[element.tag](element)
+            for element in domain.element.iterfind('devices/*')
+            if element.tag in _BY_TAG]

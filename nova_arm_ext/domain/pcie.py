@@ -50,15 +50,16 @@ def free_root_ports(domain: view.Domain) -> int:
 
     :returns: negative where libvirt will have to add ports of its own
     """
+    ports = []
     used = set()
     waiting = 0
-    for kind in devices.ADDRESSED:
-        for device in domain.all(kind):
-            address = device.address
-            if address is None:
-                waiting += needs_root_port(device)
-            elif address.is_pci:
-                used.add(address.bus)
-    ports = root_ports(domain)
-    return sum(p.index is None or p.index not in used
-               for p in ports) - waiting
+    for device in devices.addressed(domain):
+        address = device.address
+        if address is None:
+            waiting += needs_root_port(device)
+        elif address.is_pci:
+            used.add(address.bus)
+        if isinstance(device, devices.Controller) and device.is_root_port:
+            ports.append(device.index)
+    return sum(index is None or index not in used
+               for index in ports) - waiting

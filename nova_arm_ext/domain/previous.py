@@ -98,7 +98,7 @@ def _controllers(domain: view.Domain
 def _pci_controllers(domain: view.Domain, previous: view.Domain) -> int:
     ours = [c for c in domain.all(devices.Controller) if c.type == 'pci']
     present = {c.index for c in ours}
-    missing = {}
+    missing: dict[int, devices.Controller] = {}
     for controller in previous.all(devices.Controller):
         if controller.type == 'pci' and controller.index is not None:
             if controller.index not in present:
@@ -149,9 +149,9 @@ def _needed_controllers(domain: view.Domain) -> set[str]:
     for disk in domain.all(devices.Disk):
         if disk.bus in ('scsi', 'sata', 'usb'):
             needed.add(disk.bus)
-    for kind in (devices.Input, devices.Redirdev):
-        if any(device.bus == 'usb' for device in domain.all(kind)):
-            needed.add('usb')
+    if any(device.bus == 'usb' for device in (
+            *domain.all(devices.Input), *domain.all(devices.Redirdev))):
+        needed.add('usb')
     for hostdev in domain.all(devices.Hostdev):
         if hostdev.type in ('scsi', 'usb'):
             needed.add(hostdev.type)
@@ -162,34 +162,33 @@ def _needed_controllers(domain: view.Domain) -> set[str]:
 
 
 def _addresses(domain: view.Domain, previous: view.Domain) -> int:
-    buses = {index for kind, index in _controllers(domain) if kind == 'pci'}
+    had: dict[tuple[Any, ...], collections.deque[devices.Device]] = (
+        collections.defaultdict(collections.deque))
+    for device in devices.addressed(previous):
+        had[_identity(device)].append(device)
+    ours = devices.addressed(domain)
+    buses = {device.index for device in ours
+             if isinstance(device, devices.Controller)
+             and device.type == 'pci'} | {0}
     # an address that the document already gives is not given a second time
-    taken = {_place(device, address)
-             for kind in devices.ADDRESSED for device in domain.all(kind)
+    taken = {_place(device, address) for device in ours
              if (address := device.address) is not None}
     count = 0
-    for kind in devices.ADDRESSED:
-        had = collections.defaultdict(collections.deque)
-        for device in previous.all(kind):
-            had[_identity(device)].append(device)
-        if not had:
+    for device in ours:
+        queue = had.get(_identity(device))
+        if not queue:
             continue
-        for device in domain.all(kind):
-            queue = had[_identity(device)]
-            if not queue:
-                continue
-            address = queue.popleft().address
-            if (address is None or device.address is not None
-                    or address.type not in _TAKEN_OVER
-                    or (address.is_pci and address.bus not in buses)):
-                continue
-            place = _place(device, address)
-            if address.type != 'virtio-mmio' and place in taken:
-                continue
-            taken.add(place)
-            tree.insert_after(device.element, None,
-                              tree.clone(address.element))
-            count += 1
+        address = queue.popleft().address
+        if (address is None or device.address is not None
+                or address.type not in _TAKEN_OVER
+                or (address.is_pci and address.bus not in buses)):
+            continue
+        place = _place(device, address)
+        if address.type != 'virtio-mmio' and place in taken:
+            continue
+        taken.add(place)
+        tree.insert_after(device.element, None, tree.clone(address.element))
+        count += 1
     return count
 
 
@@ -197,10 +196,10 @@ def _identity(device: devices.Device) -> tuple[Any, ...]:
     if isinstance(device, devices.Controller):
         # the document's controllers may have no number; there are few kinds
         # of which a guest has more than one, and those are numbered
-        return (device.type, device.index or 0, device.model)
-    return tuple(value.lower() if isinstance(value, str) else value
-                 for name in device.identity
-                 for value in (getattr(device, name),))
+        return (device.tag, device.type, device.index or 0, device.model)
+    values = [getattr(device, name) for name in device.identity]
+    return (device.tag, *(value.lower() if isinstance(value, str) else value
+                          for value in values))
 
 
 def _place(device: devices.Device, address: Address) -> tuple[Any, ...]:

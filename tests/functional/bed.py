@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nova's API, scheduler, conductor and compute in one process, for real guests.
+"""Nova's API, scheduler, conductor and compute in one process.
 
 Nova's own functional test base brings them up; the libvirt driver beneath is
 real, and so are libvirtd, QEMU and the guest. Only for use in the sandbox:
@@ -8,7 +8,6 @@ nothing is torn down here, the sandbox ends everything at once.
 
 import collections.abc
 import contextlib
-import dataclasses
 import importlib.metadata
 import logging
 import pathlib
@@ -18,22 +17,25 @@ import time
 import typing
 import uuid
 
-# The order of these imports matters: Nova's test packages patch threads.
+# isort: off
+# Nova's test packages settle how threads work, before anything else of Nova
+# or its libraries is imported.
 from nova.tests import functional  # noqa: F401
 from nova import test  # noqa: F401
-from nova.tests import fixtures as nova_fixtures
-from nova.tests.functional import integrated_helpers
+# isort: on
 
 import fixtures
 import libvirt
 import os_vif
-from oslo_config import cfg
-
 from nova import context as nova_context
+from nova.tests import fixtures as nova_fixtures
+from nova.tests.functional import integrated_helpers
 from nova.virt import libvirt as libvirt_drivers
 from nova.virt.libvirt import driver as libvirt_driver
 from nova.virt.libvirt import host as libvirt_host
+from nova.virt.libvirt import vif as libvirt_vif
 from nova.virt.libvirt.volume import volume as libvirt_volume
+from oslo_config import cfg
 
 from nova_arm_ext import pipeline
 from tests import guest
@@ -119,6 +121,8 @@ class _Services(integrated_helpers._IntegratedTestBase):
                    instances_path=str(bed.instances),
                    state_path=str(bed.folder / 'nova'),
                    my_ip='127.0.0.1',
+                   # No Neutron will say that a port is ready.
+                   vif_plugging_timeout=0, vif_plugging_is_fatal=False,
                    # The guest heeds the power button at once; this is for
                    # one that hangs.
                    shutdown_timeout=20)
@@ -138,6 +142,11 @@ class _Services(integrated_helpers._IntegratedTestBase):
                   bed.volume_connection)
         libvirt_driver.VOLUME_DRIVERS['bed'] = (
             f'{__name__}.{_FileVolumes.__name__}')
+        # libvirt makes the taps; there is nothing to connect them to.
+        vifs = libvirt_vif.LibvirtGenericVIFDriver
+        self.stub(vifs, 'get_config', _tap)
+        for name in ('plug', 'unplug'):
+            self.stub(vifs, name, lambda *args, **kwargs: None)
         # The machine's own iSCSI and NVMe initiators have no part in this.
         self.stub(libvirt_driver.connector, 'get_connector_properties',
                   lambda *args, **kwargs: {'host': 'compute',
@@ -166,6 +175,14 @@ class _Services(integrated_helpers._IntegratedTestBase):
         old = self.compute.manager.driver._host._event_handler
         old._queue_event = lambda event: None
         self.compute = self._setup_compute_service()
+
+
+def _tap(vifs: typing.Any, instance: typing.Any, vif: typing.Any,
+         image_meta: typing.Any, flavor: typing.Any,
+         virt_type: str) -> typing.Any:
+    config = vifs.get_config_tap(instance, vif, image_meta, flavor, virt_type)
+    config.managed = None
+    return config
 
 
 class _Harmless(fixtures.Fixture):
@@ -393,6 +410,14 @@ class Server:
             self._api.api_delete(
                 f'/servers/{self.uuid}/os-volume_attachments/{volume}')
 
+    def attach_interface(self) -> None:
+        """Plug a new network interface into the running guest."""
+        network = self._bed.services.neutron.network_1['id']
+        with self._action('compute_attach_interface'):
+            self._api.api_post(
+                f'/servers/{self.uuid}/os-interface',
+                {'interfaceAttachment': {'net_id': network}})
+
     def delete(self) -> None:
         self._api.delete_server(self.uuid)
         deadline = time.monotonic() + ACTION_TIMEOUT
@@ -459,31 +484,30 @@ class Server:
                timeout: float | None = None) -> guest.Report:
         """Wait until the guest has made so many reports; the last one."""
         limit = timeout or (BOOT_TIMEOUT if number == 1 else PLUG_TIMEOUT)
-        deadline = time.monotonic() + limit
-        while True:
-            said = self.reports()
-            if said and said[-1].number >= number:
-                return said[-1]
-            if time.monotonic() > deadline:
-                end = '\n'.join(self.console_end(30))
-                raise GuestTimeout(
-                    f'no report {number} of {self.uuid} within {limit:.0f} s; '
-                    f'its console ends with:\n{end}')
-            time.sleep(0.2)
+        return self._await_report(
+            lambda report: report.number >= number, f'report {number}', limit)
 
-    def report_with(self, *, disks: int,
+    def report_with(self, *, disks: int, interfaces: int = 0,
                     timeout: float = PLUG_TIMEOUT) -> guest.Report:
         """Wait for a report with so many disks, cdroms included."""
+        return self._await_report(
+            lambda report: (len(report.disks), len(report.interfaces))
+            == (disks, interfaces),
+            f'report with {disks} disks and {interfaces} interfaces', timeout)
+
+    def _await_report(
+            self, wanted: collections.abc.Callable[[guest.Report], bool],
+            name: str, timeout: float) -> guest.Report:
         deadline = time.monotonic() + timeout
         while True:
             said = self.reports()
-            if said and len(said[-1].disks) == disks:
+            if said and wanted(said[-1]):
                 return said[-1]
             if time.monotonic() > deadline:
                 end = '\n'.join(self.console_end(30))
                 raise GuestTimeout(
-                    f'no report with {disks} disks of {self.uuid} within '
-                    f'{timeout:.0f} s; its console ends with:\n{end}')
+                    f'no {name} of {self.uuid} within {timeout:.0f} s; its '
+                    f'console ends with:\n{end}')
             time.sleep(0.2)
 
     def console_end(self, lines: int) -> list[str]:
@@ -492,28 +516,3 @@ class Server:
     def _console(self) -> str:
         path = self._bed.instances / self.uuid / 'console.log'
         return path.read_text(errors='replace') if path.exists() else ''
-
-
-def boot_once(folder: pathlib.Path, *, driver: str = ARM_DRIVER,
-              config_drive: bool = True) -> dict[str, typing.Any]:
-    """Boot one guest; what it said, and what was logged on the way.
-
-    For `sandbox.call('tests.functional.bed:boot_once', timeout=300)`.
-    """
-    bed = Bed(folder, driver=driver)
-    bed.start()
-    sandbox.say('POST /servers')
-    started = time.monotonic()
-    try:
-        server = bed.boot(config_drive=config_drive)
-        sandbox.say('the guest boots')
-        report = server.report()
-    except (ActionFailed, GuestTimeout) as error:
-        raise RuntimeError(f'{error}\n{bed.state()}') from error
-    return {
-        'seconds': round(time.monotonic() - started, 1),
-        'report': dataclasses.asdict(report) | {
-            'root_ports': report.root_ports},
-        'xml': server.live_xml(),
-        'log': bed.log(),
-    }

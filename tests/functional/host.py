@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """libvirt's daemons in the sandbox."""
 
+import fcntl
 import os
 import pathlib
 import socket
@@ -9,7 +10,6 @@ import subprocess
 import time
 import uuid
 
-import fcntl
 import libvirt
 
 #: Security drivers, namespaces and control groups are the machine's business;

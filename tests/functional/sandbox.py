@@ -41,6 +41,7 @@ MODULES = ('libvirt', 'nova', 'placement', 'os_vif')
 
 #: Replaced by empty folders, respectively by the cache.
 PRIVATE = ('/etc/libvirt', '/var/lib/libvirt', '/var/log/libvirt')
+KVM = '/dev/kvm'
 LIBVIRT_CACHE = '/var/cache/libvirt'
 
 _NAMESPACES = ('--mount', '--net', '--ipc', '--pid', '--fork', '--mount-proc',
@@ -176,6 +177,13 @@ def _furnish(folder: pathlib.Path) -> None:
         own.chmod(0o755)
         pathlib.Path(place).mkdir(parents=True, exist_ok=True)
         _mount('--bind', own, place)
+    if os.path.exists(KVM):
+        # Guests are emulated. A KVM that only root may use would make
+        # libvirt probe QEMU at every start: it asks as root, and then finds
+        # that QEMU's own user may not (libvirt 9.0, virQEMUCapsIsValid).
+        nothing = folder / 'no-kvm'
+        nothing.touch(mode=0o000)
+        _mount('--bind', nothing, KVM)
     _mount('-t', 'tmpfs', '-o', 'mode=755', 'tmpfs', '/run')
     # The network namespace has its own devices, which sysfs shows as it was
     # when it was mounted.

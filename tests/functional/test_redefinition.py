@@ -10,6 +10,7 @@ class SameMachineTestCase(base.GuestTestCase):
         self.assertEqual(before.pci, after.pci)
         self.assertEqual(before.virtio, after.virtio)
         self.assertEqual(before.disks, after.disks)
+        self.assertEqual(before.interfaces, after.interfaces)
 
 
 class RedefinedGuestTest(SameMachineTestCase):
@@ -22,7 +23,9 @@ class RedefinedGuestTest(SameMachineTestCase):
         first = server.report()
         for _ in range(3):
             server.attach_volume()
-        plugged = server.report_with(disks=len(first.disks) + 3)
+        server.attach_interface()
+        plugged = server.report_with(disks=len(first.disks) + 3,
+                                     interfaces=1)
 
         server.stop()
         server.start()

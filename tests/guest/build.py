@@ -46,13 +46,13 @@ CMDLINE = 'console=tty0 console=ttyAMA0 loglevel=4'
 
 #: Loaded by /init, each with what it depends on. sym53c8xx drives the SCSI
 #: controller that libvirt before 11.6 chooses when none is named.
-MODULES = """
-    virtio_pci virtio_mmio virtio_blk virtio_scsi virtio_net virtio_balloon
-    virtio_console virtio_input virtio-rng virtio-gpu bochs
-    sd_mod sr_mod sym53c8xx ahci usb-storage uas
-    xhci-pci usbhid hid-generic evdev gpio_keys
-    efivarfs isofs vfat nls_ascii nls_cp437 nls_iso8859-1
-""".split()
+MODULES = (
+    'virtio_pci', 'virtio_mmio', 'virtio_blk', 'virtio_scsi', 'virtio_net',
+    'virtio_balloon', 'virtio_console', 'virtio_input', 'virtio-rng',
+    'virtio-gpu', 'bochs', 'sd_mod', 'sr_mod', 'sym53c8xx', 'ahci',
+    'usb-storage', 'uas', 'xhci-pci', 'usbhid', 'hid-generic', 'evdev',
+    'gpio_keys', 'efivarfs', 'isofs', 'vfat', 'nls_ascii', 'nls_cp437',
+    'nls_iso8859-1')
 
 #: Where the parts of the EFI program are loaded. The stub itself ends below
 #: the first; the kernel has 48 MiB before the initrd begins.

@@ -14,11 +14,11 @@ patches threads and forbids the real libvirt.
 """
 
 # Nova's test packages patch threads as they are imported and must come first.
-import nova.tests.unit  # noqa: F401  isort: skip
+import nova.tests.unit
+
 import nova.test  # isort: skip
 
 import argparse
-from collections.abc import Iterator, Sequence
 import contextlib
 import dataclasses
 import importlib.metadata
@@ -26,14 +26,16 @@ import json
 import pathlib
 import typing
 import unittest
-from unittest import mock
 import uuid
+from collections.abc import Iterator
+from collections.abc import Sequence
+from unittest import mock
 
 import nova.conf
 from nova import context
 from nova import exception
-from nova.network import model as network_model
 from nova import objects
+from nova.network import model as network_model
 from nova.objects import fields
 from nova.tests import fixtures as nova_fixtures
 from nova.tests.fixtures import libvirt as fakelibvirt

@@ -6,8 +6,9 @@ properties, extra specs, devices. It is a value and imports nothing of Nova;
 ``tests.releases.generate`` turns kinds into documents with a release's code.
 """
 
-from collections.abc import Iterator, Mapping
 import dataclasses
+from collections.abc import Iterator
+from collections.abc import Mapping
 
 AARCH64_KVM = 'aarch64-kvm'
 AARCH64_TCG = 'aarch64-tcg'

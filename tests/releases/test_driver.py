@@ -1,0 +1,285 @@
+# SPDX-License-Identifier: Apache-2.0
+"""ArmLibvirtDriver over Nova's fake libvirt, with this release's own code."""
+
+# Nova's test packages patch threads as they are imported and must come first.
+import nova.tests.unit  # noqa: F401  isort: skip
+import nova.test  # isort: skip
+
+import pathlib
+import subprocess
+import sys
+from unittest import mock
+
+import fixtures
+
+import nova.conf
+from nova import context
+from nova import exception
+from nova import objects
+from nova.tests import fixtures as nova_fixtures
+from nova.tests.fixtures import libvirt as fakelibvirt
+from nova.virt import driver as virt_driver
+from nova.virt import fake
+from nova.virt.libvirt import driver as libvirt_driver
+from nova.virt.libvirt import guest as libvirt_guest
+
+from nova_arm_ext import errors
+from nova_arm_ext import facts
+from nova_arm_ext import pipeline
+from nova_arm_ext.compute import driver
+from nova_arm_ext.hooks import base as hooks
+from tests import base
+
+CONF = nova.conf.CONF
+CASE = pathlib.Path(__file__).parents[1] / 'golden/new-guest'
+DOCUMENT = (CASE / 'before.xml').read_text()
+X86 = DOCUMENT.replace('aarch64', 'x86_64')
+UUID = 'b7e2f3c4-1c2d-4a5b-8e6f-0123456789ab'
+
+
+class Raising(hooks.Hook):
+    """Crashes."""
+
+    def adjust(self, domain, facts, report):
+        raise RuntimeError('out of coffee')
+
+
+class Refusing(hooks.Hook):
+    """Says no."""
+
+    this_host = False
+
+    def adjust(self, domain, facts, report):
+        raise errors.Refused('no tea either', this_host=self.this_host)
+
+
+class RefusingHere(Refusing):
+    """Says no for this host."""
+
+    this_host = True
+
+
+class Noting(hooks.Hook):
+    """Remembers the facts that it was given."""
+
+    def __init__(self, options):
+        super().__init__(options)
+        self.seen: list[facts.Facts] = []
+
+    def adjust(self, domain, facts, report):
+        self.seen.append(facts)
+
+
+class DriverTest(nova.test.NoDBTestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.useFixture(nova_fixtures.LibvirtFixture())
+        self.driver = driver.ArmLibvirtDriver(fake.FakeVirtAPI(), False)
+        self.instance = objects.Instance(
+            id=1, uuid=UUID, system_metadata={
+                'image_hw_machine_type': 'virt', 'image_arm_mine': 'yes'},
+            flavor=objects.Flavor(extra_specs={'arm:mine': 'too'}))
+        self.image = objects.ImageMeta.from_dict({'properties': {}})
+        self.defined: list[str] = []
+        self.stub_out('nova.virt.libvirt.host.Host.write_instance_config',
+                      lambda host, xml: self.defined.append(xml))
+
+    def with_hook(self, hook: type[hooks.Hook],
+                  **options: str) -> hooks.Hook:
+        made = hook(None)
+        self.driver._arm_pipeline = pipeline.Pipeline([('mine', made)],
+                                                      **options)
+        return made
+
+    def xml(self, document: str = DOCUMENT) -> str:
+        with mock.patch.object(libvirt_driver.LibvirtDriver,
+                               '_get_guest_xml', return_value=document):
+            return self.driver._get_guest_xml(
+                context.get_admin_context(), self.instance, None, {},
+                self.image)
+
+    def existing(self, *documents: str | None) -> None:
+        """What libvirt answers, each time it is asked for the guest."""
+        answers = list(documents)
+
+        def get_guest(host, instance):
+            answer = answers.pop(0)
+            if answer is None:
+                raise exception.InstanceNotFound(instance_id=instance.uuid)
+            found = mock.Mock(spec=libvirt_guest.Guest)
+            found.get_xml_desc.return_value = answer
+            return found
+
+        self.stub_out('nova.virt.libvirt.host.Host.get_guest', get_guest)
+
+    def test_nova_makes_it_by_its_name_and_asks_libvirt_nothing(self) -> None:
+        def asked(*args, **kwargs):
+            raise AssertionError('libvirt was asked')
+
+        self.flags(compute_driver='arm_ext.ArmLibvirtDriver')
+        for name in ('openAuth', 'openReadOnly'):
+            self.stub_out(f'nova.tests.fixtures.libvirt.{name}', asked)
+
+        made = virt_driver.load_compute_driver(fake.FakeVirtAPI())
+
+        self.assertIs(driver.ArmLibvirtDriver, type(made))
+
+    def test_an_arm_guest_passes_through_the_hooks(self) -> None:
+        self.existing(None)
+
+        self.assertNotEqual(DOCUMENT, self.xml())
+
+    def test_another_guest_comes_back_as_it_is(self) -> None:
+        self.with_hook(Raising)
+
+        self.assertIs(X86, self.xml(X86))
+
+    def test_a_hook_is_told_of_flavor_and_image(self) -> None:
+        self.existing(None)
+        noting = self.with_hook(Noting)
+
+        self.xml()
+
+        [known] = noting.seen
+        self.assertEqual({'arm:mine': 'too'}, known.guest.extra_specs)
+        self.assertEqual('yes', known.guest.image_properties['arm_mine'])
+        self.assertIsNone(known.guest.previous)
+
+    def test_a_refusal_is_not_tried_on_another_host(self) -> None:
+        self.existing(None)
+        self.with_hook(Refusing)
+
+        error = self.assertRaises(exception.InvalidInput, self.xml)
+
+        self.assertIn('no tea either', str(error))
+
+    def test_a_refusal_of_this_host_is_tried_on_another(self) -> None:
+        self.existing(None)
+        self.with_hook(RefusingHere)
+
+        error = self.assertRaises(driver.GuestNotAdjusted, self.xml)
+
+        self.assertEqual('no tea either', error.format_message())
+
+    def reboot(self, document: str = DOCUMENT) -> None:
+        def hard_reboot(nova_driver, *args, **kwargs):
+            self.xml(document)
+
+        with mock.patch.object(libvirt_driver.LibvirtDriver, '_hard_reboot',
+                               hard_reboot):
+            self.driver._hard_reboot(context.get_admin_context(),
+                                     self.instance, None)
+
+    def test_a_reboot_knows_the_document_from_before(self) -> None:
+        self.existing(DOCUMENT)
+        noting = self.with_hook(Noting)
+
+        self.reboot()
+
+        [known] = noting.seen
+        self.assertEqual(DOCUMENT, known.guest.previous)
+        self.assertEqual({}, self.driver._arm_previous)
+
+    def test_a_failed_reboot_leaves_the_guest_defined(self) -> None:
+        # before Nova takes it away, and after
+        self.existing(DOCUMENT, None)
+        self.with_hook(Raising)
+
+        error = self.assertRaises(driver.GuestNotAdjusted, self.reboot)
+
+        self.assertIn('hook mine failed: RuntimeError: out of coffee',
+                      str(error))
+        self.assertEqual([DOCUMENT], self.defined)
+        self.assertEqual({}, self.driver._arm_previous)
+
+    def test_a_guest_that_nova_did_not_take_away_is_left_alone(self) -> None:
+        self.existing(DOCUMENT, DOCUMENT)
+        self.with_hook(Raising)
+
+        self.assertRaises(driver.GuestNotAdjusted, self.reboot)
+
+        self.assertEqual([], self.defined)
+
+    def test_a_failed_reboot_of_another_guest_is_novas_business(self) -> None:
+        self.existing(X86, None)
+        self.stub_out('nova_arm_ext.pipeline.Pipeline.run',
+                      mock.Mock(side_effect=exception.NovaException('x')))
+
+        self.assertRaises(exception.NovaException, self.reboot, X86)
+
+        self.assertEqual([], self.defined)
+
+    def test_a_refusal_does_not_stop_a_guest_that_exists(self) -> None:
+        self.existing(DOCUMENT)
+        self.with_hook(Refusing)
+
+        self.reboot()
+
+        self.assertIn('no tea either', self.stdlog.logger.output)
+
+    def test_facts_about_the_host_are_gathered_once(self) -> None:
+        self.existing(None, None)
+        with mock.patch.object(driver.gather, 'host',
+                               return_value=facts.Host()) as gathered:
+            self.xml()
+            self.xml()
+
+        gathered.assert_called_once_with(
+            self.driver._host.get_connection())
+
+    def test_fake_libvirt_tells_the_facts(self) -> None:
+        found = self.driver._arm_host()
+
+        self.assertEqual(
+            fakelibvirt.FAKE_LIBVIRT_VERSION // 1000000,
+            found.libvirt_version[0])
+        self.assertIn('x86_64', found.virt_types)
+
+
+#: What nova-compute does before it meets the message bus.
+START = """
+import sys
+import nova.cmd.compute
+from nova import config
+from nova.virt import driver
+config.parse_args(sys.argv)
+made = driver.load_compute_driver(None)
+print(type(made).__module__, type(made).__name__)
+"""
+
+
+class StartTest(base.TestCase):
+    """The way in which nova-compute reads its options and makes its driver.
+
+    The command itself waits for a conductor first.
+    """
+
+    def start(self, arm: str) -> subprocess.CompletedProcess[str]:
+        folder = self.useFixture(fixtures.TempDir()).path
+        conf = pathlib.Path(folder, 'nova.conf')
+        conf.write_text(
+            '[DEFAULT]\ncompute_driver = arm_ext.ArmLibvirtDriver\n'
+            f'state_path = {folder}\n{arm}')
+        return subprocess.run(
+            [sys.executable, '-W', 'ignore', '-c', START, '--config-file',
+             str(conf)], capture_output=True, text=True, timeout=120,
+            check=False, stdin=subprocess.DEVNULL, cwd=folder)
+
+    def test_the_driver_is_found_by_its_name(self) -> None:
+        ended = self.start('')
+
+        self.assertEqual(0, ended.returncode, ended.stderr)
+        self.assertEqual('nova_arm_ext.compute.driver ArmLibvirtDriver',
+                         ended.stdout.splitlines()[-1])
+
+    def test_bad_configuration_stops_the_start_with_all_faults(self) -> None:
+        ended = self.start('[arm]\nhooks = uefi,uefi,mine\n'
+                           'hook_warn_ms = -1\n')
+
+        self.assertNotEqual(0, ended.returncode)
+        last = ended.stderr.splitlines()[-1]
+        self.assertIn('nova-arm-ext cannot start: ', last)
+        for fault in ('uefi 2 times', "'mine', which is not installed",
+                      "hook_warn_ms is '-1'"):
+            self.assertIn(fault, last)

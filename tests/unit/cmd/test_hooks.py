@@ -1,0 +1,121 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`nova-arm-ext hooks`: every hook that is installed, whole or broken."""
+
+from nova_arm_ext.cmd import hooks
+from nova_arm_ext.hooks import libvirt_compat
+from nova_arm_ext.hooks import uefi
+from tests.unit.cmd import base
+
+STRANGE = '''
+from nova_arm_ext.hooks import base
+
+class Fine(base.Hook):
+    """Does what it does.
+
+    At length.
+    """
+
+    order = base.LAST
+
+    def adjust(self, domain, facts, report):
+        pass
+
+class Silent(Fine):
+    pass
+'''
+
+
+class HooksTest(base.CommandTestCase):
+
+    def rows(self, ran):
+        """The rows of a list in JSON, by name."""
+        return {row['Name']: row for row in ran.json}
+
+    def with_plugins(self, config=''):
+        """List the hooks with some of another package."""
+        return self.run_process(
+            'hooks', '-f', 'json',
+            '--config-file', self.file('nova.conf', config),
+            **self.plugins(STRANGE, fine='strange_hooks:Fine',
+                           silent='strange_hooks:Silent',
+                           broken='no_such_module_here:Broken'))
+
+    def test_default_hooks_are_enabled_in_their_order(self):
+        ran = self.run_command('hooks', '-f', 'json')
+
+        self.assertEqual((0, ''), (ran.status, ran.stderr))
+        rows = self.rows(ran)
+        self.assertEqual(
+            {'Name': 'libvirt_compat', 'Enabled': 'yes', 'Order': '1 (first)',
+             'Purpose': libvirt_compat.LibvirtCompat.__doc__.splitlines()[0],
+             'Entry point':
+                 'nova_arm_ext.hooks.libvirt_compat:LibvirtCompat'},
+            rows['libvirt_compat'])
+        self.assertEqual('yes', rows['uefi']['Enabled'])
+
+    def test_table_is_the_default(self):
+        ran = self.run_command('hooks')
+
+        self.assertEqual((0, ''), (ran.status, ran.stderr))
+        self.assertIn('| libvirt_compat ', ran.stdout)
+
+    def test_configuration_says_which_run_and_in_which_order(self):
+        ran = self.with_plugins('[arm]\nhooks = uefi,fine\n')
+
+        self.assertEqual((0, ''), (ran.status, ran.stderr))
+        rows = self.rows(ran)
+        self.assertEqual(['uefi', 'fine'], list(rows)[:2])
+        self.assertEqual('2 (last)', rows['fine']['Order'])
+        self.assertEqual(('no', '- (first)'),
+                         (rows['libvirt_compat']['Enabled'],
+                          rows['libvirt_compat']['Order']))
+
+    def test_purpose_is_the_hooks_own(self):
+        rows = self.rows(self.with_plugins())
+
+        self.assertEqual('Does what it does.', rows['fine']['Purpose'])
+        self.assertEqual('', rows['silent']['Purpose'])
+
+    def test_broken_hook_is_shown_and_nobodys_trouble(self):
+        ran = self.with_plugins()
+
+        self.assertEqual((0, ''), (ran.status, ran.stderr))
+        broken = self.rows(ran)['broken']
+        self.assertEqual('no', broken['Enabled'])
+        self.assertIn('BROKEN: ', broken['Purpose'])
+        self.assertIn('no_such_module_here', broken['Purpose'])
+
+    def test_broken_hook_that_is_enabled_is_shown_and_an_error(self):
+        ran = self.with_plugins('[arm]\nhooks = $default_hooks,broken\n')
+
+        self.assertEqual(2, ran.status)
+        self.assert_one_line(ran, 'hook broken', 'no_such_module_here')
+        self.assertEqual('yes', self.rows(ran)['broken']['Enabled'])
+
+    def test_hook_that_is_not_installed_is_shown_and_an_error(self):
+        config = self.file('nova.conf', '[arm]\nhooks = uefi,nosuch\n')
+
+        ran = self.run_command('hooks', '-f', 'json', '--config-file', config)
+
+        self.assertEqual(2, ran.status)
+        self.assert_one_line(ran, "'nosuch'")
+        self.assertEqual('BROKEN: it is not installed',
+                         self.rows(ran)['nosuch']['Purpose'])
+
+    def test_configuration_that_cannot_be_read(self):
+        self.assert_fails(
+            self.run_command('hooks', '--config-file', '/nonexistent'),
+            "'/nonexistent'")
+
+
+class RowsTest(base.CommandTestCase):
+
+    def test_hook_that_is_installed_twice_has_two_rows(self):
+        rows = hooks.rows(
+            ['uefi'], [('uefi', 'a:A'), ('uefi', 'b:B')],
+            {'uefi': uefi.Uefi}, {'uefi': 'hook uefi is installed\ntwice'})
+
+        self.assertEqual(
+            [('uefi', 'yes', '1 (middle)',
+              'BROKEN: hook uefi is installed twice', value)
+             for value in ('a:A', 'b:B')], rows)

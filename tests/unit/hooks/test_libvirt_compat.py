@@ -1,0 +1,369 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The rules for what libvirt or QEMU refuses."""
+
+import types
+
+from oslo_config import cfg
+
+from nova_arm_ext import errors
+from nova_arm_ext import facts
+from nova_arm_ext.domain import view
+from nova_arm_ext.hooks import base as hooks
+from nova_arm_ext.hooks import libvirt_compat
+from tests import base
+from tests import contract
+from tests import golden
+
+LIBVIRT_9 = facts.Facts(host=facts.Host(libvirt_version=(9, 0, 0)))
+LIBVIRT_11 = facts.Facts(host=facts.Host(libvirt_version=(11, 3, 0)))
+LIBVIRT_12 = facts.Facts(host=facts.Host(libvirt_version=(12, 0, 0)))
+
+
+def hook(*disabled: str) -> libvirt_compat.LibvirtCompat:
+    return libvirt_compat.LibvirtCompat(
+        types.SimpleNamespace(disabled_rules=list(disabled)))
+
+
+def document(devices: str = '', *, os: str = '', outside: str = '',
+             virt_type: str = 'kvm', arch: str = 'aarch64',
+             machine: str = 'virt', os_attributes: str = '') -> str:
+    return (f'<domain type="{virt_type}"><os{os_attributes}>'
+            f'<type arch="{arch}" machine="{machine}">hvm</type>{os}</os>'
+            f'{outside}<devices><emulator/>{devices}</devices></domain>')
+
+
+def disk(dev: str, bus: str, *, device: str = 'disk',
+         address: str = '') -> str:
+    return (f'<disk device="{device}"><target dev="{dev}" bus="{bus}"/>'
+            f'{address}</disk>')
+
+
+def drive(target: int, unit: int, controller: int = 0) -> str:
+    return (f'<address type="drive" controller="{controller}" bus="0" '
+            f'target="{target}" unit="{unit}"/>')
+
+
+SCSI = '<controller type="scsi" index="{}" model="virtio-scsi"/>'
+
+
+class RulesTestCase(base.TestCase):
+
+    def adjusted(self, xml: str, known: facts.Facts = LIBVIRT_9,
+                 disabled: tuple[str, ...] = (),
+                 previous: str | None = None) -> tuple[str, list[str]]:
+        """The document and the names of the rules that were reported."""
+        domain = view.Domain.parse(xml, previous)
+        report = hooks.Report()
+        hook(*disabled).adjust(domain, known, report)
+        return domain.to_xml(), [reason.rpartition('(rule ')[2].rstrip(')')
+                                 for _, reason in report.reasons]
+
+    def check(self, rule: str, before: str, after: str,
+              known: facts.Facts = LIBVIRT_9) -> None:
+        """A rule makes one of the other, and nothing when switched off."""
+        self.assertEqual((after, [rule]), self.adjusted(before, known))
+        self.assertEqual((before, []), self.adjusted(before, known, (rule,)))
+
+    def check_left(self, xml: str, known: facts.Facts = LIBVIRT_9) -> None:
+        self.assertEqual((xml, []), self.adjusted(xml, known))
+
+
+class TableTest(base.TestCase):
+
+    def test_every_rule_says_for_whom_and_why_and_has_a_name_of_its_own(self):
+        names = [rule.name for rule in libvirt_compat.RULES]
+
+        self.assertEqual(len(names), len(set(names)))
+        for rule in libvirt_compat.RULES:
+            self.assertTrue(rule.reason.strip(), rule.name)
+            self.assertRegex(rule.nova, r'^(29|3\d)(, 3\d| to 3\d)*$')
+
+    def test_a_rule_is_for_versions_from_since_to_before_until(self):
+        rule = next(rule for rule in libvirt_compat.RULES
+                    if rule.name == 'loader_secure')
+
+        for version, concerned in (((8, 5, 99), False), ((8, 6, 0), True),
+                                   ((9, 1, 99), True), ((9, 2, 0), False),
+                                   (None, True)):
+            self.assertEqual(concerned, rule.concerns(version), version)
+
+    def test_an_unknown_rule_cannot_be_switched_off(self):
+        conf = cfg.ConfigOpts()
+        conf.register_opts(libvirt_compat.LibvirtCompat.opts)
+        conf([], project='x', default_config_files=[],
+             default_config_dirs=[])
+
+        self.assertRaises(ValueError, conf.set_override, 'disabled_rules',
+                          ['no_such_rule'])
+
+
+class FirmwareRulesTest(RulesTestCase):
+
+    def test_secure_no_beside_selection_goes(self):
+        self.check('loader_secure',
+                   document(os='<loader secure="no"/>',
+                            os_attributes=' firmware="efi"'),
+                   document(os_attributes=' firmware="efi"'))
+
+    def test_what_else_the_loader_says_stays(self):
+        made, _ = self.adjusted(document(
+            os='<loader secure="no" stateless="yes"/>',
+            os_attributes=' firmware="efi"'))
+
+        self.assertIn('<loader stateless="yes"/>', made)
+
+    def test_newer_libvirt_takes_it_as_it_is(self):
+        self.check_left(document(os='<loader secure="no"/>',
+                                 os_attributes=' firmware="efi"'), LIBVIRT_11)
+
+    def test_secure_is_left_where_it_says_something(self):
+        for os, attributes in (
+                ('<loader secure="yes"/>', ' firmware="efi"'),
+                ('<loader secure="no" type="pflash">/x</loader>', ''),
+                ('<loader secure="no"/>', '')):
+            self.check_left(document(os=os, os_attributes=attributes))
+
+    def test_acpi_without_uefi_goes_with_a_kernel_of_the_guests_own(self):
+        self.check('acpi_without_uefi',
+                   document(os='<kernel>/k</kernel>',
+                            outside='<features><acpi/><gic/></features>'),
+                   document(os='<kernel>/k</kernel>',
+                            outside='<features><gic/></features>'))
+
+    def test_acpi_stays_with_uefi_and_on_32_bit(self):
+        acpi = '<features><acpi/></features>'
+        self.check_left(document(os='<kernel>/k</kernel>', outside=acpi,
+                                 os_attributes=' firmware="efi"'))
+        self.check_left(document(
+            os='<loader type="pflash">/x</loader><kernel>/k</kernel>',
+            outside=acpi))
+        self.check_left(document(os='<kernel>/k</kernel>', outside=acpi,
+                                 arch='armv7l'))
+        # whoever has no kernel gets UEFI from the hook of that name
+        self.check_left(document(outside=acpi))
+
+
+class FeatureRulesTest(RulesTestCase):
+
+    def test_features_of_x86_go(self):
+        for rule, inside in (
+                ('ioapic', '<ioapic driver="qemu"/>'),
+                ('hyperv', '<hyperv><relaxed state="on"/></hyperv>'),
+                ('smm', '<smm state="on"/>'),
+                ('kvm_hidden', '<kvm><hidden state="on"/></kvm>')):
+            self.check(
+                rule,
+                document(outside=f'<features><acpi/>{inside}</features>'),
+                document(outside='<features><acpi/></features>'))
+
+    def test_other_features_of_kvm_stay(self):
+        made, rules = self.adjusted(document(
+            outside='<features><kvm><hidden state="on"/>'
+                    '<poll-control state="on"/></kvm></features>'))
+
+        self.assertIn('<kvm><poll-control state="on"/></kvm>', made)
+        self.assertEqual(['kvm_hidden'], rules)
+
+    def test_timers_of_x86_go_and_those_of_arm_stay(self):
+        self.check(
+            'x86_timers',
+            document(outside='<clock><timer name="hypervclock" present="yes"/>'
+                             '<timer name="tsc"/><timer name="kvmclock"/>'
+                             '<timer name="armvtimer"/></clock>'),
+            document(outside='<clock><timer name="armvtimer"/></clock>'))
+
+    def test_maxphysaddr_goes(self):
+        self.check('maxphysaddr',
+                   document(outside='<cpu mode="host-passthrough">'
+                                    '<maxphysaddr mode="emulate"/></cpu>'),
+                   document(outside='<cpu mode="host-passthrough"/>'))
+
+    def test_host_model_becomes_what_there_is(self):
+        for virt_type, mode in (('kvm', 'host-passthrough'),
+                                ('qemu', 'maximum')):
+            self.check('host_model',
+                       document(outside='<cpu mode="host-model"/>',
+                                virt_type=virt_type),
+                       document(outside=f'<cpu mode="{mode}"/>',
+                                virt_type=virt_type))
+
+    def test_gic_3_for_more_than_eight_emulated_cpus(self):
+        self.check('gic_version',
+                   document(outside='<vcpu>9</vcpu><features/>',
+                            virt_type='qemu'),
+                   document(outside='<vcpu>9</vcpu><features>'
+                                    '<gic version="3"/></features>',
+                            virt_type='qemu'))
+        made, _ = self.adjusted(document(
+            outside='<vcpu>16</vcpu><features><gic version="2"/></features>',
+            virt_type='qemu'))
+        self.assertIn('<gic version="3"/>', made)
+
+    def test_the_gic_is_left_where_it_is_no_limit(self):
+        for outside, virt_type, machine in (
+                ('<vcpu>8</vcpu>', 'qemu', 'virt'),
+                ('<vcpu>9</vcpu>', 'kvm', 'virt'),
+                ('<vcpu>9</vcpu>', 'qemu', 'sbsa-ref'),
+                ('<vcpu>9</vcpu><features><gic version="3"/></features>',
+                 'qemu', 'virt'),
+                ('<vcpu>9</vcpu><features><gic version="host"/></features>',
+                 'qemu', 'virt')):
+            self.check_left(document(outside=outside, virt_type=virt_type,
+                                     machine=machine))
+
+
+class DeviceRulesTest(RulesTestCase):
+
+    def test_iommu_driver_attributes_go(self):
+        for model in ('smmuv3', 'virtio'):
+            self.check('iommu_driver',
+                       document(f'<iommu model="{model}">'
+                                '<driver intremap="on"/></iommu>'),
+                       document(f'<iommu model="{model}"/>'))
+
+    def test_models_that_do_the_same_take_the_place(self):
+        for rule, before, after in (
+                ('watchdog', '<watchdog model="ib700" action="reset"/>',
+                 '<watchdog model="i6300esb" action="reset"/>'),
+                ('tpm_model', '<tpm model="tpm-crb"/>',
+                 '<tpm model="tpm-tis"/>'),
+                ('video_model',
+                 '<video><model type="qxl" ram="65536" heads="1"/></video>',
+                 '<video><model heads="1" type="virtio"/></video>'),
+                ('usb_model', '<controller type="usb" index="0"/>',
+                 '<controller type="usb" index="0" model="qemu-xhci"/>')):
+            self.check(rule, document(before), document(after))
+
+    def test_models_that_work_stay(self):
+        self.check_left(document(
+            '<watchdog model="i6300esb"/><tpm model="tpm-tis"/>'
+            '<video><model type="ramfb"/></video>'
+            '<controller type="usb" index="0" model="nec-xhci"/>'
+            '<controller type="usb" index="1" model="none"/>'))
+
+    def test_newer_libvirt_chooses_usb_and_scsi_models_itself(self):
+        self.check_left(document('<controller type="usb" index="0"/>'
+                                 + disk('sda', 'scsi')), LIBVIRT_12)
+
+    def test_what_cannot_be_had_is_refused_and_names_what_to_set(self):
+        for xml, word in (
+                ('<iommu model="intel"/>', 'hw_viommu_model'),
+                ('<tpm model="tpm-tis"><backend version="1.2"/></tpm>',
+                 'hw_tpm_version'),
+                ('<sound model="virtio"/>', 'hw_sound_model')):
+            error = self.assertRaises(errors.Refused, self.adjusted,
+                                      document(xml))
+            self.assertIn(word, str(error))
+
+    def test_only_the_sound_depends_on_the_host(self):
+        error = self.assertRaises(errors.Refused, self.adjusted,
+                                  document('<sound model="virtio"/>'))
+
+        self.assertTrue(error.this_host)
+        self.assertIn('9.0.0', str(error))
+        self.check_left(document('<sound model="virtio"/>'), LIBVIRT_11)
+        self.check_left(document('<sound model="virtio"/>'), facts.Facts())
+
+
+class ScsiRulesTest(RulesTestCase):
+
+    def test_a_config_drive_on_ide_moves_to_scsi_and_keeps_its_name(self):
+        made, rules = self.adjusted(document(
+            disk('vda', 'virtio') + disk('hda', 'ide', device='cdrom')))
+
+        self.assertEqual(document(
+            disk('vda', 'virtio')
+            + disk('hda', 'scsi', device='cdrom', address=drive(1, 0))
+            + SCSI.format(0)), made)
+        self.assertEqual(['ide', 'scsi_model'], rules)
+
+    def test_a_cdrom_on_virtio_moves_too_and_a_disk_does_not(self):
+        made, rules = self.adjusted(document(
+            disk('vda', 'virtio') + disk('vdb', 'virtio', device='cdrom')))
+
+        self.assertIn('<target dev="vda" bus="virtio"/>', made)
+        self.assertIn('<target dev="vdb" bus="scsi"/>' + drive(1, 0), made)
+        self.assertEqual(['cdrom_virtio', 'scsi_model'], rules)
+
+    def test_it_never_takes_the_place_of_a_disk_that_comes_later(self):
+        # a disk sdb, hot-plugged, is at target 0, unit 1 by its name
+        made, _ = self.adjusted(document(
+            disk('sda', 'scsi') + disk('hda', 'ide') + disk('hdb', 'ide')))
+
+        domain = view.Domain.parse(made)
+        self.assertEqual(['1', '1'],
+                         domain.element.xpath('devices/disk/address/@target'))
+        self.assertEqual(['0', '1'],
+                         domain.element.xpath('devices/disk/address/@unit'))
+
+    def test_an_address_of_ide_is_not_one_of_scsi(self):
+        made, _ = self.adjusted(document(
+            disk('hda', 'ide', address=drive(0, 1))))
+
+        self.assertIn(drive(1, 0), made)
+        self.assertEqual(1, made.count('<address'))
+
+    def test_it_goes_where_the_guest_has_had_it(self):
+        had = document(disk('hda', 'scsi', address=drive(0, 5)))
+
+        made, _ = self.adjusted(
+            document(disk('hda', 'ide') + disk('hdb', 'ide')), previous=had)
+
+        self.assertEqual(
+            ['0', '1'],
+            view.Domain.parse(made).element.xpath(
+                'devices/disk/address/@target'))
+        self.assertIn(drive(0, 5), made)
+
+    def test_a_controller_of_one_target_gets_it_at_a_free_unit(self):
+        made, _ = self.adjusted(document(
+            disk('sda', 'scsi') + disk('sdb', 'scsi', address=drive(0, 1))
+            + disk('hda', 'ide')
+            + '<controller type="scsi" index="0" model="lsilogic"/>'))
+
+        self.assertIn(drive(0, 2), made)
+        self.assertIn('model="lsilogic"', made)
+
+    def test_a_scsi_controller_without_a_model_gets_one(self):
+        self.check('scsi_model',
+                   document(disk('sda', 'scsi')
+                            + '<controller type="scsi" index="0"/>'),
+                   document(disk('sda', 'scsi') + SCSI.format(0)))
+
+    def test_a_model_that_is_there_stays(self):
+        self.check_left(document(
+            disk('sda', 'scsi')
+            + '<controller type="scsi" index="0" model="lsilogic"/>'))
+
+    def test_more_disks_than_a_controller_takes_get_more_of_its_kind(self):
+        made, _ = self.adjusted(document(''.join(
+            disk(f'sd{letter}', 'scsi') for letter in 'abcdefghijklmno')))
+
+        self.assertEqual(SCSI.format(0) + SCSI.format(1) + SCSI.format(2),
+                         made[made.index('<controller'):made.index(
+                             '</devices>')])
+
+    def test_other_boards_are_left(self):
+        self.check_left(document(
+            disk('hda', 'ide') + disk('sda', 'scsi')
+            + '<controller type="usb" index="0"/>', machine='vexpress-a15'))
+
+    def test_odd_target_names_are_no_trouble(self):
+        for name in ('', 'sd', 's', 'sd1', 'xvda', 'sdzzzzz', '\N{SNOWMAN}'):
+            made, _ = self.adjusted(document(
+                disk(name, 'scsi') + disk('hda', 'ide')))
+            self.assertEqual([], view.Domain.parse(made).element.xpath(
+                'devices/controller[starts-with(@index, "-")]'))
+
+
+class LibvirtCompatContractTest(contract.HookContract, base.TestCase):
+
+    def make_hook(self):
+        return hook()
+
+    def documents(self):
+        yield from super().documents()
+        # every libvirt between
+        for version in ((8, 0, 0), (9, 2, 0), (11, 6, 0), (12, 0, 0)):
+            yield (golden.before('config-drive-emulated'),
+                   facts.Facts(host=facts.Host(libvirt_version=version)))

@@ -1,0 +1,327 @@
+# SPDX-License-Identifier: Apache-2.0
+"""UEFI firmware and a store for its variables."""
+
+import dataclasses
+import re
+
+from nova_arm_ext import errors
+from nova_arm_ext import facts
+from nova_arm_ext.domain import view
+from nova_arm_ext.hooks import base as hooks
+from nova_arm_ext.hooks import uefi
+from tests import base
+from tests import contract
+
+SECURE = facts.Firmware(
+    arch='aarch64', machines=('virt-*',), loader='/code.ms', template='/vars.ms',
+    secure_boot=True, enrolled_keys=True)
+PLAIN = facts.Firmware(
+    arch='aarch64', machines=('virt-*',), loader='/code', template='/vars')
+QCOW = facts.Firmware(
+    arch='aarch64', machines=('virt-*',), loader='/code.qcow2',
+    template='/vars.qcow2', loader_format='qcow2', template_format='qcow2')
+ARM32 = facts.Firmware(
+    arch='armv7l', machines=('virt-*',), loader='/code32', template='/vars32')
+
+LIBVIRT_9 = facts.Facts(host=facts.Host(
+    libvirt_version=(9, 0, 0), firmware=(SECURE, QCOW, PLAIN, ARM32)))
+LIBVIRT_11 = facts.Facts(host=facts.Host(
+    libvirt_version=(11, 3, 0), firmware=(SECURE, QCOW, PLAIN, ARM32)))
+
+#: what Nova 33 and 34 write, less what libvirt_compat has taken out
+SELECTED = ('<firmware><feature name="secure-boot" enabled="no"/></firmware>'
+            '{type}<boot dev="hd"/>')
+NAMED = ('{type}<loader readonly="yes" type="pflash" secure="no">/code</loader>'
+         '<nvram template="/vars"/><boot dev="hd"/>')
+STORE = ('{type}<loader readonly="yes" type="pflash" secure="no">/code</loader>'
+         '<nvram template="/vars">/store</nvram><boot dev="hd"/>')
+
+
+def document(os: str, *, arch: str = 'aarch64', machine: str = 'virt',
+             attributes: str = '') -> str:
+    kind = f'<type arch="{arch}" machine="{machine}">hvm</type>'
+    return (f'<domain type="kvm"><os{attributes}>'
+            f'{os.replace("{type}", kind)}</os></domain>')
+
+
+EFI = ' firmware="efi"'
+
+
+class UefiTestCase(base.TestCase):
+
+    def adjusted(self, xml: str, known: facts.Facts = LIBVIRT_9, *,
+                 previous: str | None = None,
+                 **image: str) -> tuple[str, list[str]]:
+        """The document and the places that were reported."""
+        if image:
+            known = dataclasses.replace(known, guest=facts.Guest(
+                image_properties=image))
+        domain = view.Domain.parse(xml, previous)
+        report = hooks.Report()
+        hook = uefi.Uefi(None)
+        if hook.applies_to(domain, known):
+            hook.adjust(domain, known, report)
+        return domain.to_xml(), [place for place, _ in report.reasons]
+
+    def check_left(self, xml: str, known: facts.Facts = LIBVIRT_9,
+                   **more: str) -> None:
+        self.assertEqual((xml, []), self.adjusted(xml, known, **more))
+
+
+class NewGuestTest(UefiTestCase):
+
+    def test_old_libvirt_is_told_the_path(self):
+        self.assertEqual(
+            (document(NAMED), ['os/loader']),
+            self.adjusted(document(SELECTED, attributes=EFI)))
+
+    def test_newer_libvirt_goes_on_selecting(self):
+        self.check_left(document(SELECTED, attributes=EFI), LIBVIRT_11)
+
+    def test_secure_boot_takes_the_firmware_with_keys(self):
+        made, _ = self.adjusted(document(
+            SELECTED.replace('"no"', '"yes"'), attributes=EFI))
+
+        self.assertIn('>/code.ms</loader>', made)
+        self.assertIn('template="/vars.ms"', made)
+        # libvirt: "Secure boot is supported with q35 machine types only"
+        self.assertNotIn('secure="yes"', made)
+
+    def test_a_guest_that_asked_for_nothing_gets_uefi_without_secure_boot(
+            self):
+        made, places = self.adjusted(document('{type}'), LIBVIRT_11)
+
+        self.assertEqual(document(
+            '{type}<firmware><feature enabled="no" name="secure-boot"/>'
+            '</firmware>', attributes=EFI), made)
+        self.assertEqual(['os/@firmware'], places)
+
+    def test_a_kernel_of_the_guests_own_is_enough(self):
+        self.check_left(document('{type}<kernel>/k</kernel>'))
+
+    def test_a_kernel_beside_uefi_keeps_it(self):
+        made, _ = self.adjusted(document(
+            SELECTED + '<kernel>/k</kernel>', attributes=EFI))
+
+        self.assertIn('>/code</loader>', made)
+        self.assertIn('<kernel>/k</kernel>', made)
+
+    def test_bios_without_a_kernel_is_refused_by_the_name_of_the_property(
+            self):
+        error = self.assertRaises(
+            errors.Refused, self.adjusted, document('{type}'),
+            hw_firmware_type='bios')
+
+        self.assertIn('hw_firmware_type', str(error))
+        self.assertFalse(error.this_host)
+
+    def test_bios_with_a_kernel_is_left(self):
+        self.check_left(document('{type}<kernel>/k</kernel>'),
+                        hw_firmware_type='bios')
+
+    def test_32_bit_guests_get_uefi_where_it_is_asked_for(self):
+        made, _ = self.adjusted(document(SELECTED, arch='armv7l',
+                                         attributes=EFI))
+
+        self.assertIn('>/code32</loader>', made)
+        self.check_left(document('{type}', arch='armv7l'))
+
+    def test_firmware_that_is_named_stays_and_gets_its_template(self):
+        named = ('{type}<loader readonly="yes" type="pflash">/code</loader>')
+
+        made, places = self.adjusted(document(named))
+
+        self.assertEqual(document(named + '<nvram template="/vars"/>'), made)
+        self.assertEqual(['os/nvram/@template'], places)
+        self.check_left(document(NAMED))
+        self.check_left(document(named.replace('/code', '/mine')))
+
+    def test_a_store_without_a_template_gets_the_one_of_its_firmware(self):
+        made, _ = self.adjusted(document(
+            '{type}<loader type="pflash">/code</loader><nvram>/s</nvram>'))
+
+        self.assertIn('<nvram template="/vars">/s</nvram>', made)
+
+    def test_stateless_firmware_is_named_on_every_libvirt(self):
+        for known in (LIBVIRT_9, LIBVIRT_11):
+            made, _ = self.adjusted(document(
+                SELECTED + '<loader stateless="yes"/>', attributes=EFI),
+                known)
+            self.assertRegex(made, r'<loader [^>]*stateless="yes"[^>]*>/code')
+            self.assertNotIn('nvram', made)
+
+    def test_other_boards_are_left(self):
+        self.check_left(document('{type}', machine='sbsa-ref'))
+        self.check_left(document('{type}', machine='vexpress-a15'))
+
+    def test_a_loader_of_another_kind_is_left(self):
+        self.check_left(document('{type}<loader type="rom">/u-boot</loader>'))
+
+
+class HostFirmwareTest(UefiTestCase):
+
+    def having(self, *firmware: facts.Firmware,
+               libvirt: facts.Version | None = (9, 0, 0)) -> facts.Facts:
+        return facts.Facts(host=facts.Host(libvirt_version=libvirt,
+                                           firmware=firmware))
+
+    def test_a_host_without_firmware_is_refused_for_another_host(self):
+        for known in (self.having(), self.having(ARM32), self.having(SECURE),
+                      self.having(QCOW), self.having(dataclasses.replace(
+                          PLAIN, machines=('sbsa-ref',)))):
+            error = self.assertRaises(
+                errors.Refused, self.adjusted,
+                document(SELECTED, attributes=EFI), known)
+            self.assertTrue(error.this_host)
+            self.assertIn('aarch64', str(error))
+
+    def test_secure_boot_without_keys_is_refused(self):
+        error = self.assertRaises(
+            errors.Refused, self.adjusted,
+            document(SELECTED.replace('"no"', '"yes"'), attributes=EFI),
+            self.having(PLAIN, dataclasses.replace(
+                SECURE, enrolled_keys=False)))
+
+        self.assertIn('with Secure Boot', str(error))
+
+    def test_a_newer_libvirt_reads_qcow2(self):
+        self.check_left(document(SELECTED, attributes=EFI),
+                        self.having(QCOW, libvirt=(9, 2, 0)))
+
+    def test_machine_globs_are_those_of_the_descriptors(self):
+        for machine, globs, fits in (
+                ('virt', ('virt-*',), True), ('virt', ('virt',), True),
+                ('virt-7.2', ('virt-*',), True),
+                ('virt-7.2', ('virt-7.2',), True),
+                ('virt-7.2', ('virt',), False),
+                ('virt', ('sbsa-*', 'virt-*'), True), ('virt', (), False)):
+            known = self.having(dataclasses.replace(PLAIN, machines=globs))
+            xml = document(SELECTED, attributes=EFI, machine=machine)
+            if fits:
+                self.assertIn('>/code<', self.adjusted(xml, known)[0])
+            else:
+                self.assertRaises(errors.Refused, self.adjusted, xml, known)
+
+    def test_unknown_firmware_or_version_leaves_the_selection(self):
+        self.check_left(document(SELECTED, attributes=EFI), facts.Facts())
+        self.check_left(document(SELECTED, attributes=EFI), facts.Facts(
+            host=facts.Host(libvirt_version=(9, 0, 0))))
+        self.check_left(document(SELECTED, attributes=EFI), facts.Facts(
+            host=facts.Host(firmware=(PLAIN,))))
+
+
+class ExistingGuestTest(UefiTestCase):
+
+    def test_loader_template_and_store_are_those_that_it_had(self):
+        made, places = self.adjusted(document(SELECTED, attributes=EFI),
+                                     previous=document(STORE))
+
+        self.assertEqual(document(STORE), made)
+        self.assertEqual(['os/loader'], places)
+
+    def test_also_where_libvirt_selects_and_firmware_is_gone(self):
+        for known in (LIBVIRT_11, facts.Facts(), facts.Facts(
+                host=facts.Host(firmware=()))):
+            made, _ = self.adjusted(document(SELECTED, attributes=EFI),
+                                    known, previous=document(STORE))
+            self.assertEqual(document(STORE), made)
+
+    def test_formats_come_along(self):
+        had = document(
+            '{type}<loader readonly="yes" type="pflash" secure="no" '
+            'format="qcow2">/code.qcow2</loader>'
+            '<nvram template="/vars.qcow2" templateFormat="qcow2" '
+            'format="qcow2">/store.qcow2</nvram>')
+
+        made, _ = self.adjusted(document(
+            SELECTED.replace('<boot dev="hd"/>', ''), attributes=EFI),
+            LIBVIRT_11, previous=had)
+
+        self.assertEqual(had, made)
+
+    def test_secure_no_is_written_for_nova_to_compare(self):
+        had = document(STORE.replace(' secure="no"', ''))
+
+        made, _ = self.adjusted(document(SELECTED, attributes=EFI),
+                                previous=had)
+
+        self.assertIn('secure="no"', made)
+        self.assertIn('>/store<', made)
+
+    def test_a_template_is_written_even_if_the_guest_had_none(self):
+        had = document(STORE.replace(' template="/vars"', ''))
+
+        made, _ = self.adjusted(document(SELECTED, attributes=EFI),
+                                previous=had)
+
+        self.assertIn('<nvram template="/vars">/store</nvram>', made)
+
+    def test_a_guest_stopped_on_old_libvirt_has_no_path_to_keep(self):
+        stopped = document(SELECTED, attributes=EFI)
+        # Nova 34 has nothing left to copy then
+        for os in ('{type}<loader secure="no"/><boot dev="hd"/>', SELECTED):
+            made, _ = self.adjusted(
+                document(os, attributes=EFI if os == SELECTED else ''),
+                previous=stopped)
+            self.assertEqual(_sorted(document(NAMED)), _sorted(made))
+
+    def test_a_request_that_has_changed_wins(self):
+        made, _ = self.adjusted(
+            document(SELECTED.replace('"no"', '"yes"'), attributes=EFI),
+            previous=document(STORE))
+
+        self.assertIn('>/code.ms</loader>', made)
+
+    def test_secure_boot_that_it_had_is_kept(self):
+        had = document(
+            '{type}<loader readonly="yes" type="pflash">/code.ms</loader>'
+            '<nvram template="/vars.ms">/store</nvram>')
+
+        made, _ = self.adjusted(
+            document(SELECTED.replace('"no"', '"yes"'), attributes=EFI),
+            previous=had)
+
+        self.assertIn('>/code.ms</loader>', made)
+        self.assertIn('>/store<', made)
+
+    def test_another_architecture_is_no_guide(self):
+        made, _ = self.adjusted(
+            document(SELECTED, attributes=EFI),
+            previous=document(STORE, arch='armv7l'))
+
+        self.assertNotIn('/store', made)
+
+    def test_bios_that_is_asked_for_later_does_not_take_uefi_away(self):
+        made, _ = self.adjusted(document('{type}'), previous=document(STORE),
+                                hw_firmware_type='bios')
+
+        self.assertIn('>/store<', made)
+
+    def test_a_guest_that_boots_its_kernel_goes_on_without(self):
+        self.check_left(document('{type}<kernel>/k</kernel>'),
+                        previous=document(STORE))
+
+    def test_an_odd_previous_document_is_no_crash(self):
+        for had in ('<domain/>', document(''), document('{type}<loader/>'),
+                    document('{type}<nvram/>'),
+                    document('{type}<loader type="pflash"/>')):
+            made, _ = self.adjusted(document(SELECTED, attributes=EFI),
+                                    previous=had)
+            self.assertIn('>/code</loader>', made)
+
+    def test_a_value_that_cannot_be_read_is_named(self):
+        error = self.assertRaises(
+            errors.InvalidDocument, self.adjusted,
+            document('{type}<loader stateless="perhaps"/>', attributes=EFI))
+
+        self.assertIn("os/loader/@stateless is 'perhaps'", str(error))
+
+
+class UefiContractTest(contract.HookContract, base.TestCase):
+
+    def make_hook(self):
+        return uefi.Uefi(None)
+
+
+def _sorted(xml: str) -> list[str]:
+    return sorted(re.findall(r'[^<>\s"]+(?:="[^"]*")?', xml))
