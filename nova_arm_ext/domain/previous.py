@@ -100,9 +100,9 @@ def _pci_controllers(domain: view.Domain, previous: view.Domain) -> int:
     present = {c.index for c in ours}
     missing: dict[int, devices.Controller] = {}
     for controller in previous.all(devices.Controller):
-        if controller.type == 'pci' and controller.index is not None:
-            if controller.index not in present:
-                missing.setdefault(controller.index, controller)
+        if (controller.type == 'pci' and controller.index is not None
+                and controller.index not in present):
+            missing.setdefault(controller.index, controller)
     if not missing:
         return 0
     unnumbered = [c for c in ours if c.index is None]
@@ -145,13 +145,10 @@ def _other_controllers(domain: view.Domain, previous: view.Domain) -> int:
 
 def _needed_controllers(domain: view.Domain) -> set[str]:
     """The types of controllers that a device of the document hangs on."""
-    needed: set[str] = set()
-    for disk in domain.all(devices.Disk):
-        if disk.bus in ('scsi', 'sata', 'usb'):
-            needed.add(disk.bus)
-    if any(device.bus == 'usb' for device in (
-            *domain.all(devices.Input), *domain.all(devices.Redirdev))):
-        needed.add('usb')
+    buses = {disk.bus for disk in domain.all(devices.Disk)}
+    buses |= {device.bus for device in domain.all(devices.Input)}
+    buses |= {device.bus for device in domain.all(devices.Redirdev)}
+    needed = {bus for bus in buses if bus in ('scsi', 'sata', 'usb')}
     for hostdev in domain.all(devices.Hostdev):
         if hostdev.type in ('scsi', 'usb'):
             needed.add(hostdev.type)

@@ -19,9 +19,9 @@ import pathlib
 import sys
 import unittest
 
+import yaml
 from nova.virt import libvirt as libvirt_package
 from nova.virt.libvirt import driver
-import yaml
 
 TESTS = 'nova.tests.unit.virt.libvirt.test_driver'
 

@@ -9,6 +9,7 @@ emulator for its capabilities anew, which takes longer than a guest's boot.
 """
 
 import collections.abc
+import faulthandler
 import importlib
 import importlib.util
 import json
@@ -20,7 +21,6 @@ import subprocess
 import sys
 import tempfile
 import threading
-import time
 import traceback
 import typing
 
@@ -94,7 +94,7 @@ def call(function: str, timeout: float,
         command = [
             'setpriv', '--pdeathsig', 'KILL', 'unshare', *_NAMESPACES,
             sys.executable, '-m', 'tests.functional.sandbox',
-            name, function, json.dumps(arguments)]
+            name, function, json.dumps(arguments), str(timeout)]
         root = pathlib.Path(__file__).parents[2]
         with log.open('wb') as errors:
             process = subprocess.Popen(
@@ -107,11 +107,11 @@ def call(function: str, timeout: float,
                                   'OS_NOVA_DISABLE_EVENTLET_PATCHING': '1'})
         late = threading.Event()
 
-        def end() -> None:
+        def give_up() -> None:
             late.set()
-            process.kill()
+            _end(process)
 
-        clock = threading.Timer(timeout, end)
+        clock = threading.Timer(timeout, give_up)
         clock.start()
         answer = None
         try:
@@ -126,8 +126,9 @@ def call(function: str, timeout: float,
             process.wait()
         finally:
             clock.cancel()
-            process.kill()
-            process.wait()
+            if process.poll() is None:
+                _end(process)
+                process.wait()
             if process.stdout is not None:
                 process.stdout.close()
         if answer and 'value' in answer:
@@ -138,6 +139,19 @@ def call(function: str, timeout: float,
         why = (f'did not end within {timeout:.0f} s' if late.is_set()
                else f'ended with {process.returncode}')
         raise SandboxError(f'{function} {why}\n{said}')
+
+
+def _end(process: subprocess.Popen[str]) -> None:
+    """Kill the first process of the sandbox, which is the child of unshare.
+
+    The kernel ends all others before unshare learns of it, so that nobody
+    writes to the folder any more when it is removed.
+    """
+    pid = process.pid
+    children = pathlib.Path(f'/proc/{pid}/task/{pid}/children')
+    first = children.read_text().split() if children.exists() else []
+    for child in first or [str(pid)]:
+        os.kill(int(child), signal.SIGKILL)
 
 
 def _search_path() -> str:
@@ -215,7 +229,7 @@ def _work(folder: str, function: str, arguments: str) -> None:
         raise
 
 
-def main(folder: str, function: str, arguments: str) -> int:
+def main(folder: str, function: str, arguments: str, timeout: str) -> int:
     global _protocol
     # Whatever prints to standard output prints to the log instead.
     _protocol = os.fdopen(os.dup(sys.stdout.fileno()), 'w')
@@ -225,12 +239,12 @@ def main(folder: str, function: str, arguments: str) -> int:
     if child:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
         return _await_child(child)
+    # Where it hangs, for whoever reads the log once the time is over.
+    faulthandler.dump_traceback_later(
+        max(float(timeout) - 5, float(timeout) / 2), file=sys.stderr)
     status = 1
     try:
-        started = time.monotonic()
         _work(folder, function, arguments)
-        print(f'{function} took {time.monotonic() - started:.1f} s',
-              file=sys.stderr)
         status = 0
     except BaseException:
         traceback.print_exc()

@@ -103,8 +103,8 @@ def missing(document: str, result: str) -> list[Thing]:
     there = things(result)
     lost = things(document) - there
     for thing in list(lost):
-        if thing[0] == 'controller' and thing[2] == 'any':
-            # Any controller of that type will do.
-            if any(other[:2] == thing[:2] for other in there):
-                del lost[thing]
+        # Any controller of that type will do.
+        if (thing[0] == 'controller' and thing[2] == 'any'
+                and any(other[:2] == thing[:2] for other in there)):
+            del lost[thing]
     return sorted(lost.elements())

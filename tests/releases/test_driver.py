@@ -2,7 +2,8 @@
 """ArmLibvirtDriver over Nova's fake libvirt, with this release's own code."""
 
 # Nova's test packages patch threads as they are imported and must come first.
-import nova.tests.unit  # noqa: F401  isort: skip
+import nova.tests.unit
+
 import nova.test  # isort: skip
 
 import pathlib
@@ -11,7 +12,6 @@ import sys
 from unittest import mock
 
 import fixtures
-
 import nova.conf
 from nova import context
 from nova import exception

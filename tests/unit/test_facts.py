@@ -170,9 +170,9 @@ class FromJsonTest(base.TestCase):
             self.assertEqual(sentence, self.wrong(text))
 
     def test_a_version_has_three_numbers(self):
-        for value in ('9', '9.0', '9.0.0.0', '9.0.x', ' 9.0.0', '9..0', '-1.0.0',
-                      '9.0.\N{ARABIC-INDIC DIGIT THREE}', '9' * 200, '',
-                      '9.0.0\n', '1e3.0.0', '9.0.1234567'):
+        for value in ('9', '9.0', '9.0.0.0', '9.0.x', ' 9.0.0', '9..0',
+                      '-1.0.0', '9.0.\N{ARABIC-INDIC DIGIT THREE}', '9' * 200,
+                      '', '9.0.0\n', '1e3.0.0', '9.0.1234567'):
             sentence = self.wrong(json.dumps(
                 {'host': {'libvirt_version': value}}))
             self.assertIn('facts/host/libvirt_version is "', sentence)

@@ -71,7 +71,8 @@ class Connection:
     def getVersion(self):
         return self._answer(self._qemu)
 
-    def getDomainCapabilities(self, emulator, arch, machine, virt_type):
+    def getDomainCapabilities(self, emulator, arch, machine, virt_type,
+                              flags=0):
         self.asked.append((emulator, arch, machine, virt_type))
         loaders = self._answer(self._loaders)
         return ('<domainCapabilities><os>' + (

@@ -34,7 +34,7 @@ class NeedsRootPortTest(base.TestCase):
 
     def test_pcie_endpoints_do(self):
         for kind, xml in (
-                (devices.Disk, '<disk><target dev="vda" bus="virtio"/></disk>'),
+                (devices.Disk, '<disk><target bus="virtio"/></disk>'),
                 (devices.Interface,
                  '<interface><model type="virtio"/></interface>'),
                 (devices.Controller,

@@ -14,7 +14,7 @@ from tests.unit import properties
 DOMAIN = ('<domain type="kvm"><name>%s</name><os><type arch="aarch64" '
           'machine="virt">hvm</type></os></domain>')
 BOMB = '<!DOCTYPE domain [<!ENTITY a0 "x">' + ''.join(
-    f'<!ENTITY a{i} "{"&a%d;" % (i - 1) * 10}">'
+    f'<!ENTITY a{i} "{f"&a{i - 1};" * 10}">'
     for i in range(1, 30)) + ']>' + DOMAIN % '&a29;'
 
 

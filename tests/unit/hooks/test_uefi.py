@@ -13,8 +13,8 @@ from tests import base
 from tests import contract
 
 SECURE = facts.Firmware(
-    arch='aarch64', machines=('virt-*',), loader='/code.ms', template='/vars.ms',
-    secure_boot=True, enrolled_keys=True)
+    arch='aarch64', machines=('virt-*',), loader='/code.ms',
+    template='/vars.ms', secure_boot=True, enrolled_keys=True)
 PLAIN = facts.Firmware(
     arch='aarch64', machines=('virt-*',), loader='/code', template='/vars')
 QCOW = facts.Firmware(
@@ -31,9 +31,11 @@ LIBVIRT_11 = facts.Facts(host=facts.Host(
 #: what Nova 33 and 34 write, less what libvirt_compat has taken out
 SELECTED = ('<firmware><feature name="secure-boot" enabled="no"/></firmware>'
             '{type}<boot dev="hd"/>')
-NAMED = ('{type}<loader readonly="yes" type="pflash" secure="no">/code</loader>'
+NAMED = ('{type}<loader readonly="yes" type="pflash" secure="no">'
+         '/code</loader>'
          '<nvram template="/vars"/><boot dev="hd"/>')
-STORE = ('{type}<loader readonly="yes" type="pflash" secure="no">/code</loader>'
+STORE = ('{type}<loader readonly="yes" type="pflash" secure="no">'
+         '/code</loader>'
          '<nvram template="/vars">/store</nvram><boot dev="hd"/>')
 
 
