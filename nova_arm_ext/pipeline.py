@@ -36,6 +36,10 @@ LOG = logging.getLogger(__name__)
 NAMESPACE = 'nova_arm_ext.hooks'
 GROUP = 'arm'
 
+#: The name under which reports tell of what is taken over from the guest's
+#: previous document.
+PREVIOUS = 'previous'
+
 OPTS: tuple[cfg.Opt, ...] = (
     cfg.StrOpt(
         'default_hooks',
@@ -143,7 +147,10 @@ def find_hooks() -> tuple[dict[str, type[base.Hook]], dict[str, str]]:
     hooks: dict[str, type[base.Hook]] = {}
     for one in found:
         name = one.name
-        if name in hooks:
+        if name == PREVIOUS:
+            faults[name] = (f'hook {name} ({one.entry_point.value}) bears '
+                            f"the name of the pipeline's own step")
+        elif name in hooks:
             faults[name] = (f'hook {name} is installed twice: '
                             f'{hooks[name].__module__} and '
                             f'{one.plugin.__module__}')
@@ -385,8 +392,8 @@ class Pipeline:
             for enabled in self._hooks]
         if domain.previous is not None:
             # once more at the end, for what the hooks have added
-            steps = [('previous', self._take_over), *steps,
-                     ('previous', self._take_over_last)]
+            steps = [(PREVIOUS, self._take_over), *steps,
+                     (PREVIOUS, self._take_over_last)]
         for name, step in steps:
             if name in passed_over:
                 reports.append(HookReport(

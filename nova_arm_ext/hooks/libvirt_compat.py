@@ -155,6 +155,8 @@ def _to_scsi(domain: Domain, disks: list[devices.Disk]) -> str | None:
     narrow = any(controller.type == 'scsi' and not controller.index
                  and controller.model in _LSI
                  for controller in domain.all(devices.Controller))
+    places = ((0, int(not narrow), unit) for unit in itertools.count())
+    free = (place for place in places if place not in taken)
     for disk in disks:
         # Nova looks the disk up by its target name, so that stays
         disk.bus = 'scsi'
@@ -164,9 +166,7 @@ def _to_scsi(domain: Domain, disks: list[devices.Disk]) -> str | None:
         if before is not None and _scsi_place(before) not in taken:
             unit = _scsi_place(before)
         else:
-            unit = next((0, int(not narrow), unit)
-                        for unit in itertools.count()
-                        if (0, int(not narrow), unit) not in taken)
+            unit = next(free)
         taken.add(unit)
         address = tree.append(disk.element, 'address')
         for name, value in (('type', 'drive'), ('controller', unit[0]),

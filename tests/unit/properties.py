@@ -1,7 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How hypothesis runs here: the same examples each time, nothing kept."""
+"""How hypothesis runs here: the same examples, nothing in the tree."""
+
+import os
+import pathlib
 
 import hypothesis
+from hypothesis import configuration
+
+_CACHE = pathlib.Path(
+    os.environ.get('NOVA_ARM_EXT_CACHE')
+    or pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache',
+                    'nova-arm-ext').expanduser())
+# it keeps tables of its own there, even without a database of examples
+configuration.set_hypothesis_home_dir(_CACHE / 'hypothesis')
 
 SETTINGS = hypothesis.settings(
     deadline=None, database=None, derandomize=True,

@@ -142,6 +142,18 @@ class RunTest(base.TestCase):
             self.assertIs(xml, run(('never', Never()), xml=xml).xml)
             self.assertIs(xml, run(xml=xml).xml)
 
+    def test_a_change_without_a_reason_is_a_change_all_the_same(self):
+        class Silent(Marks):
+            def adjust(self, domain, facts, report):
+                etree.SubElement(domain.element, 'silent')
+
+        self.assertIn('<silent/>', run(('silent', Silent())).xml)
+        self.assertTrue(run(('silent', Silent()),
+                            record=True).reports[0].changed)
+
+    def test_a_reason_without_a_change_changes_nothing(self):
+        self.assertIs(XML, run(('talks', Does(lambda domain: None))).xml)
+
     def test_other_architectures_are_the_same_object_and_ask_for_no_facts(
             self):
         def unwanted():

@@ -3,6 +3,7 @@
 
 import dataclasses
 import re
+import shutil
 import unittest
 
 import hypothesis
@@ -548,6 +549,9 @@ class LibvirtTest(base.TestCase):
     @classmethod
     def setUpClass(cls):
         super().setUpClass()
+        for emulator in ('qemu-system-aarch64', 'qemu-system-arm'):
+            if shutil.which(emulator) is None:
+                raise unittest.SkipTest(f'{emulator} is not installed')
         cls.libvirt = embed.Process()
         try:
             cls.libvirt.__enter__()
