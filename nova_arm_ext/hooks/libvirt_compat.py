@@ -252,8 +252,12 @@ _NOT_ON_ARM = ('qxl', 'xen', 'gop', 'vmvga', 'vbox')
 
 def _video_model(domain: Domain, facts: Facts) -> str | None:
     place = None
+    previous = domain.previous
+    # libvirt 9.0 takes vmvga, so there are guests that have it
+    had = {video.model for video in previous.all(devices.Video)} \
+        if previous else set()
     for video in domain.all(devices.Video):
-        if video.model in _NOT_ON_ARM:
+        if video.model in _NOT_ON_ARM and video.model not in had:
             model = video.element.find('model')
             # what it says beside this belongs to the other model
             for name in set(model.attrib) - {'heads', 'primary'}:

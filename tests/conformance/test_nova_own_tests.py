@@ -79,6 +79,6 @@ class NovaOwnTests(base.TestCase):
         new = {test: text for test, text in failed.items()
                if test not in baseline
                and test.rpartition('.')[2] not in EXCUSED}
-        self.assertEqual({}, new, '\n\n'.join(
+        self.assertEqual([], sorted(new), '\n\n'.join(
             '\n'.join((test, *text.rstrip().splitlines()[-6:]))
             for test, text in sorted(new.items())))

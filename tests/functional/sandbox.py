@@ -100,11 +100,7 @@ def call(function: str, timeout: float,
             process = subprocess.Popen(
                 command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
                 stderr=errors, text=True, cwd=root,
-                env=os.environ | {'PATH': _search_path(),
-                                  'NOVA_ARM_EXT_SANDBOX': name,
-                                  # As nova-compute 34 runs by default; its
-                                  # test packages would choose eventlet.
-                                  'OS_NOVA_DISABLE_EVENTLET_PATCHING': '1'})
+                env=os.environ | _environment(name))
         late = threading.Event()
 
         def give_up() -> None:
@@ -139,6 +135,19 @@ def call(function: str, timeout: float,
         why = (f'did not end within {timeout:.0f} s' if late.is_set()
                else f'ended with {process.returncode}')
         raise SandboxError(f'{function} {why}\n{said}')
+
+
+def _environment(folder: str) -> dict[str, str]:
+    return {
+        'PATH': _search_path(),
+        'NOVA_ARM_EXT_SANDBOX': folder,
+        'NOVA_ARM_EXT_CACHE': str(build.cache_folder()),
+        # stevedore keeps a file there for every sys.path it has seen.
+        'XDG_CACHE_HOME': folder,
+        # As nova-compute 34 runs by default; its test packages would choose
+        # eventlet.
+        'OS_NOVA_DISABLE_EVENTLET_PATCHING': '1',
+    }
 
 
 def _end(process: subprocess.Popen[str]) -> None:

@@ -22,6 +22,7 @@ import argparse
 import contextlib
 import dataclasses
 import importlib.metadata
+import inspect
 import json
 import pathlib
 import typing
@@ -42,6 +43,7 @@ from nova.tests.fixtures import libvirt as fakelibvirt
 from nova.virt import block_device as driver_block_device
 from nova.virt import fake
 from nova.virt.libvirt import blockinfo
+from nova.virt.libvirt import config
 from nova.virt.libvirt import driver as libvirt_driver
 from nova.virt.libvirt import imagebackend
 
@@ -122,8 +124,9 @@ class Build(nova.test.NoDBTestCase):
     """The documents of one host, built inside Nova's own test environment."""
 
     def __init__(self, host: str, asked: Sequence[kinds.Kind], version: int,
-                 hv_version: int) -> None:
+                 hv_version: int, previous: pathlib.Path | None) -> None:
         super().__init__('build')
+        self._previous = previous
         self._host = HOSTS[host]
         self._asked = asked
         self._version = version
@@ -196,12 +199,27 @@ class Build(nova.test.NoDBTestCase):
         disk_info = blockinfo.get_disk_info(
             CONF.libvirt.virt_type, instance, image, block_devices,
             **disk_info_extra)
-        more = {'share_info': self._shares(instance)} if kind.share else {}
+        more: dict[str, typing.Any] = {}
+        if kind.share:
+            more['share_info'] = self._shares(instance)
+        if self._previous is not None:
+            more |= self._old_guest(self._previous / f'{kind.name}.xml')
         with mock.patch.object(
                 driver_block_device.DriverVolumeBlockDevice, 'save'):
             return driver._get_guest_xml(
                 ctxt, instance, self._network(), disk_info, image,
                 rescue=rescue, block_device_info=block_devices, **more)
+
+    @staticmethod
+    def _old_guest(place: pathlib.Path) -> dict[str, typing.Any]:
+        """The existing guest as a hard reboot hands it on since Nova 33."""
+        known = inspect.signature(
+            libvirt_driver.LibvirtDriver._get_guest_xml).parameters
+        if 'old_guest' not in known or not place.exists():
+            return {}
+        old_guest = config.LibvirtConfigGuest()
+        old_guest.parse_str(place.read_text())
+        return {'old_guest': old_guest}
 
     def _identity(self) -> str:
         return str(uuid.uuid5(uuid.NAMESPACE_DNS, self._kind.name))
@@ -380,7 +398,8 @@ def facts(host: str, kind: kinds.Kind, libvirt: str,
     }
 
 
-def generate(directory: pathlib.Path, libvirt: str, qemu: str) -> None:
+def generate(directory: pathlib.Path, libvirt: str, qemu: str,
+             previous: pathlib.Path | None) -> None:
     """Write every document, its facts, and the index."""
     release = int(importlib.metadata.version('nova').split('.')[0])
     by_host: dict[str, list[kinds.Kind]] = {}
@@ -389,7 +408,8 @@ def generate(directory: pathlib.Path, libvirt: str, qemu: str) -> None:
     index = []
     for host, asked in by_host.items():
         outcomes = Build(
-            host, asked, number(libvirt), number(qemu)).outcomes()
+            host, asked, number(libvirt), number(qemu),
+            previous and previous / host).outcomes()
         (directory / host).mkdir(parents=True, exist_ok=True)
         for kind in asked:
             outcome = outcomes[kind.name]
@@ -410,8 +430,9 @@ def main() -> None:
     parser.add_argument('directory', type=pathlib.Path)
     parser.add_argument('--libvirt', default='9.0.0', metavar='VERSION')
     parser.add_argument('--qemu', default='7.2.22', metavar='VERSION')
+    parser.add_argument('--previous', type=pathlib.Path, metavar='DIRECTORY')
     asked = parser.parse_args()
-    generate(asked.directory, asked.libvirt, asked.qemu)
+    generate(asked.directory, asked.libvirt, asked.qemu, asked.previous)
 
 
 if __name__ == '__main__':

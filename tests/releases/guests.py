@@ -82,30 +82,55 @@ class Release:
     @functools.cached_property
     def guests(self) -> tuple[Guest, ...]:
         """Every guest that Nova makes a document for."""
-        host = self._judge.host
-        subprocess.run(
-            (sys.executable, '-m', 'tests.releases.generate',
-             '--libvirt', host['libvirt_version'],
-             '--qemu', host['qemu_version'], str(self._directory)),
-            cwd=_TREE, check=True, capture_output=True, text=True)
-        index = json.loads((self._directory / 'index.json').read_text())
+        place = self._directory / 'new'
+        index = self._generate(place)
         by_name = {kind.name: kind
                    for kind in kinds.ARM_KINDS + kinds.X86_KINDS}
         found = []
         for entry in index['guests']:
+            host, name = entry['host'], entry['kind']
             if entry['refusal']:
-                self.refused_by_nova[entry['host'], entry['kind']] = (
-                    entry['refusal'])
+                self.refused_by_nova[host, name] = entry['refusal']
                 continue
-            place = self._directory / entry['host']
-            known = json.loads(
-                (place / f'{entry["kind"]}.json').read_text())
-            known['host']['firmware'] = host['firmware']
+            known = json.loads((place / host / f'{name}.json').read_text())
+            known['host']['firmware'] = self._judge.host['firmware']
             found.append(Guest(
-                host=entry['host'], kind=by_name[entry['kind']],
-                document=(place / f'{entry["kind"]}.xml').read_text(),
+                host=host, kind=by_name[name],
+                document=(place / host / f'{name}.xml').read_text(),
                 facts=facts.Facts.from_json(json.dumps(known))))
         return tuple(found)
+
+    def _generate(self, place: pathlib.Path,
+                  *options: str) -> dict[str, typing.Any]:
+        place.mkdir()
+        host = self._judge.host
+        done = subprocess.run(
+            (sys.executable, '-W', 'ignore', '-m', 'tests.releases.generate',
+             '--libvirt', host['libvirt_version'],
+             '--qemu', host['qemu_version'], *options, str(place)),
+            cwd=_TREE, check=False, capture_output=True, text=True)
+        if done.returncode:
+            raise RuntimeError(done.stderr[-4000:])
+        return json.loads((place / 'index.json').read_text())
+
+    @functools.cached_property
+    def redefined(self) -> dict[Guest, str]:
+        """What Nova writes when it defines the adjusted guests anew."""
+        if self.number < 33:
+            # They take no notice of what the guest was.
+            return {guest: guest.document for guest in self.guests}
+        previous = self._directory / 'previous'
+        for guest in self.guests:
+            result = self.adjusted(guest)
+            stored = result.xml and self.verdict(result.xml).stored
+            if stored:
+                (previous / guest.host).mkdir(parents=True, exist_ok=True)
+                (previous / guest.host / f'{guest.kind.name}.xml').write_text(
+                    stored)
+        place = self._directory / 'again'
+        self._generate(place, '--previous', str(previous))
+        return {guest: (place / guest.host / f'{guest.kind.name}.xml'
+                        ).read_text() for guest in self.guests}
 
     def on(self, host: str) -> list[Guest]:
         return [guest for guest in self.guests if guest.host == host]

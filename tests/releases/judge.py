@@ -25,6 +25,8 @@ import typing
 
 from lxml import etree
 
+from tests.guest import build
+
 # What real-guest set-ups as root need so that no service and no cgroup of the
 # host is asked for.
 _QEMU_CONF = '''\
@@ -78,6 +80,11 @@ class Judge:
         self._root = root
         (root / 'etc').mkdir(parents=True)
         (root / 'etc/qemu.conf').write_text(_QEMU_CONF)
+        # What libvirt has found out about the emulators. It takes 12 s, and
+        # libvirt itself sees whether it is still true.
+        known = build.cache_folder() / 'libvirt-embedded'
+        known.mkdir(parents=True, exist_ok=True)
+        (root / 'cache').symlink_to(known)
         libvirt.registerErrorHandler(lambda *_: None, None)
         libvirt.virEventRegisterDefaultImpl()
         self._connection = libvirt.open(f'qemu:///embed?root={root}')

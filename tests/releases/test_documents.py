@@ -109,38 +109,45 @@ class _ArmDocuments(_Documents):
 
         self.assert_all_fine(faults)
 
-    def test_a_redefined_guest_keeps_its_slots(self) -> None:
-        """Nova writes the same document anew, the extension knows the old."""
+    def test_a_redefined_guest_keeps_slots_and_firmware(self) -> None:
         self.assert_all_fine([
             fault for guest, xml in self.results()
-            for fault in self.moved(guest, release().verdict(xml).stored)])
+            for fault in self.changed(
+                guest, release().redefined[guest],
+                release().verdict(xml).stored)])
 
     def test_a_guest_from_before_the_extension_keeps_its_slots(self) -> None:
         self.assert_all_fine([
             fault for guest in self.guests
-            for fault in self.moved(
-                guest, release().verdict(guest.document).stored)])
+            for fault in self.changed(
+                guest, guest.document,
+                release().verdict(guest.document).stored)])
 
-    def moved(self, guest: guests.Guest, stored: str | None) -> list[str]:
+    def changed(self, guest: guests.Guest, document: str,
+                stored: str | None) -> list[str]:
         """What is elsewhere, or gone, once the guest is defined anew."""
         if stored is None:
             return []
         known = dataclasses.replace(guest.facts, guest=dataclasses.replace(
             guest.facts.guest, previous=stored))
-        result = release().run(guest.document, known)
+        result = release().run(document, known)
         if result.xml is None:
             return [f'{guest}: existing guest refused: {result.refusal}']
         verdict = release().verdict(result.xml)
         if verdict.stored is None:
             return [f'{guest}: {verdict.define}']
-        gone = _slots(stored) - _slots(verdict.stored)
-        return [f'{guest}: {slot} is now elsewhere' for slot in gone]
+        gone = _seen(stored) - _seen(verdict.stored)
+        return [f'{guest}: {thing} is now otherwise' for thing in gone]
 
 
-def _slots(stored: str) -> collections.Counter[tuple[str, ...]]:
-    """Every device with its address, as the guest finds it."""
+def _seen(stored: str) -> collections.Counter[tuple[str, ...]]:
+    """What the guest sees: its firmware, and every device where it is."""
     found: collections.Counter[tuple[str, ...]] = collections.Counter()
-    for device in etree.fromstring(stored.encode()).findall('devices/*'):
+    domain = etree.fromstring(stored.encode())
+    for name in ('loader', 'nvram'):
+        for part in domain.findall(f'os/{name}'):
+            found[name, part.text or '', part.get('template', '')] += 1
+    for device in domain.findall('devices/*'):
         address = device.find('address')
         if address is None:
             continue
