@@ -98,7 +98,7 @@ def main() -> None:
     with mock.patch.object(libvirt_driver.LibvirtDriver, '_get_guest_xml',
                            repeated):
         generate.Build(kinds.AARCH64_KVM, [kind], 9000000,
-                       7002022).outcomes()
+                       7002022, None).outcomes()
 
     base, nova = found['parse and serialise'], found["Nova's _get_guest_xml"]
     print(f'Nova {importlib.metadata.version("nova")}, lxml '

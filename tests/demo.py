@@ -101,7 +101,7 @@ def without_guest() -> list[dict[str, Any]]:
     from tests.releases import kinds
     kind = next(k for k in kinds.ARM_KINDS if k.name == 'config-drive')
     outcome = generate.Build(kinds.AARCH64_KVM, [kind], 9000000,
-                             7002022).outcomes()[kind.name]
+                             7002022, None).outcomes()[kind.name]
     conf = cfg.ConfigOpts()
     conf([], default_config_files=[], default_config_dirs=[])
     pipe = pipeline.Pipeline.load(conf)
