@@ -36,6 +36,15 @@ _TAKEN_OVER = frozenset(('pci', 'drive', 'usb', 'virtio-serial',
                          'virtio-mmio'))
 
 
+def of_same_board(domain: view.Domain) -> view.Domain | None:
+    """The guest's previous document, if it had one with this very board."""
+    previous = domain.previous
+    if (previous is None or previous.arch != domain.arch
+            or previous.is_virt != domain.is_virt):
+        return None
+    return previous
+
+
 def take_over(domain: view.Domain) -> dict[str, int]:
     """Give each device the controllers and the address that it had before.
 
@@ -47,9 +56,8 @@ def take_over(domain: view.Domain) -> dict[str, int]:
         document of the same board
     :returns: how many ``controllers`` and ``addresses`` were taken over
     """
-    previous = domain.previous
-    if (previous is None or previous.arch != domain.arch
-            or previous.is_virt != domain.is_virt):
+    previous = of_same_board(domain)
+    if previous is None:
         return {}
     counts = collections.Counter(
         controllers=_pci_controllers(domain, previous)
@@ -61,20 +69,20 @@ def take_over(domain: view.Domain) -> dict[str, int]:
 def keep_a_port_free(domain: view.Domain) -> int:
     """Add root ports until one will be left free for hotplug.
 
-    libvirt does so itself (one spare), but only where no port is named, and
-    taking the controllers over names them. A port more behind the last one
-    moves nothing.
+    This alone decides on the ports of a guest that exists: it keeps the
+    total that it had, until its devices have outgrown it. libvirt leaves one
+    spare too, but only where no port is named, and taking the controllers
+    over names them. A port more behind the last one moves nothing.
 
     :returns: how many ports were added; none without a previous document
     """
     present = len(pcie.root_ports(domain))
     if domain.previous is None or not present:
         return 0
-    missing = min(1 - pcie.free_root_ports(domain),
-                  pcie.MAX_ROOT_PORTS - present)
-    for _ in range(missing):
-        domain.add(devices.Controller, type='pci', model='pcie-root-port')
-    return max(missing, 0)
+    missing = max(0, min(1 - pcie.free_root_ports(domain),
+                         pcie.max_root_ports(domain) - present))
+    pcie.add_root_ports(domain, missing)
+    return missing
 
 
 def _controllers(domain: view.Domain

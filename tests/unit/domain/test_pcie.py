@@ -27,44 +27,68 @@ def at(bus: int) -> str:
             f'slot="0x00" function="0x0"/>')
 
 
-class NeedsRootPortTest(base.TestCase):
+class PlaceTest(base.TestCase):
 
-    def needs(self, kind: type[devices.Device], xml: str) -> bool:
-        return pcie.needs_root_port(domain(xml).all(kind)[0])
+    def place(self, xml: str) -> pcie.Place:
+        document = domain(xml)
+        [device] = devices.addressed(document)
+        return pcie.place(device)
 
-    def test_pcie_endpoints_do(self):
-        for kind, xml in (
-                (devices.Disk, '<disk><target bus="virtio"/></disk>'),
-                (devices.Interface,
-                 '<interface><model type="virtio"/></interface>'),
-                (devices.Controller,
-                 '<controller type="scsi" model="virtio-scsi"/>'),
-                (devices.Controller,
-                 '<controller type="usb" model="qemu-xhci"/>'),
-                (devices.Controller, '<controller type="virtio-serial"/>'),
-                (devices.Hostdev, '<hostdev type="pci"/>'),
-                (devices.Video, '<video><model type="virtio"/></video>'),
-                (devices.Input, '<input type="tablet" bus="virtio"/>'),
-                (devices.Memballoon, '<memballoon model="virtio"/>'),
-                (devices.Rng, '<rng model="virtio"/>'),
-                (devices.Filesystem, '<filesystem/>')):
-            self.assertTrue(self.needs(kind, xml), xml)
+    def test_pcie_endpoints_have_a_port_of_their_own(self):
+        for xml in (
+                '<disk><target dev="vda" bus="virtio"/></disk>',
+                '<interface><model type="virtio"/></interface>',
+                '<interface/>',
+                '<interface><model type="e1000e"/></interface>',
+                '<controller type="scsi" model="virtio-scsi"/>',
+                '<controller type="usb" model="qemu-xhci"/>',
+                '<controller type="usb" model="nec-xhci"/>',
+                '<controller type="virtio-serial"/>',
+                '<controller type="pci" model="pcie-to-pci-bridge"/>',
+                '<hostdev type="pci"/>', '<hostdev type="mdev"/>',
+                '<hostdev type="scsi_host"/>',
+                '<video><model type="virtio"/></video>',
+                '<video><model type="bochs"/></video>',
+                '<input type="tablet" bus="virtio"/>',
+                '<memballoon model="virtio"/>', '<rng model="virtio"/>',
+                '<memory model="virtio-mem"/>', '<sound model="virtio"/>',
+                '<vsock/>', '<filesystem/>'):
+            self.assertIs(pcie.Place.ROOT_PORT, self.place(xml), xml)
 
-    def test_what_sits_elsewhere_does_not(self):
-        for kind, xml in (
-                (devices.Disk, '<disk><target dev="sda" bus="scsi"/></disk>'),
-                (devices.Controller, '<controller type="usb" model="none"/>'),
-                (devices.Controller,
-                 '<controller type="scsi" model="lsilogic"/>'),
-                (devices.Controller, '<controller type="pci"/>'),
-                (devices.Input, '<input type="tablet" bus="usb"/>'),
-                (devices.Memballoon, '<memballoon model="none"/>'),
-                (devices.Video, '<video><model type="none"/></video>'),
-                (devices.Iommu, '<iommu model="virtio"/>'),
-                (devices.Tpm, '<tpm model="tpm-tis"/>'),
-                (devices.Serial, '<serial type="pty"/>'),
-                (devices.Hostdev, '<hostdev type="usb"/>')):
-            self.assertFalse(self.needs(kind, xml), xml)
+    def test_legacy_devices_share_a_bridge(self):
+        for xml in (
+                '<interface><model type="e1000"/></interface>',
+                '<interface><model type="rtl8139"/></interface>',
+                '<interface><model type="vmxnet3"/></interface>',
+                '<interface><model type="virtio-transitional"/></interface>',
+                '<disk model="virtio-transitional">'
+                '<target dev="vda" bus="virtio"/></disk>',
+                '<rng model="virtio-transitional"/>',
+                '<controller type="scsi" model="lsilogic"/>',
+                '<controller type="sata"/>',
+                '<controller type="usb" model="piix3-uhci"/>',
+                '<controller type="usb" model="ehci"/>',
+                '<video><model type="vga"/></video>',
+                '<video><model type="cirrus"/></video>',
+                '<sound model="ich9"/>', '<watchdog model="i6300esb"/>',
+                '<shmem name="s"/>',
+                '<serial type="pty"><target type="pci-serial"/></serial>'):
+            self.assertIs(pcie.Place.BRIDGE, self.place(xml), xml)
+
+    def test_others_take_none(self):
+        for xml in (
+                '<disk><target dev="sda" bus="scsi"/></disk>',
+                '<controller type="usb" model="none"/>',
+                '<controller type="pci" model="pcie-root-port"/>',
+                '<input type="tablet" bus="usb"/>',
+                '<memballoon model="none"/>', '<sound model="usb"/>',
+                '<video><model type="none"/></video>',
+                '<video><model type="ramfb"/></video>',
+                '<iommu model="smmuv3"/>', '<tpm model="tpm-tis"/>',
+                '<serial type="pty"/>', '<hostdev type="usb"/>',
+                '<memory model="dimm"/>', '<redirdev bus="usb"/>'):
+            self.assertIs(pcie.Place.ELSEWHERE, self.place(xml), xml)
+        self.assertIs(pcie.Place.ROOT, self.place('<iommu model="virtio"/>'))
 
 
 class FreeRootPortsTest(base.TestCase):
@@ -96,3 +120,117 @@ class FreeRootPortsTest(base.TestCase):
             ports(1) + f'<rng model="virtio">{at(1)}</rng><rng model="virtio">'
             '<address type="pci" domain="0x0000" bus="0x01" slot="0x00" '
             'function="0x1"/></rng>')))
+
+    def test_legacy_devices_wait_for_one_bridge(self):
+        legacy = '<watchdog model="i6300esb"/><controller type="sata"/>'
+
+        self.assertEqual(1, pcie.free_root_ports(domain(
+            ports(1, 2) + legacy)))
+        self.assertEqual(1, pcie.free_root_ports(domain(
+            ports(1, 2) + legacy
+            + '<controller type="pci" model="pcie-to-pci-bridge"/>')))
+
+    def test_what_libvirt_adds_itself_counts(self):
+        for xml in (
+                '<disk><target dev="sda" bus="scsi"/></disk>',
+                '<disk><target dev="sda" bus="sata"/></disk>',
+                '<channel type="unix"><target type="virtio" name="a"/>'
+                '</channel>',
+                '<graphics type="vnc"/>'):
+            self.assertEqual(1, pcie.free_root_ports(domain(
+                ports(1, 2) + xml)), xml)
+        self.assertEqual(1, pcie.free_root_ports(domain(
+            ports(1, 2) + '<disk><target dev="sda" bus="scsi"/></disk>'
+            '<controller type="scsi" model="virtio-scsi"/>')))
+
+    def test_one_device_on_mmio_draws_the_other_virtio_ones_there(self):
+        mmio = '<rng model="virtio"><address type="virtio-mmio"/></rng>'
+        followers = (
+            '<disk><target dev="vda" bus="virtio"/></disk>'
+            '<interface><model type="virtio"/></interface>'
+            '<controller type="scsi" model="virtio-scsi"/>'
+            '<video><model type="virtio"/></video>'
+            '<memballoon model="virtio"/>')
+
+        self.assertEqual(2, pcie.free_root_ports(domain(
+            ports(1, 2) + mmio + followers)))
+        self.assertEqual(0, pcie.free_root_ports(domain(
+            ports(1, 2) + mmio + '<vsock/><filesystem/>')))
+
+
+class AddRootPortsTest(base.TestCase):
+
+    def models(self, document: view.Domain) -> list[tuple[object, object]]:
+        return [(c.index, c.model)
+                for c in document.all(devices.Controller)]
+
+    def test_the_root_comes_first(self):
+        document = domain('<controller type="usb" model="qemu-xhci"/>')
+
+        pcie.add_root_ports(document, 2)
+
+        self.assertEqual([
+            (None, 'qemu-xhci'), (0, 'pcie-root'), (None, 'pcie-root-port'),
+            (None, 'pcie-root-port')], self.models(document))
+
+    def test_the_root_comes_before_ports_that_somebody_wrote(self):
+        document = domain(
+            '<controller type="pci" model="pcie-root-port"/>')
+
+        pcie.add_root_ports(document, 1)
+
+        self.assertEqual([
+            (0, 'pcie-root'), (None, 'pcie-root-port'),
+            (None, 'pcie-root-port')], self.models(document))
+
+    def test_those_that_are_there_stay_in_front(self):
+        document = domain(ports(1, 2))
+
+        pcie.add_root_ports(document, 1)
+
+        self.assertEqual([0, 1, 2, None], [
+            index for index, _ in self.models(document)])
+
+    def test_a_bridge_comes_along_where_a_device_needs_it(self):
+        document = domain('<watchdog model="i6300esb"/>')
+
+        pcie.add_root_ports(document, 3)
+
+        self.assertEqual((None, 'pcie-to-pci-bridge'),
+                         self.models(document)[-1])
+        self.assertEqual(2, pcie.free_root_ports(document))
+
+    def test_none_is_none(self):
+        for count in (0, -1):
+            document = domain('<watchdog model="i6300esb"/>')
+
+            pcie.add_root_ports(document, count)
+
+            self.assertEqual([], self.models(document))
+
+
+class MaxRootPortsTest(base.TestCase):
+
+    def test_slots_of_pcie_0_are_what_there_is(self):
+        for inside, most in (
+                ('', 248), (ports(1, 2), 248),
+                ('<iommu model="virtio"/>', 240),
+                ('<iommu model="virtio"><address type="pci" domain="0" '
+                 'bus="0x00" slot="0x01" function="0"/></iommu>', 240),
+                ('<iommu model="smmuv3"/>', 248),
+                ('<panic model="pvpanic"/>', 240)):
+            self.assertEqual(most, pcie.max_root_ports(domain(inside)))
+
+    def test_32_bit_machines_with_uefi_have_16_buses(self):
+        text = ('<domain><os{}><type arch="armv7l" machine="virt">hvm</type>'
+                '</os><devices>{}</devices></domain>')
+        uefi = ' firmware="efi"'
+        bridge = '<controller type="pci" model="pcie-to-pci-bridge"/>'
+
+        for os, inside, most in (
+                (uefi, '', 15), (uefi, bridge, 14),
+                (uefi, '<watchdog model="i6300esb"/>', 14),
+                (uefi, bridge + '<watchdog model="i6300esb"/>', 14),
+                ('', '', 248)):
+            self.assertEqual(most, pcie.max_root_ports(view.Domain.parse(
+                text.format(os, inside))))
