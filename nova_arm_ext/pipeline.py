@@ -43,7 +43,7 @@ PREVIOUS = 'previous'
 OPTS: tuple[cfg.Opt, ...] = (
     cfg.StrOpt(
         'default_hooks',
-        default='libvirt_compat,uefi',
+        default='libvirt_compat,uefi,pcie_root_ports',
         help="""
 The hooks that nova-arm-ext enables by default, for use as ``$default_hooks``
 in ``hooks``. Not meant to be set.
@@ -53,9 +53,10 @@ in ``hooks``. Not meant to be set.
         default='$default_hooks',
         help="""
 The hooks that adjust the domain XML of Arm guests, in the order in which they
-run. ``nova-arm-ext hooks`` lists what is installed. To add one to the default
-ones write ``$default_hooks,mine``. An unknown name, one that is listed twice
-and an order that a hook forbids keep nova-compute from starting.
+run; pcie_root_ports runs at the end wherever it is listed. ``nova-arm-ext
+hooks`` lists what is installed. To add one to the default ones write
+``$default_hooks,mine``. An unknown name, one that is listed twice and an order
+that a hook forbids keep nova-compute from starting.
 """),
     cfg.StrOpt(
         'on_hook_failure',
@@ -160,8 +161,8 @@ def find_hooks() -> tuple[dict[str, type[base.Hook]], dict[str, str]]:
                             f'subclass of nova_arm_ext.hooks.base.Hook')
         elif not isinstance(one.plugin.order, base.Order):
             faults[name] = (f'the order of hook {name} is '
-                            f'{one.plugin.order!r}, not one of FIRST, MIDDLE '
-                            f'and LAST of nova_arm_ext.hooks.base')
+                            f'{one.plugin.order!r}, not one of FIRST, MIDDLE, '
+                            f'LAST and END of nova_arm_ext.hooks.base')
         else:
             hooks[name] = one.plugin
     return hooks, faults
@@ -295,6 +296,9 @@ class Pipeline:
                              f'{type(e).__name__}: {e}')
         if wrong:
             raise errors.ConfigurationError(wrong)
+        # hooks of others stand behind $default_hooks, so what is at the end
+        # cannot be listed there
+        hooks.sort(key=lambda named: named[1].order is base.END)
         return cls(
             hooks,
             on_hook_failure=values.on_hook_failure,
@@ -621,6 +625,7 @@ def _raw_value(conf: cfg.ConfigOpts, group: str,
 def _wrong_order(hooks: Sequence[tuple[str, type[base.Hook]]]) -> list[str]:
     """What the hooks say about their place, against where they stand."""
     faults = []
+    hooks = sorted(hooks, key=lambda named: named[1].order is base.END)
     names = [name for name, _ in hooks]
     for position, (name, hook) in enumerate(hooks):
         for earlier in hook.after:

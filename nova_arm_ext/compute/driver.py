@@ -17,7 +17,9 @@ from nova_arm_ext import facts
 from nova_arm_ext import pipeline
 from nova_arm_ext.compute import gather
 from nova_arm_ext.compute import schema
+from nova_arm_ext.domain import pcie
 from nova_arm_ext.domain import view
+from nova_arm_ext.hooks import pcie_root_ports
 
 LOG = logging.getLogger(__name__)
 CONF = nova.conf.CONF
@@ -27,6 +29,16 @@ class GuestNotAdjusted(exception.NovaException):
     """The pipeline failed for a guest; the API shows why."""
 
     msg_fmt = '%(reason)s'
+
+
+class NoFreeRootPort(exception.NovaException):
+    """A device was to be plugged in and there is no slot for it."""
+
+    # Nova keeps 255 characters of it in the instance's action
+    msg_fmt = ('All %(ports)d PCIe root ports of the guest are taken. A hard '
+               'reboot leaves one free; a new guest gets more with the extra '
+               'spec %(extra_spec)s, the image property %(property)s or '
+               '%(option)s')
 
 
 class ArmLibvirtDriver(driver.LibvirtDriver):
@@ -95,6 +107,39 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         return super(ArmLibvirtDriver,
                      nova_driver)._configure_guest_by_virt_type(
             guest, instance, image_meta, flavor, *args, **kwargs)
+
+    def attach_volume(self, context, connection_info, instance, *args,
+                      **kwargs):
+        with self._arm_telling_of_ports(instance):
+            return super().attach_volume(context, connection_info, instance,
+                                         *args, **kwargs)
+
+    def attach_interface(self, context, instance, *args, **kwargs):
+        with self._arm_telling_of_ports(instance):
+            return super().attach_interface(context, instance, *args,
+                                            **kwargs)
+
+    @contextlib.contextmanager
+    def _arm_telling_of_ports(self, instance: Any) -> Iterator[None]:
+        """Say what can be done when no PCIe slot is left for a device.
+
+        libvirt's own "internal error: No more available PCI slots" does not
+        reach the user: of foreign exceptions Nova shows the class alone.
+        """
+        try:
+            yield
+        except Exception as e:
+            if not _no_slot_is_left(e):
+                raise
+            document = self._arm_document(instance)
+            guest = None if document is None else view.Domain.parse(document)
+            if guest is None or not guest.is_arm:
+                raise
+            raise NoFreeRootPort(
+                ports=len(pcie.root_ports(guest)),
+                option=pcie_root_ports.OPTION,
+                extra_spec=pcie_root_ports.EXTRA_SPEC,
+                property=pcie_root_ports.IMAGE_PROPERTY) from e
 
     @contextlib.contextmanager
     def _arm_keeping(self, instance: Any) -> Iterator[None]:
@@ -186,3 +231,15 @@ class _HostWithUefi:
             if one.secure_boot == has_secure_boot:
                 return one.loader, one.template, False
         raise exception.UEFINotSupported()
+
+
+def _no_slot_is_left(error: BaseException) -> bool:
+    """Whether this, or what it came from, is libvirt out of PCI slots."""
+    found: BaseException | None = error
+    while found is not None:
+        # virDomainPCIAddressGetNextAddr (libvirt 8 to 12); its code is that
+        # of every internal error
+        if 'No more available PCI slots' in str(found):
+            return True
+        found = found.__cause__ or found.__context__
+    return False

@@ -19,11 +19,14 @@ class Order(enum.IntEnum):
     FIRST = 0
     MIDDLE = 1
     LAST = 2
+    END = 3
 
 
 FIRST = Order.FIRST
 MIDDLE = Order.MIDDLE
 LAST = Order.LAST
+#: behind all others, wherever it is listed: for what counts what they made
+END = Order.END
 
 
 class Report:
@@ -54,7 +57,7 @@ class Hook(abc.ABC):
     the group ``[arm_<name>]`` of nova.conf.
     """
 
-    #: the place in the list of hooks; checked, not sorted by
+    #: the place in the list of hooks; checked, not sorted by, but for END
     order: ClassVar[Order] = MIDDLE
     #: names of hooks that must stand before this one if they are enabled
     after: ClassVar[tuple[str, ...]] = ()

@@ -282,11 +282,16 @@ class Bed:
 
     def restart_compute(self, driver: str | None = None,
                         enable: tuple[str, ...] = (),
-                        on_hook_failure: str = 'fail') -> None:
+                        on_hook_failure: str = 'fail',
+                        options: dict[str, dict[str, object]] | None = None,
+                        ) -> None:
         """Start nova-compute anew with another set-up; guests go on running.
 
         :param enable: hooks to run after the default ones
+        :param options: of the hooks, by group and name
         """
+        for group, values in (options or {}).items():
+            self.services.flags(group=group, **values)
         if driver:
             self.services.use_driver(driver)
         hooks = [*CONF.arm.default_hooks.split(','), *enable]
@@ -457,7 +462,10 @@ class Server:
             if results.get(event) == 'Success':
                 return
             if 'Error' in results.values():
-                raise ActionFailed(f'{event}: {self.fault}')
+                details = [said['details'] for said in events
+                           if said.get('details')]
+                raise ActionFailed(
+                    f'{event}: {", ".join(details) or self.fault}')
             if time.monotonic() > deadline:
                 raise ActionFailed(f'{event} did not end: {events}')
             time.sleep(0.1)

@@ -34,6 +34,8 @@ CONF = nova.conf.CONF
 CASE = pathlib.Path(__file__).parents[1] / 'golden/new-guest'
 DOCUMENT = (CASE / 'before.xml').read_text()
 X86 = DOCUMENT.replace('aarch64', 'x86_64')
+NO_SLOTS = fakelibvirt.libvirtError(
+    'internal error: No more available PCI slots')
 UUID = 'b7e2f3c4-1c2d-4a5b-8e6f-0123456789ab'
 
 
@@ -217,6 +219,51 @@ class DriverTest(nova.test.NoDBTestCase):
         self.reboot()
 
         self.assertIn('no tea either', self.stdlog.logger.output)
+
+    def attach(self, method: str, error: Exception) -> None:
+        with mock.patch.object(libvirt_driver.LibvirtDriver, method,
+                               side_effect=error):
+            getattr(self.driver, method)(
+                context.get_admin_context(), mock.sentinel.connection_info,
+                self.instance, mock.sentinel.mountpoint)
+
+    def test_an_attach_without_a_free_port_tells_what_gives_more(self) -> None:
+        full = DOCUMENT.replace('</devices>', (
+            '<controller type="pci" index="1" model="pcie-root-port"/>'
+            '<controller type="pci" index="2" model="pcie-root-port"/>'
+            '</devices>'))
+        for method in ('attach_volume', 'attach_interface'):
+            self.existing(full)
+
+            error = self.assertRaises(
+                driver.NoFreeRootPort, self.attach, method, NO_SLOTS)
+
+            for words in ('All 2 PCIe root ports', 'arm:free_pcie_root_ports',
+                          'arm_free_pcie_root_ports',
+                          '[arm_pcie_root_ports] free'):
+                self.assertIn(words, error.format_message())
+            # what Nova keeps of it
+            self.assertLess(len(error.format_message()), 255)
+
+    def test_it_is_told_of_an_error_that_nova_has_hidden_too(self) -> None:
+        self.existing(DOCUMENT)
+        hidden = exception.InterfaceAttachFailed(instance_uuid=UUID)
+        hidden.__context__ = NO_SLOTS
+
+        self.assertRaises(driver.NoFreeRootPort, self.attach,
+                          'attach_interface', hidden)
+
+    def test_other_attach_errors_are_as_they_are(self) -> None:
+        for error in (exception.InterfaceAttachFailed(instance_uuid=UUID),
+                      fakelibvirt.libvirtError('no such file')):
+            self.assertIs(error, self.assertRaises(
+                type(error), self.attach, 'attach_volume', error))
+
+    def test_guests_of_others_get_libvirts_own_error(self) -> None:
+        self.existing(X86)
+
+        self.assertIs(NO_SLOTS, self.assertRaises(
+            fakelibvirt.libvirtError, self.attach, 'attach_volume', NO_SLOTS))
 
     def test_facts_about_the_host_are_gathered_once(self) -> None:
         self.existing(None, None)

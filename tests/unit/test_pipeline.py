@@ -644,6 +644,8 @@ class Last(Good):
     opts = ()
 class First(Last):
     order = base.FIRST
+class End(Last):
+    order = base.END
 class After(Last):
     order = base.MIDDLE
     after = ('good', 'not-installed')
@@ -662,6 +664,7 @@ class NoHook:
     pass
 '''
 NAMES = {'good': 'Good', 'last': 'Last', 'first': 'First', 'after': 'After',
+         'end': 'End',
          'abstract': 'Abstract', 'crashes': 'Crashes', 'no_hook': 'NoHook',
          'missing': 'Missing'}
 
@@ -703,10 +706,18 @@ class LoadTest(base.TestCase):
             free = 7
         ''')
 
-        self.assertEqual('good', row.hooks[-1])
+        # but for the one that counts what all others have made
+        self.assertEqual(('good', 'pcie_root_ports'), row.hooks[-2:])
         result = row.run(XML, facts.Facts())
         self.assertIn('<good>7</good>', result.xml)
-        self.assertEqual('good', result.reports[-1].hook)
+        self.assertEqual('good', result.reports[-2].hook)
+
+    def test_the_end_is_the_end_wherever_it_is_listed(self):
+        self.install()
+
+        row = self.load('[arm]\nhooks = first,end,good,last\n')
+
+        self.assertEqual(('first', 'good', 'last', 'end'), row.hooks)
 
     def test_no_hook_at_all_is_a_choice(self):
         self.assertEqual((), self.load('[arm]\nhooks =\n').hooks)

@@ -48,7 +48,11 @@ DOCUMENT = """\
 """
 
 #: The same guest, as it is after the hooks.
-UNCHANGED = DOCUMENT.replace('    <ioapic driver="kvm"/>\n', '')
+UNCHANGED = DOCUMENT.replace('    <ioapic driver="kvm"/>\n', '').replace(
+    '  </devices>\n',
+    '    <controller type="pci" index="0" model="pcie-root"/>\n'
+    + '    <controller type="pci" model="pcie-root-port"/>\n' * 8
+    + '  </devices>\n')
 
 X86 = DOCUMENT.replace('aarch64', 'x86_64').replace(
     '<memory>', "<memory unit='KiB'>")

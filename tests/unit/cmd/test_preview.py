@@ -47,7 +47,7 @@ class FormatsTest(base.CommandTestCase):
         self.assertEqual((0, ''), (ran.status, ran.stderr))
         self.assertTrue(ran.json['changed'])
         self.assertEqual(base.UNCHANGED.strip(), ran.json['xml'].strip())
-        compat, uefi = ran.json['hooks']
+        compat, uefi, *_, ports = ran.json['hooks']
         self.assertEqual(('libvirt_compat', True, None),
                          (compat['name'], compat['changed'],
                           compat['failure']))
@@ -58,6 +58,8 @@ class FormatsTest(base.CommandTestCase):
         self.assertEqual(('uefi', False, '', []),
                          (uefi['name'], uefi['changed'], uefi['diff'],
                           uefi['reasons']))
+        self.assertIn('8 root ports, 7 of them free',
+                      ports['reasons'][0]['reason'])
 
     def test_output_is_stable_when_put_in_again(self):
         once = self.preview('--format', 'xml').out

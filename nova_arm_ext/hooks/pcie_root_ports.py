@@ -1,0 +1,124 @@
+# SPDX-License-Identifier: Apache-2.0
+"""PCIe root ports, so that devices can be plugged into a running guest."""
+
+import re
+
+from oslo_config import cfg
+
+from nova_arm_ext import errors
+from nova_arm_ext.domain import pcie
+from nova_arm_ext.domain import previous
+from nova_arm_ext.domain.view import Domain
+from nova_arm_ext.facts import Facts
+from nova_arm_ext.hooks import base
+from nova_arm_ext.hooks.base import Report
+
+EXTRA_SPEC = 'arm:free_pcie_root_ports'
+IMAGE_PROPERTY = 'arm_free_pcie_root_ports'
+OPTION = '[arm_pcie_root_ports] free'
+
+
+class PcieRootPorts(base.Hook):
+    """Leave a new guest as many root ports free as are asked for.
+
+    Each volume, network interface or device that is plugged into a running
+    guest takes one root port. Ports that the document has already (Nova's
+    ``[libvirt] num_pcie_ports`` counts all ports, not the free ones) stay
+    and count.
+
+    A guest that exists keeps the total that it had, whatever is asked for
+    now: the number of its ports changes only when none would be left free,
+    and then ports are added behind the last one.
+
+    Before::
+
+        <disk type='file' device='disk'>
+          <target dev='vda' bus='virtio'/>
+        </disk>
+
+    After, with ``free = 2``: one port for the disk and two for hotplug::
+
+        <disk type='file' device='disk'>
+          <target dev='vda' bus='virtio'/>
+        </disk>
+        <controller type='pci' index='0' model='pcie-root'/>
+        <controller type='pci' model='pcie-root-port'/>
+        <controller type='pci' model='pcie-root-port'/>
+        <controller type='pci' model='pcie-root-port'/>
+    """
+
+    order = base.END     # it counts what the other hooks have made
+    opts = (
+        cfg.IntOpt(
+            'free',
+            default=4, min=0, max=pcie.MAX_ROOT_PORTS,
+            help=f"""
+How many PCIe root ports an Arm guest has free when it is made, for volumes,
+network interfaces and other devices that are plugged into it while it runs.
+A port more costs a bus number and a little of the firmware's time. The
+default lets a few volumes be plugged in, and a usual guest ends with about
+ten ports, which 32-bit guests with UEFI can have too (they end at
+{pcie.MAX_ROOT_PORTS_ARMV7_UEFI}; others at {pcie.MAX_ROOT_PORTS}). With 0 no
+port is written, and libvirt leaves one free. Guests that exist keep the ports
+that they have. The extra spec ``{EXTRA_SPEC}`` of a flavor and the
+property ``{IMAGE_PROPERTY}`` of an image say it for their guests;
+the flavor wins over the image, the image over this option.
+"""),
+        cfg.IntOpt(
+            'max_per_image',
+            default=16, min=0, max=pcie.MAX_ROOT_PORTS,
+            help=f"""
+How many free root ports an image may ask for with the property
+``{IMAGE_PROPERTY}``. An image belongs to a tenant, so what it may
+ask for is bounded; a guest whose image asks for more is refused.
+"""),
+    )
+
+    def applies_to(self, domain: Domain, facts: Facts) -> bool:
+        return domain.has_pcie
+
+    def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
+        free, asked_by = self._asked(domain, facts)
+        if not free or previous.of_same_board(domain) is not None:
+            return
+        missing = free - pcie.free_root_ports(domain)
+        if missing < 1:
+            return
+        total = len(pcie.root_ports(domain)) + missing
+        limit = pcie.max_root_ports(domain)
+        if total > limit:
+            raise errors.Refused(
+                f'the guest would need {total} PCIe root ports, {free} of '
+                f'them free as {asked_by} asks, and a machine of its kind '
+                f'({domain.arch}, {domain.machine}) has at most {limit}; ask '
+                f'for fewer free ones or give it fewer devices')
+        pcie.add_root_ports(domain, missing)
+        report.because('devices/controller',
+                       f'{total} root ports, {free} of them free for '
+                       f'hotplug, as {asked_by} asks')
+
+    def _asked(self, domain: Domain, facts: Facts) -> tuple[int, str]:
+        """How many free ports are asked for, and by whom."""
+        extra_specs = facts.guest.extra_specs
+        if extra_specs is None:
+            extra_specs = domain.extra_specs or {}
+        if EXTRA_SPEC in extra_specs:
+            return (_number(extra_specs[EXTRA_SPEC], pcie.MAX_ROOT_PORTS,
+                            f'the extra spec {EXTRA_SPEC} of the flavor'),
+                    f'{EXTRA_SPEC} of the flavor')
+        properties = facts.guest.image_properties or {}
+        if IMAGE_PROPERTY in properties:
+            return (_number(properties[IMAGE_PROPERTY],
+                            self.options.max_per_image,
+                            f'the property {IMAGE_PROPERTY} of the image',
+                            ' ([arm_pcie_root_ports] max_per_image)'),
+                    f'{IMAGE_PROPERTY} of the image')
+        return self.options.free, OPTION
+
+
+def _number(text: str, most: int, place: str, why: str = '') -> int:
+    if not re.fullmatch('[0-9]{1,9}', text) or int(text) > most:
+        raise errors.Refused(
+            f'{place} is {text[:60]!r}, not a whole number from 0 to '
+            f'{most}{why}')
+    return int(text)
