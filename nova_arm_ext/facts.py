@@ -63,6 +63,9 @@ class Guest:
     image_properties: Mapping[str, str] | None = None
     #: the domain document that the guest had before; None for a new guest
     previous: str | None = None
+    #: SMBIOS serial number, as Nova's ``[libvirt] sysinfo_serial`` has it;
+    #: None also where that is ``none``
+    system_serial: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -104,7 +107,8 @@ class Facts:
             guest=Guest(
                 extra_specs=guest.strings('extra_specs'),
                 image_properties=guest.strings('image_properties'),
-                previous=guest.take('previous', str)))
+                previous=guest.take('previous', str),
+                system_serial=guest.take('system_serial', str)))
 
     def to_json(self) -> str:
         """The JSON form of these facts, which ``from_json`` reads."""
@@ -112,6 +116,8 @@ class Facts:
         for name in ('libvirt_version', 'qemu_version'):
             version = data['host'][name]
             data['host'][name] = version and format_version(version)
+        if self.guest.system_serial is None:
+            del data['guest']['system_serial']
         return json.dumps(data, indent=2, sort_keys=True)
 
 

@@ -64,13 +64,15 @@ def host(connection: Any, *, local: bool = True,
 
 
 def guest(instance: Any, image_meta: Any = None,
-          previous: str | None = None) -> facts.Guest:
+          previous: str | None = None,
+          system_serial: str | None = None) -> facts.Guest:
     """What Nova's objects say about a guest.
 
     :param instance: nova.objects.Instance
     :param image_meta: nova.objects.ImageMeta of the image that is booted,
         which in rescue is not the instance's own
     :param previous: the domain document that the guest had before
+    :param system_serial: the SMBIOS serial number that it is to have
     """
     # all image properties are there, those that Nova does not know included
     properties = {
@@ -85,7 +87,8 @@ def guest(instance: Any, image_meta: Any = None,
                 properties[name] = str(getattr(image_meta.properties, name))
     return facts.Guest(
         extra_specs=dict(instance.flavor.extra_specs or {}),
-        image_properties=properties, previous=previous)
+        image_properties=properties, previous=previous,
+        system_serial=system_serial)
 
 
 def aarch32_el1(device: str = '/dev/kvm') -> bool | None:

@@ -21,6 +21,7 @@ class Os(view.View):
     nvram = fields.text('nvram')
     nvram_template = fields.text('nvram/@template')
     kernel = fields.text('kernel')
+    cmdline = fields.text('cmdline')
 
     @classmethod
     def of(cls, domain: view.Domain) -> 'Os':

@@ -162,14 +162,27 @@ class Domain(View):
 
         None where the document's metadata has none to read.
         """
+        metadata = self._nova_metadata()
+        found = (None if metadata is None
+                 else metadata.find('{*}flavor/{*}extraSpecs'))
+        if found is None:
+            return None
+        return {spec.get('name', ''): spec.text or ''
+                for spec in found.iterfind('{*}extraSpec')}
+
+    @property
+    def nova_version(self) -> str | None:
+        """The release of Nova that wrote the document, if it says so."""
+        metadata = self._nova_metadata()
+        package = None if metadata is None else metadata.find('{*}package')
+        return None if package is None else package.get('version')
+
+    def _nova_metadata(self) -> Any:
         for metadata in self.element.iterfind('metadata/*'):
             name = etree.QName(metadata)
             if (name.localname == 'instance'
                     and (name.namespace or '').startswith(NOVA_NAMESPACE)):
-                found = metadata.find('{*}flavor/{*}extraSpecs')
-                if found is not None:
-                    return {spec.get('name', ''): spec.text or ''
-                            for spec in found.iterfind('{*}extraSpec')}
+                return metadata
         return None
 
     # Finding, adding, removing.

@@ -30,7 +30,7 @@ from nova_arm_ext.hooks.base import Report
 class Rule:
     """One thing that Nova writes and that does not work on Arm.
 
-    :param words: names of elements, or values of a disk's, CPU's or video's
+    :param words: names of elements, or values of a disk's or CPU's
         attributes; without any of them in the document there is nothing to
         do, which saves the look
     :param nova: the Nova releases that write it
@@ -246,27 +246,6 @@ def _tpm_model(domain: Domain, facts: Facts) -> str | None:
     return place
 
 
-#: video models that libvirt refuses on Arm
-_NOT_ON_ARM = ('qxl', 'xen', 'gop', 'vmvga', 'vbox')
-
-
-def _video_model(domain: Domain, facts: Facts) -> str | None:
-    place = None
-    previous = domain.previous
-    # libvirt 9.0 takes vmvga, so there are guests that have it
-    had = {video.model for video in previous.all(devices.Video)} \
-        if previous else set()
-    for video in domain.all(devices.Video):
-        if video.model in _NOT_ON_ARM and video.model not in had:
-            model = video.element.find('model')
-            # what it says beside this belongs to the other model
-            for name in set(model.attrib) - {'heads', 'primary'}:
-                del model.attrib[name]
-            video.model = 'virtio'
-            place = 'devices/video/model/@type'
-    return place
-
-
 def _iommu_intel(domain: Domain, facts: Facts) -> str | None:
     if any(iommu.model == 'intel' for iommu in domain.all(devices.Iommu)):
         raise errors.Refused(
@@ -366,10 +345,6 @@ RULES: tuple[Rule, ...] = (
     Rule(name='tpm_model', words=('tpm',), apply=_tpm_model, nova='29 to 34',
          reason='libvirt refuses the CRB interface on Arm; TIS does the '
                 'same'),
-    Rule(name='video_model', words=_NOT_ON_ARM, apply=_video_model,
-         nova='29 to 34',
-         reason='libvirt refuses the video model on Arm; virtio has a driver '
-                'in every Arm image'),
     Rule(name='iommu_intel', words=('iommu',), apply=_iommu_intel,
          nova='29 to 34', reason='libvirt refuses it on Arm'),
     Rule(name='tpm_version', words=('tpm',), apply=_tpm_version,
@@ -389,8 +364,8 @@ RULES: tuple[Rule, ...] = (
 
 #: the values that rules look for beside the names of elements
 _VALUES = etree.XPath(
-    'devices/disk/@device | devices/disk/target/@bus | cpu/@mode | '
-    'devices/video/model/@type', smart_strings=False)
+    'devices/disk/@device | devices/disk/target/@bus | cpu/@mode',
+    smart_strings=False)
 
 
 class LibvirtCompat(base.Hook):

@@ -16,7 +16,7 @@ Thing = tuple[str, ...]
 # On an Arm host these have no counterpart, so nothing of a guest's is lost
 # with them.
 _X86_FEATURES = frozenset(('ioapic', 'hyperv', 'kvm', 'smm'))
-_ARM_VIDEO = frozenset(('virtio', 'ramfb', 'bochs', 'vga', 'cirrus', 'none'))
+_ARM_VIDEO = frozenset(('virtio', 'ramfb', 'none'))
 _WHOLE = ('metadata', 'cputune', 'numatune', 'memoryBacking', 'sysinfo')
 
 
@@ -55,6 +55,11 @@ def _device(device: typing.Any) -> Thing:
         case 'video':
             model = device.find('model').get('type')
             return ('video', model if model in _ARM_VIDEO else 'virtio')
+        case 'serial':
+            # which kind of port it is, is this library's business
+            return ('serial', device.get('type'), *sorted(
+                _written(part) for part in device
+                if part.tag not in ('target', 'address')))
         case 'tpm':
             return ('tpm', *(_written(part) for part in device))
         case 'iommu':
@@ -70,7 +75,9 @@ def things(document: str) -> collections.Counter[Thing]:
     for name in ('name', 'uuid', 'memory', 'currentMemory', 'vcpu',
                  'iothreads', 'os/kernel', 'os/initrd', 'os/cmdline'):
         for element in domain.findall(name):
-            found[name, (element.text or '').strip()] += 1
+            # what the hook console adds to Nova's own line is not lost
+            text = (element.text or '').replace(' console=ttyAMA0', '')
+            found[name, text.strip()] += 1
     os_type = domain.find('os/type')
     found['os', os_type.get('arch'), os_type.get('machine')] += 1
     for name in ('os/boot', 'os/bootmenu', 'os/bios'):

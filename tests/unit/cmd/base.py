@@ -21,6 +21,7 @@ DOCUMENT = """\
   <name>instance-0000002a</name>
   <memory>1048576</memory>
   <vcpu>2</vcpu>
+  <sysinfo type="smbios"/>
   <metadata>
     <nova:instance xmlns:nova="http://openstack.org/xmlns/libvirt/nova/1.1">
       <nova:flavor name="m1.arm">

@@ -227,9 +227,6 @@ class DeviceRulesTest(RulesTestCase):
                  '<watchdog model="i6300esb" action="reset"/>'),
                 ('tpm_model', '<tpm model="tpm-crb"/>',
                  '<tpm model="tpm-tis"/>'),
-                ('video_model',
-                 '<video><model type="qxl" ram="65536" heads="1"/></video>',
-                 '<video><model heads="1" type="virtio"/></video>'),
                 ('usb_model', '<controller type="usb" index="0"/>',
                  '<controller type="usb" index="0" model="qemu-xhci"/>')):
             self.check(rule, document(before), document(after))
@@ -237,7 +234,6 @@ class DeviceRulesTest(RulesTestCase):
     def test_models_that_work_stay(self):
         self.check_left(document(
             '<watchdog model="i6300esb"/><tpm model="tpm-tis"/>'
-            '<video><model type="ramfb"/></video>'
             '<controller type="usb" index="0" model="nec-xhci"/>'
             '<controller type="usb" index="1" model="none"/>'))
 

@@ -1,0 +1,326 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Consoles that work: graphical, serial, and the kernel's own."""
+
+import re
+from collections.abc import Mapping
+
+from lxml import etree
+from oslo_config import cfg
+
+from nova_arm_ext import errors
+from nova_arm_ext.domain import devices
+from nova_arm_ext.domain import previous
+from nova_arm_ext.domain import tree
+from nova_arm_ext.domain.firmware import Os
+from nova_arm_ext.domain.view import Domain
+from nova_arm_ext.facts import Facts
+from nova_arm_ext.hooks import base
+from nova_arm_ext.hooks.base import Report
+
+EXTRA_SPEC = 'arm:video_model'
+IMAGE_PROPERTY = 'arm_video_model'
+
+#: what can be asked for; all of them work on ``virt``
+_FIT = ('virtio', 'ramfb', 'none')
+#: models to be replaced, and what becomes of them on Arm
+_UNFIT: Mapping[str, str] = {
+    **dict.fromkeys(('vga', 'cirrus', 'bochs'),
+                    'stays dark or breaks on Arm, where a frame buffer in '
+                    'device memory does not work as on x86'),
+    **dict.fromkeys(('qxl', 'xen', 'gop', 'vmvga', 'vbox'),
+                    'is refused by libvirt on Arm'),
+}
+#: with it QEMU's virt has a second UART (QEMU 9.1, hw/arm/virt.c)
+_SECOND_UART = (9, 1, 0)
+#: Nova's CONSOLE (virt/libvirt/driver.py, 29 to 34)
+_NOVAS_CONSOLES = 'console=tty0 console=ttyS0 console=hvc0'
+_ARM_CONSOLE = 'console=ttyAMA0'
+
+
+class Console(base.Hook):
+    """Give the guest consoles that work.
+
+    With graphics (VNC, SPICE): a video model that works on ``virt``, a
+    keyboard and a tablet. Serial ports behind the first one become PCI
+    devices where QEMU would leave them dead. A kernel that Nova boots itself
+    writes to the serial console of Arm. The SMBIOS tables name OpenStack, as
+    they do for x86 guests.
+
+    A guest that exists keeps its devices: it gets no input device, its video
+    model, its serial ports and its SMBIOS tables stay as it has seen them.
+
+    Before (Nova 34, a 32-bit guest)::
+
+        <serial type='pty'/>
+        <serial type='pty'/>
+        <graphics type='vnc'/>
+        <video>
+          <model type='vga'/>
+        </video>
+        <input type='tablet' bus='usb'/>
+
+    After::
+
+        <serial type='pty'/>
+        <serial type='pty'>
+          <target type='pci-serial'/>
+        </serial>
+        <graphics type='vnc'/>
+        <video>
+          <model type='virtio'/>
+        </video>
+        <input type='tablet' bus='usb'/>
+        <input type='keyboard' bus='usb'/>
+        <controller type='usb' model='qemu-xhci'/>
+    """
+
+    after = ('libvirt_compat', 'uefi')
+    changes = frozenset(('serial',))      # what kind of port it is
+    opts = (
+        cfg.StrOpt(
+            'unfit_video',
+            default='replace',
+            choices=[
+                ('replace', 'The guest gets a virtio-gpu instead.'),
+                ('refuse', "The guest's request fails with a sentence that "
+                           'names the property.')],
+            help=f"""
+What happens to a new guest whose image asks (``hw_video_model``) for a video
+model that does not work on Arm: {', '.join(_UNFIT)}.
+The models that work are virtio, and for guests without a driver for it ramfb,
+which an image asks for with ``{IMAGE_PROPERTY}`` or a flavor with
+``{EXTRA_SPEC}``, because Nova does not know it.
+"""),
+        cfg.StrOpt(
+            'resolution',
+            regex=r'^([1-9][0-9]{2,3}x[1-9][0-9]{2,3})?$',
+            default='',
+            help="""
+The resolution, such as 1280x800, that the virtio-gpu proposes to the guest
+when it starts. Empty leaves it to QEMU. The guest's desktop may choose
+another.
+"""),
+        cfg.StrOpt(
+            'input_bus',
+            default='usb',
+            choices=[('usb', 'Every guest has a driver for it.'),
+                     ('virtio', 'Needs a driver for virtio-input.')],
+            help="""
+The bus of keyboard and tablet of a new guest with graphics, unless its image
+says ``hw_input_bus``. Guests without graphics get neither.
+"""),
+    )
+
+    def applies_to(self, domain: Domain, facts: Facts) -> bool:
+        return domain.is_virt and domain.is_arm
+
+    def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
+        had = previous.of_same_board(domain)
+        self._video(domain, had, facts, report)
+        self._inputs(domain, had, facts, report)
+        self._serials(domain, had, facts, report)
+        self._kernel(domain, facts, report)
+        self._smbios(domain, had, facts, report)
+
+    # Graphics.
+
+    def _video(self, domain: Domain, had: Domain | None, facts: Facts,
+               report: Report) -> None:
+        asked, asked_by = _asked(domain, facts)
+        models = [] if had is None else [
+            video.model for video in had.all(devices.Video)]
+        for video in domain.all(devices.Video):
+            model = video.model or ''
+            if asked is not None:
+                self._change(video, asked, f'as {asked_by} asks', report)
+            elif model in _UNFIT and model not in models:
+                if self.options.unfit_video == 'refuse' and had is None:
+                    raise errors.Refused(
+                        f'the video model {model!r} {_UNFIT[model]}; set '
+                        f"hw_video_model of the image to 'virtio'")
+                self._change(video, 'virtio', f'the video model {model} '
+                                              f'{_UNFIT[model]}', report)
+            self._resolution(video, report)
+
+    @staticmethod
+    def _change(video: devices.Video, model: str, reason: str,
+                report: Report) -> None:
+        if video.model == model:
+            return
+        element = tree.find(video.element, ('model',))
+        if element is not None:
+            # what it says beside this belongs to the other model
+            for name in set(element.attrib) - {'heads', 'primary'}:
+                del element.attrib[name]
+        if video.address is not None:
+            video.address.remove()
+        video.model = model
+        report.because('devices/video/model/@type', reason)
+
+    def _resolution(self, video: devices.Video, report: Report) -> None:
+        if not self.options.resolution or video.model != 'virtio':
+            return
+        model = tree.find(video.element, ('model',))
+        if model.find('resolution') is not None:
+            return
+        x, y = self.options.resolution.split('x')
+        resolution = etree.Element('resolution', x=x, y=y)
+        tree.insert_after(model, None, resolution)
+        report.because('devices/video/model/resolution',
+                       'as [arm_console] resolution asks')
+
+    def _inputs(self, domain: Domain, had: Domain | None, facts: Facts,
+                report: Report) -> None:
+        if not domain.has_graphics or any(
+                video.model == 'none' for video in domain.all(devices.Video)):
+            return
+        present = domain.all(devices.Input)
+        wanted: dict[str | None, str | None]
+        if had is None:
+            bus = self._input_bus(present, facts)
+            wanted = {'tablet': bus, 'mouse': bus, 'keyboard': bus}
+            reason = ('for the graphical console: Arm machines have none of '
+                      'their own')
+        else:
+            wanted = {device.type: device.bus
+                      for device in had.all(devices.Input)}
+            reason = 'as the guest has seen it'
+        for device in present:
+            own = wanted.get(device.type, device.bus)
+            if device.bus in ('usb', 'virtio') and device.bus != own:
+                device.bus = own
+                if device.address is not None:
+                    device.address.remove()
+                report.because('devices/input/@bus',
+                               f'the {device.type} is on {own}, as the guest '
+                               f'has seen it or [arm_console] input_bus asks')
+        types = {device.type for device in present}
+        for kind, instead in (('tablet', {'tablet', 'mouse'}),
+                              ('keyboard', {'keyboard'})):
+            if kind in wanted and not types & instead:
+                domain.add(devices.Input, type=kind, bus=wanted[kind])
+                report.because('devices/input', f'a {kind} {reason}')
+        if any(device.bus == 'usb' for device in domain.all(devices.Input)):
+            self._usb(domain, report)
+
+    def _input_bus(self, present: list[devices.Input],
+                   facts: Facts) -> str:
+        """The bus that the guest's image or, without it, the option says."""
+        properties = facts.guest.image_properties
+        said = (properties or {}).get('hw_input_bus')
+        if said in ('usb', 'virtio'):
+            return said
+        if properties is None and present:
+            # whoever has chosen it is unknown
+            return present[0].bus or 'usb'
+        bus: str = self.options.input_bus
+        return bus
+
+    @staticmethod
+    def _usb(domain: Domain, report: Report) -> None:
+        controllers = [c for c in domain.all(devices.Controller)
+                       if c.type == 'usb']
+        if any(c.model != 'none' for c in controllers):
+            return
+        if controllers:
+            controllers[0].model = 'qemu-xhci'
+        else:
+            domain.add(devices.Controller, type='usb', index=0,
+                       model='qemu-xhci')
+        report.because("devices/controller[@type='usb']",
+                       'keyboard and tablet need a bus')
+
+    # Serial ports.
+
+    @staticmethod
+    def _serials(domain: Domain, had: Domain | None, facts: Facts,
+                 report: Report) -> None:
+        version = facts.host.qemu_version
+        works = version is not None and version >= _SECOND_UART
+        before = [] if had is None else had.all(devices.Serial)
+        for i, serial in enumerate(domain.all(devices.Serial)):
+            # the first one is the PL011
+            if i == 0 or serial.target_type is not None:
+                continue
+            if i < len(before):
+                if before[i].target_type != 'pci-serial':
+                    continue
+                reason = 'as the guest has seen it'
+            elif works:
+                continue
+            else:
+                reason = ('QEMU before 9.1 has one UART alone, and further '
+                          'ports stay silent')
+            serial.target_type = 'pci-serial'
+            report.because('devices/serial/target/@type', reason)
+
+    # The kernel and the firmware's tables.
+
+    @staticmethod
+    def _kernel(domain: Domain, facts: Facts, report: Report) -> None:
+        os = Os.of(domain)
+        line = os.cmdline or ''
+        own = (facts.guest.image_properties or {}).get('os_command_line')
+        if (not domain.kernel or _NOVAS_CONSOLES not in line or own == line
+                or 'console=ttyAMA' in line):
+            return
+        # the last one is where init writes to
+        os.cmdline = line.replace(
+            _NOVAS_CONSOLES, f'{_NOVAS_CONSOLES} {_ARM_CONSOLE}', 1)
+        report.because('os/cmdline',
+                       'Nova names the serial console of x86, ttyS0, alone')
+
+    @staticmethod
+    def _smbios(domain: Domain, had: Domain | None, facts: Facts,
+                report: Report) -> None:
+        if domain.element.find('sysinfo') is not None:
+            return
+        if had is not None:
+            seen = had.element.find('sysinfo')
+            if seen is None or seen.get('type') != 'smbios':
+                return
+            sysinfo = tree.clone(seen)
+            reason = 'as the guest has seen it'
+        else:
+            sysinfo = _sysinfo(domain, facts)
+            reason = 'cloud-init recognises its cloud by it'
+        tree.insert_after(domain.element, domain.element.find('os'), sysinfo)
+        os = domain.child('os')
+        if os.find('smbios') is None:
+            tree.append(os, 'smbios').set('mode', 'sysinfo')
+        report.because('sysinfo', reason)
+
+
+def _asked(domain: Domain, facts: Facts) -> tuple[str | None, str]:
+    """The video model that is asked for in this library's words, if any."""
+    extra_specs = facts.guest.extra_specs
+    if extra_specs is None:
+        extra_specs = domain.extra_specs or {}
+    for values, name, owner in (
+            (extra_specs, EXTRA_SPEC, 'flavor'),
+            (facts.guest.image_properties or {}, IMAGE_PROPERTY, 'image')):
+        if name in values:
+            if values[name] not in _FIT:
+                raise errors.Refused(
+                    f'{name} of the {owner} is {values[name][:60]!r}, not '
+                    f'one of {", ".join(_FIT)}')
+            return values[name], f'{name} of the {owner}'
+    return None, ''
+
+
+def _sysinfo(domain: Domain, facts: Facts) -> etree._Element:
+    """System information as Nova gives it to x86 guests.
+
+    cloud-init knows the product by this name (DataSourceOpenStack).
+    """
+    sysinfo = etree.Element('sysinfo', type='smbios')
+    system = etree.SubElement(sysinfo, 'system')
+    for name, value in (('manufacturer', 'OpenStack Foundation'),
+                        ('product', 'OpenStack Compute'),
+                        ('version', domain.nova_version),
+                        ('serial', facts.guest.system_serial),
+                        ('uuid', domain.uuid),
+                        ('family', 'Virtual Machine')):
+        if value and re.fullmatch(r'[\x20-\x7e]+', value):
+            etree.SubElement(system, 'entry', name=name).text = value
+    return sysinfo
