@@ -267,15 +267,25 @@ class Bed:
                 'hw_machine_type': 'virt',
                 'hw_firmware_type': 'uefi',
             } | properties
+        return self._upload(self.guest.disk, 'qcow2', 'bare', properties)
+
+    def kernel(self) -> dict[str, str]:
+        """Image properties that name a kernel and an initrd in Glance."""
+        return {
+            'kernel_id': self._upload(self.guest.kernel, 'aki', 'aki'),
+            'ramdisk_id': self._upload(self.guest.initrd, 'ari', 'ari')}
+
+    def _upload(self, path: pathlib.Path, disk_format: str, container: str,
+                properties: dict[str, str] | None = None) -> str:
         ident = str(uuid.uuid4())
-        with self.guest.disk.open('rb') as data:
+        with path.open('rb') as data:
             self.services.glance.create(
                 nova_context.get_admin_context(),
-                {'id': ident, 'name': 'probe', 'status': 'active',
-                 'disk_format': 'qcow2', 'container_format': 'bare',
-                 'size': self.guest.disk.stat().st_size, 'min_ram': 0,
+                {'id': ident, 'name': path.name, 'status': 'active',
+                 'disk_format': disk_format, 'container_format': container,
+                 'size': path.stat().st_size, 'min_ram': 0,
                  'min_disk': 0, 'visibility': 'public',
-                 'properties': properties}, data=data)
+                 'properties': properties or {}}, data=data)
         return ident
 
     # -- What the compute host does ----------------------------------------
@@ -517,6 +527,11 @@ class Server:
                     f'no {name} of {self.uuid} within {timeout:.0f} s; its '
                     f'console ends with:\n{end}')
             time.sleep(0.2)
+
+    @property
+    def console(self) -> str:
+        """The text of the first serial port."""
+        return self._console()
 
     def console_end(self, lines: int) -> list[str]:
         return self._console().splitlines()[-lines:]
