@@ -4,9 +4,13 @@
 from tests.functional import base
 
 FREE = 12
+#: Each plug takes the guest five seconds and a look at all its devices.
+PLUGGED = 120.0
 
 
 class RootPortsTest(base.GuestTestCase):
+
+    timeout = 600.0
 
     def asking_for(self, free: int) -> None:
         self.bed.restart_compute(
@@ -24,7 +28,8 @@ class RootPortsTest(base.GuestTestCase):
 
         for _ in range(FREE):
             server.attach_volume()
-        plugged = server.report_with(disks=len(first.disks) + FREE)
+        plugged = server.report_with(
+            disks=len(first.disks) + FREE, timeout=PLUGGED)
         error = self.assertRaises(bed.ActionFailed, server.attach_volume)
 
         for words in (f'All {first.root_ports} PCIe root ports',
@@ -43,4 +48,5 @@ class RootPortsTest(base.GuestTestCase):
         self.assertEqual(first.root_ports + 1, rebooted.root_ports)
         self.assertLess(set(plugged.pci), set(rebooted.pci))
         server.attach_volume()
-        server.report_with(disks=len(first.disks) + FREE + 1)
+        server.report_with(
+            disks=len(first.disks) + FREE + 1, timeout=PLUGGED)
