@@ -41,6 +41,17 @@ class NoFreeRootPort(exception.NovaException):
                '%(option)s')
 
 
+def _as_nova_has_it(method: Any) -> Any:
+    """Give a public method the signature of Nova's own.
+
+    Nova's tests compare it with ComputeDriver's, and the arguments are not
+    the same in all releases.
+    """
+    method.__signature__ = inspect.signature(
+        getattr(driver.LibvirtDriver, method.__name__))
+    return method
+
+
 class ArmLibvirtDriver(driver.LibvirtDriver):
     """Nova's libvirt driver for compute hosts with Arm guests.
 
@@ -82,15 +93,11 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         with self._arm_keeping(instance):
             return super()._hard_reboot(context, instance, *args, **kwargs)
 
+    @_as_nova_has_it
     def finish_revert_migration(self, context, instance, *args, **kwargs):
         with self._arm_keeping(instance):
             return super().finish_revert_migration(context, instance, *args,
                                                    **kwargs)
-
-    # Nova's tests compare the public methods with ComputeDriver's, whose
-    # arguments are not the same in all releases
-    finish_revert_migration.__signature__ = inspect.signature(
-        driver.LibvirtDriver.finish_revert_migration)
 
     def _configure_guest_by_virt_type(self, guest, instance, image_meta,
                                       flavor, *args, **kwargs):
@@ -108,12 +115,14 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
                      nova_driver)._configure_guest_by_virt_type(
             guest, instance, image_meta, flavor, *args, **kwargs)
 
+    @_as_nova_has_it
     def attach_volume(self, context, connection_info, instance, *args,
                       **kwargs):
         with self._arm_telling_of_ports(instance):
             return super().attach_volume(context, connection_info, instance,
                                          *args, **kwargs)
 
+    @_as_nova_has_it
     def attach_interface(self, context, instance, *args, **kwargs):
         with self._arm_telling_of_ports(instance):
             return super().attach_interface(context, instance, *args,

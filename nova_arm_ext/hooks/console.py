@@ -127,14 +127,19 @@ says ``hw_input_bus``. Guests without graphics get neither.
     def _video(self, domain: Domain, had: Domain | None, facts: Facts,
                report: Report) -> None:
         asked, asked_by = _asked(domain, facts)
-        models = [] if had is None else [
-            video.model for video in had.all(devices.Video)]
-        for video in domain.all(devices.Video):
+        seen = [] if had is None else had.all(devices.Video)
+        for i, video in enumerate(domain.all(devices.Video)):
             model = video.model or ''
-            if asked is not None:
+            if i < len(seen):
+                # whatever is asked for now: it is a PCI device
+                before = seen[i].model
+                if before is not None:
+                    self._change(video, before, 'as the guest has seen it',
+                                 report)
+            elif asked is not None:
                 self._change(video, asked, f'as {asked_by} asks', report)
-            elif model in _UNFIT and model not in models:
-                if self.options.unfit_video == 'refuse' and had is None:
+            elif model in _UNFIT:
+                if self.options.unfit_video == 'refuse':
                     raise errors.Refused(
                         f'the video model {model!r} {_UNFIT[model]}; set '
                         f"hw_video_model of the image to 'virtio'")

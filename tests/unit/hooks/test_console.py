@@ -108,6 +108,13 @@ class VideoTest(ConsoleTestCase):
             self.check(video('vga'), video('virtio'), unfit_video=option,
                        previous=document(video('virtio')))
 
+    def test_an_existing_guest_keeps_it_whatever_is_asked_for_now(self):
+        for seen in ('virtio', 'ramfb'):
+            for asked in ('ramfb', 'none', 'virtio'):
+                self.check(video('virtio'), video(seen),
+                           image(arm_video_model=asked),
+                           previous=document(video(seen)))
+
     def test_image_and_flavor_may_ask_for_what_nova_does_not_know(self):
         for known in (image(arm_video_model='ramfb'), facts.Facts(
                 guest=facts.Guest(extra_specs={'arm:video_model': 'ramfb'},
