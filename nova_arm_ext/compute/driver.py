@@ -3,6 +3,7 @@
 
 import contextlib
 import copy
+import dataclasses
 import inspect
 from collections.abc import Iterator
 from typing import Any
@@ -23,6 +24,9 @@ from nova_arm_ext.hooks import pcie_root_ports
 
 LOG = logging.getLogger(__name__)
 CONF = nova.conf.CONF
+
+#: The trait of a host whose cores run 32-bit guests by KVM.
+AARCH32_EL1 = 'CUSTOM_ARM_AARCH32_EL1'
 
 
 class GuestNotAdjusted(exception.NovaException):
@@ -150,6 +154,32 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
                 extra_spec=pcie_root_ports.EXTRA_SPEC,
                 property=pcie_root_ports.IMAGE_PROPERTY) from e
 
+    def _get_instance_capabilities(self):
+        # libvirt offers KVM for armv7l on every AArch64 host, also where the
+        # cores cannot (virQEMUCapsInitGuestFromBinary)
+        offered = super()._get_instance_capabilities()
+        if self._arm_host_arch() != 'aarch64':
+            return offered
+        return [one for one in offered
+                if one[:2] != ('armv7l', 'kvm') or self._arm_runs_armv7()]
+
+    def update_provider_tree(self, provider_tree, nodename, *args, **kwargs):
+        super().update_provider_tree(provider_tree, nodename, *args, **kwargs)
+        if (self._arm_host_arch() == 'aarch64'
+                and self._arm_host().aarch32_el1):
+            provider_tree.add_traits(nodename, AARCH32_EL1)
+        else:
+            # also where it is unknown: nobody may count on it
+            provider_tree.remove_traits(nodename, AARCH32_EL1)
+
+    def _arm_runs_armv7(self) -> bool:
+        """Whether new armv7l guests get KVM here."""
+        host = self._arm_host()
+        return (host.aarch32_el1 is True
+                and 'kvm' in (host.virt_types or {}).get('armv7l', ())
+                and 'armv7' in self._arm_pipeline.hooks
+                and CONF.arm_armv7.accel != 'tcg')
+
     @contextlib.contextmanager
     def _arm_keeping(self, instance: Any) -> Iterator[None]:
         """Record a guest's document, and define it again if all goes wrong.
@@ -210,7 +240,13 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         connection = self._host.get_connection()
         if (self._arm_host_facts is None
                 or self._arm_host_facts[0] is not connection):
-            self._arm_host_facts = (connection, gather.host(connection))
+            host = gather.host(connection)
+            if CONF.libvirt.virt_type == 'qemu' and host.virt_types:
+                # whoever writes that wants no KVM, whatever libvirt offers
+                host = dataclasses.replace(host, virt_types={
+                    arch: tuple(kind for kind in kinds if kind != 'kvm')
+                    for arch, kinds in host.virt_types.items()})
+            self._arm_host_facts = (connection, host)
         return self._arm_host_facts[1]
 
     def _arm_host_arch(self) -> str:

@@ -86,9 +86,10 @@ def things(document: str) -> collections.Counter[Thing]:
     for name in _WHOLE:
         for element in domain.findall(name):
             found[name, _written(element)] += 1
-    # On aarch64 ACPI tables come from UEFI; a kernel started without it has a
-    # device tree, whatever the document says.
-    no_tables = (domain.find('os/kernel') is not None
+    # ACPI tables come from UEFI; a kernel started without it has a device
+    # tree, whatever the document says. A 32-bit guest may have neither.
+    no_tables = ((domain.find('os/kernel') is not None
+                  or os_type.get('arch') == 'armv7l')
                  and domain.find('os/loader') is None
                  and domain.find('os').get('firmware') is None)
     for feature in domain.findall('features/*'):

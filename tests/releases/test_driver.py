@@ -16,6 +16,7 @@ import nova.conf
 from nova import context
 from nova import exception
 from nova import objects
+from nova.compute import provider_tree
 from nova.tests import fixtures as nova_fixtures
 from nova.tests.fixtures import libvirt as fakelibvirt
 from nova.virt import driver as virt_driver
@@ -282,6 +283,113 @@ class DriverTest(nova.test.NoDBTestCase):
             fakelibvirt.FAKE_LIBVIRT_VERSION // 1000000,
             found.libvirt_version[0])
         self.assertIn('x86_64', found.virt_types)
+
+
+NODE = 'compute'
+
+
+class SchedulingTest(nova.test.NoDBTestCase):
+    """What a compute host tells the scheduler about 32-bit guests."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.useFixture(nova_fixtures.LibvirtFixture())
+        self.driver = driver.ArmLibvirtDriver(fake.FakeVirtAPI(), False)
+
+    def on(self, able: bool | None, *, arch: str = 'aarch64',
+           offered: tuple[str, ...] = ('kvm', 'qemu')) -> None:
+        """Have the host be this one."""
+        self.driver._arm_host_facts = None
+        self.stub_out('nova_arm_ext.compute.gather.host',
+                      lambda connection: facts.Host(
+                          arch=arch, aarch32_el1=able,
+                          virt_types={'armv7l': offered}))
+        novas = 'nova.virt.libvirt.driver.LibvirtDriver.'
+        self.stub_out('nova_arm_ext.compute.driver.ArmLibvirtDriver.'
+                      '_arm_host_arch', lambda nova_driver: arch)
+        self.stub_out(novas + '_get_instance_capabilities',
+                      lambda nova_driver: [
+                          ('aarch64', 'kvm', 'hvm'),
+                          ('aarch64', 'qemu', 'hvm'),
+                          *(('armv7l', kind, 'hvm') for kind in offered)])
+        self.asked: list[tuple[object, ...]] = []
+        self.stub_out(novas + 'update_provider_tree',
+                      lambda nova_driver, *asked, **more:
+                      self.asked.append((*asked, more)))
+
+    def offers_kvm(self) -> bool:
+        offered = self.driver._get_instance_capabilities()
+        # all others stay
+        self.assertEqual(
+            [('aarch64', 'kvm', 'hvm'), ('aarch64', 'qemu', 'hvm')],
+            offered[:2])
+        self.assertIn(('armv7l', 'qemu', 'hvm'), offered)
+        return ('armv7l', 'kvm', 'hvm') in offered
+
+    def traits(self, *before: str) -> set[str]:
+        tree = provider_tree.ProviderTree()
+        tree.new_root(NODE, UUID)
+        tree.add_traits(NODE, *before)
+        self.driver.update_provider_tree(tree, NODE, allocations={})
+        self.assertEqual((tree, NODE, {'allocations': {}}), self.asked[-1])
+        return tree.data(NODE).traits
+
+    def test_kvm_is_offered_where_the_cores_can(self) -> None:
+        self.on(True)
+
+        self.assertTrue(self.offers_kvm())
+
+    def test_kvm_is_not_offered_on_other_cores_or_where_unknown(self) -> None:
+        for able in (False, None):
+            self.on(able)
+            self.assertFalse(self.offers_kvm())
+
+    def test_kvm_is_not_offered_where_it_is_not_chosen(self) -> None:
+        self.on(True)
+        self.flags(accel='tcg', group='arm_armv7')
+        self.assertFalse(self.offers_kvm())
+
+        self.flags(accel='kvm', group='arm_armv7')
+        self.assertTrue(self.offers_kvm())
+        self.flags(virt_type='qemu', group='libvirt')
+        self.on(True)
+        self.assertFalse(self.offers_kvm())
+
+    def test_kvm_is_not_offered_without_the_hook(self) -> None:
+        self.on(True)
+        self.driver._arm_pipeline = pipeline.Pipeline([])
+
+        self.assertFalse(self.offers_kvm())
+
+    def test_a_32_bit_host_offers_what_libvirt_offers(self) -> None:
+        self.on(None, arch='armv7l')
+
+        self.assertTrue(self.offers_kvm())
+
+    def test_the_trait_is_there_where_the_cores_can(self) -> None:
+        self.on(True)
+
+        for before in ((), ('CUSTOM_MINE',),
+                       ('CUSTOM_MINE', driver.AARCH32_EL1)):
+            self.assertEqual({*before, 'CUSTOM_ARM_AARCH32_EL1'},
+                             self.traits(*before))
+
+    def test_the_trait_goes_elsewhere_and_the_others_stay(self) -> None:
+        for able, arch in ((False, 'aarch64'), (None, 'aarch64'),
+                           (True, 'x86_64')):
+            self.on(able, arch=arch)
+            for before in ((), ('CUSTOM_MINE',),
+                           ('CUSTOM_MINE', driver.AARCH32_EL1)):
+                self.assertEqual(set(before) - {driver.AARCH32_EL1},
+                                 self.traits(*before))
+
+    def test_x86_hosts_are_not_asked_about_arm(self) -> None:
+        self.on(None, arch='x86_64', offered=('qemu',))
+        self.stub_out('nova_arm_ext.compute.gather.host', mock.Mock(
+            side_effect=AssertionError('asked')))
+
+        self.assertFalse(self.offers_kvm())
+        self.assertEqual(set(), self.traits())
 
 
 #: What nova-compute does before it meets the message bus.

@@ -1,0 +1,224 @@
+# SPDX-License-Identifier: Apache-2.0
+"""32-bit ARMv7 guests on AArch64 hosts: by KVM where the cores can do it."""
+
+from lxml import etree
+from oslo_config import cfg
+
+from nova_arm_ext import errors
+from nova_arm_ext.domain import tree
+from nova_arm_ext.domain.firmware import Os
+from nova_arm_ext.domain.view import Domain
+from nova_arm_ext.facts import Facts
+from nova_arm_ext.hooks import base
+from nova_arm_ext.hooks.base import Report
+
+#: The CPU of an emulated guest. It is QEMU's own default of the 32-bit
+#: ``virt`` machine, so naming it changes no guest.
+EMULATED_CPU = 'cortex-a15'
+#: 32-bit CPUs of the ``virt`` machine. Any other one (max, cortex-a57) is
+#: 64-bit in qemu-system-aarch64, which libvirt takes on AArch64 hosts.
+_CPUS = (EMULATED_CPU, 'cortex-a7')
+
+
+class Armv7(base.Hook):
+    """Run a 32-bit guest by KVM where the host's cores can, else emulate it.
+
+    Nova emulates every guest whose architecture is not the host's, and names
+    no CPU for it. On an AArch64 host whose cores run AArch32 at EL1 the guest
+    gets KVM and the host's CPU; libvirt then adds ``aarch64=off`` by itself.
+    Elsewhere it is emulated with a 32-bit CPU. A guest that exists keeps its
+    domain type and its CPU. A host that is 32-bit itself is left alone.
+
+    Before (Nova 34, AArch64 host with KVM)::
+
+        <domain type='qemu'>
+          <os>
+            <type arch='armv7l' machine='virt'>hvm</type>
+          <cpu match='exact'>
+            <topology sockets='2' cores='1' threads='1'/>
+
+    After, on cores that run AArch32 at EL1::
+
+        <domain type='kvm'>
+          <os>
+            <type arch='armv7l' machine='virt'>hvm</type>
+          <cpu mode='host-passthrough' match='exact'>
+            <topology sockets='2' cores='1' threads='1'/>
+
+    After, on others::
+
+        <domain type='qemu'>
+          <os>
+            <type arch='armv7l' machine='virt'>hvm</type>
+          <cpu mode='custom' match='exact'>
+            <model>cortex-a15</model>
+            <topology sockets='2' cores='1' threads='1'/>
+    """
+
+    after = ('libvirt_compat', 'uefi')
+    opts = (
+        cfg.StrOpt(
+            'accel',
+            default='prefer_kvm',
+            choices=[
+                ('kvm', 'KVM or nothing: where it is known that the host '
+                        'cannot, the guest is refused, and Nova tries '
+                        'another host. Where nobody could ask KVM it is '
+                        'tried.'),
+                ('prefer_kvm', 'KVM where it is known that the host can, '
+                               'emulation elsewhere.'),
+                ('tcg', 'Emulation everywhere.')],
+            help="""
+How new 32-bit guests (``hw_architecture=armv7l``) run on this host. KVM can
+run them on AArch64 hosts whose cores have AArch32 at EL1 (Cortex-A53, A57,
+A72), which many server cores have not (Neoverse N1); the kernel is asked
+(KVM_CAP_ARM_EL1_32BIT, through /dev/kvm). With KVM the guest has the host's
+CPU, emulated a Cortex-A15, which is slower by far. The default starts a guest
+on every host. Guests that exist keep what they have. This host offers KVM for
+armv7l to the scheduler where it is known that it can, and unless this is
+``tcg``.
+"""),
+    )
+
+    def applies_to(self, domain: Domain, facts: Facts) -> bool:
+        return (domain.arch == 'armv7l' and domain.is_virt
+                and facts.host.arch != 'armv7l')
+
+    def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
+        had = self._had(domain)
+        if had is not None:
+            self._keep(domain, had, report)
+        elif self._takes_kvm(domain, facts):
+            self._give_kvm(domain, report)
+        elif domain.virt_type != 'kvm' or facts.host.arch is not None:
+            # a document for KVM of which nothing else is known stays
+            self._emulate(domain, facts, report)
+        self._drop_features(domain, report)
+        self._drop_acpi(domain, report)
+
+    @staticmethod
+    def _had(domain: Domain) -> Domain | None:
+        previous = domain.previous
+        if (previous is None or previous.arch != domain.arch
+                or not previous.is_virt):
+            return None
+        return previous
+
+    def _takes_kvm(self, domain: Domain, facts: Facts) -> bool:
+        """Whether a new guest shall run by KVM.
+
+        :raises Refused: where it has to and this host cannot
+        """
+        accel = self.options.accel
+        if accel == 'tcg':
+            return False
+        host = facts.host
+        able = host.aarch32_el1
+        why = "this host's cores do not run AArch32 at EL1"
+        if host.arch not in (None, 'aarch64'):
+            able, why = False, f'this is an {host.arch} host'
+        elif (host.virt_types is not None
+              and 'kvm' not in host.virt_types.get('armv7l', ())):
+            able, why = False, 'libvirt offers no KVM for them on this host'
+        if accel == 'prefer_kvm':
+            return able is True
+        if able is False:
+            raise errors.Refused(
+                f'32-bit guests (armv7l) run by KVM alone here ([arm_armv7] '
+                f'accel = kvm), but {why}; boot the guest on a host with the '
+                f'trait CUSTOM_ARM_AARCH32_EL1', this_host=True)
+        return able is True or host.arch == 'aarch64'
+
+    @staticmethod
+    def _give_kvm(domain: Domain, report: Report) -> None:
+        if domain.virt_type != 'kvm':
+            domain.virt_type = 'kvm'
+            report.because('domain/@type', "the host's cores run 32-bit "
+                                           'guests by KVM')
+        # without it libvirt names no CPU, and QEMU takes one that KVM
+        # cannot run (libvirt 9.0.0 and 11.3.0)
+        if _set_cpu(domain, 'host-passthrough', None):
+            report.because('cpu', 'libvirt turns the host CPU into a 32-bit '
+                                  'one (aarch64=off) where it is passed '
+                                  'through')
+
+    @staticmethod
+    def _emulate(domain: Domain, facts: Facts, report: Report) -> None:
+        if domain.virt_type != 'qemu':
+            domain.virt_type = 'qemu'
+            report.because('domain/@type', 'it is not known that this host '
+                                           'can run 32-bit guests by KVM')
+        if (_cpu_mode(domain) == 'custom' and _cpu_model(domain) in _CPUS):
+            return
+        if _set_cpu(domain, 'custom', EMULATED_CPU):
+            report.because('cpu', 'emulated 32-bit guests have a '
+                                  f'{EMULATED_CPU}')
+
+    @staticmethod
+    def _keep(domain: Domain, had: Domain, report: Report) -> None:
+        if had.virt_type and domain.virt_type != had.virt_type:
+            domain.virt_type = had.virt_type
+            report.because('domain/@type', 'the guest has run so before')
+        mode, model = _cpu_mode(had), _cpu_model(had)
+        if mode == 'custom' and model is None:
+            return       # it had what QEMU takes by itself
+        if _set_cpu(domain, mode, model):
+            report.because('cpu', 'the guest has had this CPU before')
+
+    @staticmethod
+    def _drop_features(domain: Domain, report: Report) -> None:
+        found = domain.element.findall('cpu/feature')
+        for feature in found:
+            tree.detach(feature)
+        if found:
+            report.because(
+                'cpu/feature', 'libvirt knows features of 64-bit Arm CPUs '
+                               'alone (sve, pauth), which a 32-bit one lacks')
+
+    @staticmethod
+    def _drop_acpi(domain: Domain, report: Report) -> None:
+        acpi = domain.element.find('features/acpi')
+        if acpi is not None and not Os.of(domain).has_uefi:
+            tree.detach(acpi)
+            report.because('features/acpi', 'without UEFI nothing hands the '
+                                            'tables to the guest, which gets '
+                                            'a device tree')
+
+
+def _cpu_mode(domain: Domain) -> str:
+    """The mode of the CPU, which is custom where the document says none."""
+    cpu = domain.element.find('cpu')
+    return 'custom' if cpu is None else str(cpu.get('mode', 'custom'))
+
+
+def _cpu_model(domain: Domain) -> str | None:
+    model: str | None = domain.element.findtext('cpu/model')
+    return model
+
+
+def _set_cpu(domain: Domain, mode: str, model: str | None) -> bool:
+    """Set mode and model of the CPU; the rest of it stays.
+
+    :returns: whether that changed anything
+    """
+    if ((_cpu_mode(domain), _cpu_model(domain)) == (mode, model)
+            and domain.element.find('cpu') is not None):
+        return False
+    cpu = domain.child('cpu')
+    cpu.set('mode', mode)
+    # Nova writes it with every mode and cannot read a CPU without it
+    cpu.set('match', 'exact')
+    present = cpu.find('model')
+    if model is None:
+        if present is not None:
+            tree.detach(present)
+        return True
+    if present is None:
+        present = etree.Element('model')
+        if len(cpu):
+            present.tail = cpu.text
+            cpu.insert(0, present)
+        else:
+            tree.insert_after(cpu, None, present)
+    present.text = model
+    return True
