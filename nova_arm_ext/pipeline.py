@@ -43,7 +43,8 @@ PREVIOUS = 'previous'
 OPTS: tuple[cfg.Opt, ...] = (
     cfg.StrOpt(
         'default_hooks',
-        default='libvirt_compat,uefi,console,armv7,pcie_root_ports',
+        default=('libvirt_compat,uefi,console,virtio_mmio,'
+                 'armv7,pcie_root_ports'),
         help="""
 The hooks that nova-arm-ext enables by default, for use as ``$default_hooks``
 in ``hooks``. Not meant to be set.

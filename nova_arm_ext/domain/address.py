@@ -28,3 +28,8 @@ class Address(view.View):
     def is_pci(self) -> bool:
         """Whether it is a place on a PCI bus."""
         return self.type == 'pci'
+
+    @property
+    def is_virtio_mmio(self) -> bool:
+        """Whether it is a virtio-mmio transport; which one nobody can say."""
+        return self.type == 'virtio-mmio'

@@ -137,6 +137,12 @@ class Sound(Device):
     model = fields.text('@model')
 
 
+class Crypto(Device):
+    tag = 'crypto'
+    identity = ('model',)
+    model = fields.text('@model')
+
+
 class Vsock(Device):
     tag = 'vsock'
     identity = ('model',)
@@ -164,8 +170,8 @@ class Memory(Device):
 #: every kind of device that may have an address
 ADDRESSED: tuple[type[Device], ...] = (
     Controller, Disk, Filesystem, Interface, Hostdev, Serial, Channel, Video,
-    Input, Watchdog, Tpm, Iommu, Memballoon, Rng, Sound, Vsock, Redirdev,
-    Shmem, Memory)
+    Input, Watchdog, Tpm, Iommu, Memballoon, Rng, Sound, Crypto, Vsock,
+    Redirdev, Shmem, Memory)
 
 _BY_TAG: Mapping[str, type[Device]] = types.MappingProxyType(
     {kind.tag: kind for kind in ADDRESSED})

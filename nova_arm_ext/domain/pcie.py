@@ -65,7 +65,8 @@ def place(device: devices.Device) -> Place:
                     else Place.BRIDGE)
         case devices.Memballoon():
             return _either(device.model != 'none')
-        case devices.Rng() | devices.Vsock() | devices.Filesystem():
+        case (devices.Rng() | devices.Crypto() | devices.Vsock()
+              | devices.Filesystem()):
             return Place.ROOT_PORT
         case devices.Memory():
             return _either(device.model in ('virtio-mem', 'virtio-pmem'))
@@ -134,12 +135,18 @@ def free_root_ports(domain: view.Domain) -> int:
 def _waiting(domain: view.Domain) -> list[Place]:
     """Where libvirt will put the devices that have no address yet."""
     present = devices.addressed(domain)
-    mmio = any(device.address is not None
-               and device.address.type == 'virtio-mmio' for device in present)
+    mmio = domain.has_virtio_mmio
     return [*(place(device) for device in present
-              if device.address is None
-              and not (mmio and _follows_to_mmio(device))),
+              if _waits_for_pci(device)
+              or (device.address is None
+                  and not (mmio and _follows_to_mmio(device)))),
             *_implied(domain, mmio)]
+
+
+def _waits_for_pci(device: devices.Device) -> bool:
+    """Whether the document asks libvirt for a place on PCI, whichever."""
+    address = device.address
+    return address is not None and address.is_pci and address.bus is None
 
 
 def _bridges(domain: view.Domain) -> int:
@@ -165,7 +172,7 @@ def _follows_to_mmio(device: devices.Device) -> bool:
             return device.bus == 'virtio'
         case devices.Interface():
             return device.type != 'hostdev' and device.model == 'virtio'
-        case devices.Video() | devices.Sound():
+        case devices.Video() | devices.Sound() | devices.Crypto():
             return device.model == 'virtio'
         case devices.Memballoon() | devices.Rng() | devices.Memory():
             return True
@@ -198,7 +205,7 @@ def max_root_ports(domain: view.Domain) -> int:
     on_the_root = len(domain.element.findall('devices/panic'))
     for device in devices.addressed(domain):
         address = device.address
-        if address is None:
+        if address is None or _waits_for_pci(device):
             on_the_root += place(device) is Place.ROOT
         elif address.is_pci and not address.bus:
             on_the_root += not (isinstance(device, devices.Controller)

@@ -152,6 +152,16 @@ class Domain(View):
         return self.is_arm and self.is_virt
 
     @property
+    def has_virtio_mmio(self) -> bool:
+        """Whether a device sits on virtio-mmio.
+
+        libvirt then puts every virtio device without an address there, and
+        adds no PCI Express port where nothing is left for PCI.
+        """
+        return any(address.get('type') == 'virtio-mmio' for address
+                   in self.element.iterfind('devices/*/address'))
+
+    @property
     def has_graphics(self) -> bool:
         """Whether there is a graphical console: VNC, SPICE."""
         return self.element.find('devices/graphics') is not None

@@ -67,6 +67,7 @@ def _kind(name: str, **asks: object) -> Kind:
 _UEFI = {'hw_firmware_type': 'uefi'}
 _BIOS = {'hw_firmware_type': 'bios'}
 _ARMV7 = {'hw_architecture': 'armv7l'}
+_MMIO = {'arm_virtio_transport': 'mmio'}
 _VNC_OFF = {('vnc', 'enabled'): False}
 _SPICE = {('vnc', 'enabled'): False, ('spice', 'enabled'): True,
           ('spice', 'agent_enabled'): False}
@@ -107,6 +108,18 @@ ARM_KINDS: tuple[Kind, ...] = (
         volumes=2, interfaces=2, kernel=True),
     _kind('armv7l-ports', image=_ARMV7, kernel=True,
           flags={('libvirt', 'num_pcie_ports'): 16}),
+    # virtio-mmio
+    _kind('mmio', image=_MMIO),
+    _kind('mmio-by-flavor', extra_specs={'arm:virtio_transport': 'mmio'},
+          flags=_VNC_OFF),
+    _kind('mmio-many-devices', config_drive=True, volumes=3, interfaces=3,
+          image=_MMIO | {'hw_qemu_guest_agent': 'yes',
+                         'hw_input_bus': 'virtio',
+                         'hw_watchdog_action': 'reset'}),
+    _kind('mmio-armv7l', image=_ARMV7 | _MMIO, kernel=True,
+          config_drive=True),
+    _kind('mmio-unknown', image={'arm_virtio_transport': 'ccw'},
+          refused='arm_virtio_transport'),
     # disks
     _kind('config-drive', config_drive=True),
     _kind('config-drive-vfat', config_drive=True,

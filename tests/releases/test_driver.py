@@ -285,6 +285,89 @@ class DriverTest(nova.test.NoDBTestCase):
         self.assertIn('x86_64', found.virt_types)
 
 
+class UnpluggingTest(nova.test.NoDBTestCase):
+    """Devices on virtio-mmio cannot leave a guest that runs."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.useFixture(nova_fixtures.LibvirtFixture())
+        self.driver = driver.ArmLibvirtDriver(fake.FakeVirtAPI(), False)
+        self.instance = objects.Instance(id=1, uuid=UUID)
+        self.detached: list[str] = []
+        novas = 'nova.virt.libvirt.driver.LibvirtDriver.'
+        self.stub_out(
+            novas + 'detach_volume', lambda nova_driver, context, connection,
+            instance, mountpoint, encryption=None:
+            self.detached.append(mountpoint))
+        self.stub_out(
+            novas + 'detach_interface', lambda nova_driver, context, instance,
+            vif: self.detached.append(vif['address']))
+
+    def guest(self, address: str, *, arch: str = 'aarch64',
+              active: bool = True) -> None:
+        found = mock.Mock(spec=libvirt_guest.Guest)
+        found.is_active.return_value = active
+        found.get_xml_desc.return_value = (
+            f'<domain><os><type arch="{arch}" machine="virt">hvm</type></os>'
+            f'<devices><disk><target dev="vdb" bus="virtio"/>'
+            f'<address type="{address}"/></disk>'
+            f'<disk><target dev="vdc" bus="virtio"/>'
+            f'<address type="pci"/></disk>'
+            f'<interface type="bridge"><mac address="52:54:00:00:00:0a"/>'
+            f'<address type="{address}"/></interface></devices></domain>')
+        self.stub_out('nova.virt.libvirt.host.Host.get_guest',
+                      lambda host, instance: found)
+
+    def detach(self) -> None:
+        nova_context = context.get_admin_context()
+        self.driver.detach_volume(nova_context, {}, self.instance, '/dev/vdb',
+                                  encryption=None)
+        self.driver.detach_interface(nova_context, self.instance,
+                                     {'address': '52:54:00:00:00:0A'})
+
+    def test_a_running_guest_keeps_them_and_the_user_is_told(self) -> None:
+        self.guest('virtio-mmio')
+
+        for detach, name in (
+                (lambda: self.driver.detach_volume(
+                    None, {}, self.instance, '/dev/vdb'), 'vdb'),
+                (lambda: self.driver.detach_interface(
+                    None, self.instance, {'address': '52:54:00:00:00:0A'}),
+                 '52:54:00:00:00:0A')):
+            error = self.assertRaises(exception.DeviceDetachFailed, detach)
+            self.assertIn(name, str(error))
+            self.assertIn('virtio-mmio', str(error))
+            self.assertIn('stop the guest first', str(error))
+        self.assertEqual([], self.detached)
+
+    def test_a_disk_on_pci_leaves_the_same_guest(self) -> None:
+        self.guest('virtio-mmio')
+
+        self.driver.detach_volume(None, {}, self.instance, '/dev/vdc')
+
+        self.assertEqual(['/dev/vdc'], self.detached)
+
+    def test_all_others_are_novas_business(self) -> None:
+        for address, arch, active in (('pci', 'aarch64', True),
+                                      ('virtio-mmio', 'aarch64', False),
+                                      ('virtio-mmio', 'riscv64', True)):
+            self.guest(address, arch=arch, active=active)
+            self.detached.clear()
+
+            self.detach()
+
+            self.assertEqual(['/dev/vdb', '52:54:00:00:00:0A'],
+                             self.detached)
+
+    def test_a_guest_that_is_gone_is_novas_business(self) -> None:
+        self.stub_out('nova.virt.libvirt.host.Host.get_guest', mock.Mock(
+            side_effect=exception.InstanceNotFound(instance_id=UUID)))
+
+        self.detach()
+
+        self.assertEqual(2, len(self.detached))
+
+
 NODE = 'compute'
 
 

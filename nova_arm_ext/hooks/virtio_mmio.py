@@ -1,0 +1,397 @@
+# SPDX-License-Identifier: Apache-2.0
+"""virtio devices on virtio-mmio, for guests that have no PCI."""
+
+from collections.abc import Iterator
+from collections.abc import Mapping
+
+from lxml import etree
+from oslo_config import cfg
+
+from nova_arm_ext import errors
+from nova_arm_ext.domain import devices
+from nova_arm_ext.domain import tree
+from nova_arm_ext.domain.view import Domain
+from nova_arm_ext.facts import Facts
+from nova_arm_ext.hooks import base
+from nova_arm_ext.hooks.base import Report
+
+TRANSPORTS = ('pci', 'mmio')
+_OPTION = 'the option [arm_virtio_mmio] transport'
+EXTRA_SPEC = 'arm:virtio_transport'
+PROPERTY = 'arm_virtio_transport'
+
+#: How many transports the ``virt`` machine has. The next device fails with
+#: "No 'virtio-bus' bus found" (QEMU 7.2).
+MAX_DEVICES = 32
+
+#: What QEMU's PCI form of a virtio device has and its mmio form has not
+#: (QEMU 7.2, -device virtio-net-device,help).
+_PCI_ALONE = ('ats', 'page_per_vq', 'ioeventfd')
+
+#: QEMU's namespace for what libvirt has no word for.
+_QEMU = 'http://libvirt.org/schemas/domain/qemu/1.0'
+#: QEMU's transports speak virtio 0.9 unless told otherwise.
+_MODERN = ('-global', 'virtio-mmio.force-legacy=off')
+
+
+class VirtioMmio(base.Hook):
+    """Put virtio devices on virtio-mmio where flavor, image or host say so.
+
+    For guests whose kernel or boot loader has no PCI. What QEMU has in no
+    mmio form (vsock, file systems, host devices, USB) stays on PCI. A guest
+    that exists stays on the transport that it has.
+
+    Before::
+
+        <disk type='file' device='disk'>
+          <target dev='vda' bus='virtio'/>
+        </disk>
+
+    After, with ``arm_virtio_transport=mmio``::
+
+        <disk type='file' device='disk'>
+          <target dev='vda' bus='virtio'/>
+          <address type='virtio-mmio'/>
+        </disk>
+    """
+
+    after = ('libvirt_compat', 'uefi', 'console')
+    opts = (
+        cfg.StrOpt(
+            'transport',
+            default='pci',
+            choices=[
+                ('pci', 'virtio devices are on PCI Express, as Nova has '
+                        'them.'),
+                ('mmio', 'virtio devices are on virtio-mmio. They cannot be '
+                         'unplugged while the guest runs, and a guest has at '
+                         'most 32 of them.')],
+            help=f"""
+The transport of the virtio devices of new guests for which neither the flavor
+(extra spec ``{EXTRA_SPEC}``) nor the image (property ``{PROPERTY}``) says
+one. Guests that exist keep theirs. Every image of today has drivers for PCI;
+choose ``mmio`` for single images or flavors that lack them.
+"""),
+        cfg.BoolOpt(
+            'allow_image',
+            default=True,
+            help=f"""
+Whether images may choose the transport with their property ``{PROPERTY}``. If
+not, a guest whose image asks for another transport than it would get is
+refused; a flavor that says one decides in any case.
+"""),
+    )
+
+    def applies_to(self, domain: Domain, facts: Facts) -> bool:
+        return domain.is_arm
+
+    def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
+        had = self._had(domain)
+        if had is not None:
+            if had.has_virtio_mmio:
+                self._place(domain, 'as the guest has had them before',
+                            report, had)
+            return
+        transport, by = self._chosen(facts)
+        if transport != 'mmio':
+            return
+        if not domain.is_virt:
+            self._check_machine(domain, by)
+            return
+        self._check(domain)
+        self._place(domain, f'as {by} says', report, None)
+
+    @staticmethod
+    def _had(domain: Domain) -> Domain | None:
+        previous = domain.previous
+        if previous is None or previous.arch != domain.arch:
+            return None
+        return previous
+
+    # Before: which transport, and whether it can be had.
+
+    def _chosen(self, facts: Facts) -> tuple[str, str]:
+        """The transport, and who has chosen it.
+
+        :raises Refused: for what nobody knows, or an image may not say
+        """
+        flavor = _asked(facts.guest.extra_specs, EXTRA_SPEC,
+                        'the extra spec {} of the flavor')
+        image = _asked(facts.guest.image_properties, PROPERTY,
+                       'the image property {}')
+        if flavor:
+            return flavor
+        own = self.options.transport, _OPTION
+        if image and image[0] != own[0] and not self.options.allow_image:
+            raise errors.Refused(
+                f"{image[1]} is '{image[0]}', but images may not choose the "
+                f'transport here ([arm_virtio_mmio] allow_image); remove the '
+                f'property, or use a flavor with {EXTRA_SPEC}')
+        return image or own
+
+    @staticmethod
+    def _check_machine(domain: Domain, by: str) -> None:
+        # libvirt takes the address on every board (9.0.0, 11.3.0), and puts
+        # all virtio devices of vexpress there by itself
+        if by != _OPTION and not (domain.machine or '').startswith('vexpress'):
+            raise errors.Refused(
+                f"{by} is 'mmio', but the machine {domain.machine} has no "
+                f'virtio-mmio transports; the machine virt has')
+
+    @staticmethod
+    def _check(domain: Domain) -> None:
+        for interface in domain.all(devices.Interface):
+            # the tap that Nova has made has as many queues as it asked for
+            if (_has_form(interface) and interface.type == 'ethernet'
+                    and _queues(interface)):
+                raise errors.Refused(
+                    'a NIC with several queues needs virtio on PCI: remove '
+                    'hw_vif_multiqueue_enabled from the image and '
+                    'hw:vif_multiqueue_enabled from the flavor, or give up '
+                    f'{PROPERTY} and {EXTRA_SPEC}')
+        count = sum(_has_form(device) and not _is_elsewhere(device)
+                    for device in devices.addressed(domain))
+        count += _implied(domain)
+        if count > MAX_DEVICES:
+            raise errors.Refused(
+                f'the guest has {count} virtio devices, and virtio-mmio has '
+                f'room for {MAX_DEVICES}; use fewer devices, or put them on '
+                f'PCI ({EXTRA_SPEC} of the flavor, {PROPERTY} of the image)')
+
+    # Then: put the devices there.
+
+    def _place(self, domain: Domain, why: str, report: Report,
+               had: Domain | None) -> None:
+        self._add_serial_controller(domain)
+        # what an existing guest's transports speak stays as it is
+        modern = had is None or _is_modern(had)
+        room = MAX_DEVICES - _implied(domain) - sum(
+            _on_mmio(device) for device in devices.addressed(domain))
+        placed = stayed = needs_modern = 0
+        for device in devices.addressed(domain):
+            if _has_form(device):
+                if device.address is None:
+                    # what an existing guest has no room or no driver for
+                    fits = room > 0 and (modern or not _is_modern_only(device))
+                    _put(device, 'virtio-mmio' if fits else 'pci')
+                    room -= fits
+                    placed += fits
+                    stayed += not fits
+                if _on_mmio(device):
+                    self._tidy(device, report)
+                    needs_modern += _is_modern_only(device)
+            elif device.address is None and _would_follow(device):
+                _put(device, 'pci')
+                stayed += 1
+        if placed:
+            report.because('devices/*/address',
+                           f'{placed} virtio devices on virtio-mmio, {why}')
+        if stayed:
+            report.because('devices/*/address',
+                           f'{stayed} virtio devices on PCI, which have no '
+                           f'form or no room on virtio-mmio')
+        if (modern and (needs_modern or had is not None)
+                and not _is_modern(domain)):
+            _make_modern(domain)
+            report.because(
+                'qemu:commandline', 'GPU and input devices are virtio 1.0 '
+                'alone, and the transports of QEMU are older unless told '
+                'otherwise, for which libvirt has no word')
+
+    @staticmethod
+    def _add_serial_controller(domain: Domain) -> None:
+        """Name the controller that libvirt would add for a channel."""
+        if _lacks_serial_controller(domain):
+            domain.add(devices.Controller, type='virtio-serial', index=0)
+
+    @staticmethod
+    def _tidy(device: devices.Device, report: Report) -> None:
+        """Take out what QEMU knows of PCI alone."""
+        tag = device.element.tag
+        for place, element, name in _versioned(device):
+            if element.get(name, '').endswith('transitional'):
+                _plain(device, element, name)
+                report.because(place, 'virtio-mmio has no transitional and '
+                                      'non-transitional devices')
+        if device.element.attrib.pop('vectors', None):
+            report.because(f'devices/{tag}/@vectors', 'only PCI has them')
+        driver = device.element.find('driver')
+        if driver is not None:
+            for name in _PCI_ALONE:
+                if driver.attrib.pop(name, None):
+                    report.because(f'devices/{tag}/driver/@{name}',
+                                   'QEMU has it for virtio on PCI alone')
+        if isinstance(device, devices.Interface):
+            if _queues(device):
+                del driver.attrib['queues']
+                report.because(
+                    'devices/interface/driver/@queues', 'libvirt asks QEMU '
+                    'for vectors then, which PCI alone has; the NIC has one '
+                    'queue')
+            rom = device.element.find('rom')
+            if rom is not None:
+                tree.detach(rom)
+                report.because('devices/interface/rom',
+                               'only PCI has option ROMs')
+
+
+def _asked(said: Mapping[str, str] | None, name: str,
+           words: str) -> tuple[str, str] | None:
+    """The transport that flavor or image ask for, and who it is.
+
+    :raises Refused: when the value is no transport
+    """
+    value = (said or {}).get(name)
+    if value is None:
+        return None
+    by = words.format(name)
+    if value not in TRANSPORTS:
+        raise errors.Refused(
+            f'{by} is {value!r}, not one of {", ".join(TRANSPORTS)}')
+    return value, by
+
+
+def _has_form(device: devices.Device) -> bool:
+    """Whether it is a virtio device that QEMU has in an mmio form, and for
+    which libvirt asks for it (9.0.0, 11.3.0).
+    """
+    match device:
+        case devices.Disk():
+            return (device.bus == 'virtio' and device.device != 'cdrom'
+                    and device.element.get('type') != 'vhostuser')
+        case devices.Interface():
+            return (device.type not in ('hostdev', 'vdpa')
+                    and _is_virtio(device.model or 'virtio'))
+        case devices.Controller():
+            return device.type == 'virtio-serial' or (
+                device.type == 'scsi' and _is_virtio(device.model or ''))
+        case devices.Video():
+            return device.model == 'virtio'
+        case devices.Input():
+            return device.bus == 'virtio'
+        case devices.Memballoon() | devices.Rng():
+            return _is_virtio(device.model or '')
+        case devices.Sound() | devices.Crypto():
+            return device.model == 'virtio'
+    return False
+
+
+def _is_virtio(model: str) -> bool:
+    return model in ('virtio', 'virtio-scsi', 'virtio-transitional',
+                     'virtio-non-transitional')
+
+
+def _is_modern_only(device: devices.Device) -> bool:
+    """Whether it is virtio 1.0 alone: Linux has no driver for an older form.
+
+    Seen with Linux 6.1 on QEMU 7.2 for GPU and input; the others were made
+    after virtio 1.0.
+    """
+    return isinstance(device, devices.Video | devices.Input | devices.Sound
+                      | devices.Crypto)
+
+
+def _would_follow(device: devices.Device) -> bool:
+    """Whether libvirt would put it on virtio-mmio with the others, though
+    QEMU cannot (qemuDomainAssignVirtioMMIOAddresses).
+    """
+    match device:
+        case devices.Disk():
+            return device.bus == 'virtio'
+        case devices.Controller():
+            # whatever the model
+            return device.type == 'scsi'
+        case devices.Interface():
+            return device.type == 'vdpa'
+        case devices.Hostdev():
+            return device.type == 'scsi_host'
+        case devices.Memory():
+            return device.model in ('virtio-mem', 'virtio-pmem')
+    return False
+
+
+def _on_mmio(device: devices.Device) -> bool:
+    address = device.address
+    return address is not None and address.is_virtio_mmio
+
+
+def _is_elsewhere(device: devices.Device) -> bool:
+    address = device.address
+    return address is not None and not address.is_virtio_mmio
+
+
+def _lacks_serial_controller(domain: Domain) -> bool:
+    return (any(element.get('type') == 'virtio' for path in (
+                'devices/channel/target', 'devices/console/target')
+                for element in domain.element.iterfind(path))
+            and not any(controller.type == 'virtio-serial'
+                        for controller in domain.all(devices.Controller)))
+
+
+def _implied(domain: Domain) -> int:
+    """How many controllers libvirt will add beside those that are named.
+
+    SCSI ones: a controller has seven disks where the disk has no place
+    (virDomainDiskDefAssignAddress).
+    """
+    needed = set()
+    for position, disk in enumerate(
+            disk for disk in domain.all(devices.Disk) if disk.bus == 'scsi'):
+        address = disk.address
+        needed.add(position // 7 if address is None
+                   else address.controller or 0)
+    present = sum(controller.type == 'scsi'
+                  for controller in domain.all(devices.Controller))
+    return (max(0, len(needed) - present)
+            + _lacks_serial_controller(domain))
+
+
+def _queues(interface: devices.Interface) -> bool:
+    driver = interface.element.find('driver')
+    return driver is not None and driver.get('queues', '1') != '1'
+
+
+def _put(device: devices.Device, kind: str) -> None:
+    # a PCI address without a place is one that libvirt finds
+    tree.append(device.element, 'address').set('type', kind)
+
+
+def _versioned(device: devices.Device) -> Iterator[tuple[str, etree._Element,
+                                                         str]]:
+    """Where a device says that it is transitional."""
+    tag = device.element.tag
+    yield f'devices/{tag}/@model', device.element, 'model'
+    model = device.element.find('model')
+    if model is not None:
+        yield f'devices/{tag}/model/@type', model, 'type'
+
+
+def _plain(device: devices.Device, element: etree._Element,
+           name: str) -> None:
+    """Leave nothing of a transitional model but that it is virtio."""
+    match device:
+        case devices.Disk() | devices.Input():
+            del element.attrib[name]
+        case devices.Controller():
+            if device.type == 'scsi':
+                device.model = 'virtio-scsi'
+            else:
+                del element.attrib[name]
+        case _:
+            element.set(name, 'virtio')
+
+
+def _is_modern(domain: Domain) -> bool:
+    """Whether QEMU's transports are told to speak virtio 1.0."""
+    values = [argument.get('value') for argument in domain.element.iterfind(
+        f'{{{_QEMU}}}commandline/{{{_QEMU}}}arg')]
+    return _MODERN[1] in values
+
+
+def _make_modern(domain: Domain) -> None:
+    line = domain.element.find(f'{{{_QEMU}}}commandline')
+    if line is None:
+        line = etree.Element(f'{{{_QEMU}}}commandline', nsmap={'qemu': _QEMU})
+        tree.insert_after(domain.element, None, line)
+    for value in _MODERN:
+        tree.append(line, f'{{{_QEMU}}}arg').set('value', value)
