@@ -314,7 +314,7 @@ class Bed:
         """The driver object of the compute service that runs now."""
         return self.services.compute.manager.driver
 
-    def boot(self, *, config_drive: bool = False,
+    def boot(self, *, config_drive: bool = False, network: bool = False,
              image_properties: dict[str, str] | None = None,
              extra_specs: dict[str, str] | None = None,
              expect: str = 'ACTIVE') -> 'Server':
@@ -328,7 +328,8 @@ class Bed:
             'name': f'probe-{len(self._servers) + 1}',
             'imageRef': image,
             'flavorRef': flavor,
-            'networks': 'none',
+            'networks': ([{'uuid': self.services.neutron.network_1['id']}]
+                         if network else 'none'),
             'config_drive': config_drive,
         }})
         server = Server(self, answer['id'])
