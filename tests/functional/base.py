@@ -14,6 +14,7 @@ import testtools
 from testtools import content
 
 from tests import base
+from tests import guest
 from tests.functional import sandbox
 
 
@@ -23,6 +24,9 @@ class GuestTestCase(base.TestCase):
     #: A whole test, with the start of libvirt and Nova. Waiting for a guest
     #: has a shorter limit of its own; this one is for what hangs elsewhere.
     timeout = 400.0
+
+    #: The guests that it boots; the sandbox has no network to build them.
+    arches: typing.ClassVar[tuple[str, ...]] = ('aarch64',)
 
     #: What Bed gets beside the folder.
     bed_options: typing.ClassVar[dict[str, typing.Any]] = {}
@@ -45,6 +49,8 @@ class GuestTestCase(base.TestCase):
         if reason:
             outcome.addSkip(self, reason=reason)
             return
+        for arch in self.arches:
+            guest.ensure(arch)
         try:
             said = sandbox.call('tests.functional.base:run_one',
                                 timeout=self.timeout, test=self.id())

@@ -222,7 +222,10 @@ class Bed:
 
     def start(self) -> None:
         started = time.monotonic()
-        self.guest = guest.ensure()
+        guest.ensure()
+        # Later on Nova's test base has another home, hence another cache.
+        self._guests = {arch: made for arch in guest.INGREDIENTS
+                        if (made := guest.cached(arch))}
         for place in (self.instances, self._volumes, self.folder / 'nova'):
             place.mkdir()
             place.chmod(0o755)
@@ -257,35 +260,38 @@ class Bed:
                 for name, target in self.extra_hooks.items()))
         sys.path.append(str(place))
 
-    def _make_image(self, **properties: str) -> str:
-        """An image in Glance with the probe guest in it."""
-        if platform.machine() != 'aarch64':
+    def _make_image(self, arch: str = 'aarch64', **properties: str) -> str:
+        """An image in Glance with the probe guest in it.
+
+        The 32-bit guest has a kernel of its own and no firmware.
+        """
+        parts = self._guests[arch]
+        own = {'hw_machine_type': 'virt'}
+        if platform.machine() == 'aarch64':
+            own = {'hw_architecture': arch} | own if arch != 'aarch64' else {}
+        else:
             # Nova's own way to emulate another architecture.
-            properties = {
-                'hw_architecture': platform.machine(),
-                'hw_emulation_architecture': 'aarch64',
-                'hw_machine_type': 'virt',
-                'hw_firmware_type': 'uefi',
-            } | properties
-        return self._upload(self.guest.disk, 'qcow2', 'bare', properties)
+            own |= {'hw_architecture': platform.machine(),
+                    'hw_emulation_architecture': arch}
+            if arch == 'aarch64':
+                own['hw_firmware_type'] = 'uefi'
+        if arch != 'aarch64':
+            own['kernel_id'] = self._upload(parts.kernel, 'aki', 'aki', {})
+            own['ramdisk_id'] = self._upload(parts.initrd, 'ari', 'ari', {})
+        return self._upload(parts.disk, 'qcow2', 'bare', own | properties)
 
-    def kernel(self) -> dict[str, str]:
-        """Image properties that name a kernel and an initrd in Glance."""
-        return {
-            'kernel_id': self._upload(self.guest.kernel, 'aki', 'aki'),
-            'ramdisk_id': self._upload(self.guest.initrd, 'ari', 'ari')}
-
-    def _upload(self, path: pathlib.Path, disk_format: str, container: str,
-                properties: dict[str, str] | None = None) -> str:
+    def _upload(self, path: pathlib.Path, disk_format: str,
+                container_format: str, properties: dict[str, str]) -> str:
         ident = str(uuid.uuid4())
         with path.open('rb') as data:
             self.services.glance.create(
                 nova_context.get_admin_context(),
                 {'id': ident, 'name': path.name, 'status': 'active',
-                 'disk_format': disk_format, 'container_format': container,
+                 'disk_format': disk_format,
+                 'container_format': container_format,
                  'size': path.stat().st_size, 'min_ram': 0,
                  'min_disk': 0, 'visibility': 'public',
-                 'properties': properties or {}}, data=data)
+                 'properties': properties}, data=data)
         return ident
 
     # -- What the compute host does ----------------------------------------
@@ -314,7 +320,8 @@ class Bed:
         """The driver object of the compute service that runs now."""
         return self.services.compute.manager.driver
 
-    def boot(self, *, config_drive: bool = False, network: bool = False,
+    def boot(self, *, arch: str = 'aarch64', config_drive: bool = False,
+             network: bool = False,
              image_properties: dict[str, str] | None = None,
              extra_specs: dict[str, str] | None = None,
              expect: str = 'ACTIVE') -> 'Server':
@@ -322,8 +329,8 @@ class Bed:
         flavor = self.services._create_flavor(
             memory_mb=1024, vcpu=1, disk=1, ephemeral=0,
             extra_spec=extra_specs)
-        image = (self._make_image(**image_properties) if image_properties
-                 else self._image)
+        image = (self._image if arch == 'aarch64' and not image_properties
+                 else self._make_image(arch, **image_properties or {}))
         answer = self.services.api.post_server({'server': {
             'name': f'probe-{len(self._servers) + 1}',
             'imageRef': image,

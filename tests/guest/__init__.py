@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The probe guest: a small AArch64 system that says what it sees."""
+"""The probe guest: a small Arm system that says what it sees."""
 
+from tests.guest.build import cached
 from tests.guest.build import ensure
 from tests.guest.build import Guest
+from tests.guest.build import INGREDIENTS
 from tests.guest.build import MissingTools
 from tests.guest.report import Report
 from tests.guest.report import reports
 
-__all__ = ('Guest', 'MissingTools', 'Report', 'ensure', 'reports')
+__all__ = ('INGREDIENTS', 'Guest', 'MissingTools', 'Report', 'cached',
+           'ensure', 'reports')

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recipe of the probe guest, carried out once and kept in the cache.
 
-Debian's own arm64 packages give kernel, busybox and the EFI stub; apt fetches
+Debian's own Arm packages give kernel, busybox and the EFI stub; apt fetches
 them on a host of any architecture when it is given a state of its own. The
 result is a disk with one EFI program (stub, command line, kernel, initrd), and
-kernel and initrd beside it for guests with a kernel of their own.
+kernel and initrd beside it for guests with a kernel of their own. The 32-bit
+guest boots in that way alone, and its disk is empty.
 """
 
 import collections.abc
@@ -34,10 +35,30 @@ TOOLS = {
     'sgdisk': 'gdisk',
 }
 
-#: The meta package whose dependency is the kernel. The cloud kernel would be
-#: smaller, but has no virtio-gpu.
-KERNEL = 'linux-image-arm64'
-PACKAGES = ('busybox-static', 'systemd-boot-efi')
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Ingredients:
+    """What a guest of one architecture is made of.
+
+    `kernel` is the meta package whose dependency is the kernel.
+    """
+
+    debian: str
+    kernel: str
+    packages: tuple[str, ...]
+
+
+#: The cloud kernel of arm64 would be smaller, but has no virtio-gpu. Without
+#: LPAE a 32-bit kernel cannot reach the PCI configuration space, which QEMU
+#: puts above 4 GiB where there is no firmware.
+INGREDIENTS = {
+    'aarch64': Ingredients(
+        debian='arm64', kernel='linux-image-arm64',
+        packages=('busybox-static', 'systemd-boot-efi')),
+    'armv7l': Ingredients(
+        debian='armhf', kernel='linux-image-armmp-lpae',
+        packages=('busybox-static',)),
+}
 STUB = 'usr/lib/systemd/boot/efi/linuxaa64.efi.stub'
 
 #: The last console is /dev/console. The first shows the kernel's messages on
@@ -108,15 +129,18 @@ def missing_tools() -> dict[str, str]:
             if shutil.which(tool, path=_search_path()) is None}
 
 
-def cached() -> Guest | None:
+def cached(arch: str = 'aarch64') -> Guest | None:
     """The guest, if it has been built already."""
-    folder = _folder()
+    folder = _folder(arch)
     return Guest.within(folder) if folder.is_dir() else None
 
 
-def ensure() -> Guest:
-    """The guest; built now unless this recipe's result is in the cache."""
-    folder = _folder()
+def ensure(arch: str = 'aarch64') -> Guest:
+    """The guest; built now unless this recipe's result is in the cache.
+
+    :param arch: one of INGREDIENTS
+    """
+    folder = _folder(arch)
     if folder.is_dir():
         return Guest.within(folder)
     missing = missing_tools()
@@ -128,12 +152,12 @@ def ensure() -> Guest:
     with _locked(folder.parent / 'lock'):
         # Whoever held the lock before may have built the very same.
         if not folder.is_dir():
-            _build(folder)
+            _build(folder, arch)
     return Guest.within(folder)
 
 
-def _folder() -> pathlib.Path:
-    return cache_folder() / 'guest' / f'aarch64-{recipe_hash()}'
+def _folder(arch: str) -> pathlib.Path:
+    return cache_folder() / 'guest' / f'{arch}-{recipe_hash()}'
 
 
 @contextlib.contextmanager
@@ -169,13 +193,13 @@ def _run(*command: str | os.PathLike[str],
     return result.stdout.decode(errors='replace')
 
 
-def _build(folder: pathlib.Path) -> None:
+def _build(folder: pathlib.Path, arch: str) -> None:
     with tempfile.TemporaryDirectory(
             dir=folder.parent, prefix='building-') as name:
         work = pathlib.Path(name)
         root = work / 'root'
         root.mkdir()
-        _fetch(work / 'apt', root)
+        _fetch(work / 'apt', root, INGREDIENTS[arch])
         made = Guest.within(work / 'made')
         made.disk.parent.mkdir()
         made.disk.parent.chmod(0o755)
@@ -183,37 +207,46 @@ def _build(folder: pathlib.Path) -> None:
         shutil.copyfile(next(root.glob('boot/vmlinuz-*')), made.kernel)
         _make_initrd(root, work / 'initrd', made.initrd)
         _say('disk')
-        program = work / 'bootaa64.efi'
-        _make_efi_program(root, made, program)
-        _make_disk(program, made.disk)
+        if arch == 'aarch64':
+            program = work / 'bootaa64.efi'
+            _make_efi_program(root, made, program)
+            _make_disk(program, made.disk)
+        else:
+            _make_empty_disk(made.disk)
         made.disk.parent.rename(folder)
     _say(f'ready in {folder}')
 
 
-def _fetch(state: pathlib.Path, root: pathlib.Path) -> None:
-    """Unpack Debian's arm64 packages, from where this host gets its own."""
+def _fetch(state: pathlib.Path, root: pathlib.Path,
+           wanted: Ingredients) -> None:
+    """Unpack Debian's packages, from where this host gets its own."""
     for name in ('lists/partial', 'cache/archives/partial'):
         (state / name).mkdir(parents=True)
     # The status file is empty, so nothing counts as installed. The sandbox
     # user could not write into a folder below root's home.
     options = [
-        '-oAPT::Architecture=arm64',
-        '-oAPT::Architectures=arm64',
+        f'-oAPT::Architecture={wanted.debian}',
+        f'-oAPT::Architectures={wanted.debian}',
         '-oAPT::Sandbox::User=root',
-        '-oAPT::Update::Error-Mode=any',
         f'-oDir::State::Lists={state / "lists"}',
         f'-oDir::Cache={state / "cache"}',
         '-oDir::State::status=/dev/null',
     ]
-    _say("lists of Debian's arm64 packages")
-    _run('apt-get', *options, 'update')
+    _say(f"lists of Debian's {wanted.debian} packages")
+    try:
+        _run('apt-get', *options, '-oAPT::Update::Error-Mode=any', 'update')
+    except RuntimeError as error:
+        # A mirror that is being updated has lists that do not fit together
+        # for a while; the others will do, or else what is missing is named.
+        _say(f'not all lists: {error}')
     kernel = next(
         words[1] for words in
         (line.split() for line in _run(
-            'apt-cache', *options, 'depends', KERNEL).splitlines())
+            'apt-cache', *options, 'depends', wanted.kernel).splitlines())
         if words[0] == 'Depends:' and words[1].startswith('linux-image-'))
-    _say(f'{kernel}, {", ".join(PACKAGES)} (60 MB)')
-    _run('apt-get', *options, 'download', kernel, *PACKAGES, cwd=state)
+    _say(f'{kernel}, {", ".join(wanted.packages)} (60 MB)')
+    _run('apt-get', *options, 'download', kernel, *wanted.packages,
+         cwd=state)
     for package in sorted(state.glob('*.deb')):
         _run('dpkg-deb', '-x', package, root)
 
@@ -236,7 +269,12 @@ def _make_initrd(root: pathlib.Path, tree: pathlib.Path,
         module, _, dependencies = line.partition(':')
         needs[_module_name(module)] = (module, dependencies.split())
     chosen = set()
+    # What one architecture has as a module another has in its kernel.
+    built_in = {_module_name(line) for line in
+                (source / 'modules.builtin').read_text().splitlines()}
     for name in MODULES:
+        if _module_name(name) in built_in:
+            continue
         module, dependencies = needs[_module_name(name)]
         chosen.update((module, *dependencies))
     for module in sorted(chosen):
@@ -295,4 +333,9 @@ def _make_disk(program: pathlib.Path, disk: pathlib.Path) -> None:
     _run('mmd', '-i', partition, '::/EFI', '::/EFI/BOOT')
     _run('mcopy', '-i', partition, program, '::/EFI/BOOT/BOOTAA64.EFI')
     _run('qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2', raw, disk)
+    disk.chmod(0o644)
+
+
+def _make_empty_disk(disk: pathlib.Path) -> None:
+    _run('qemu-img', 'create', '-f', 'qcow2', disk, '16M')
     disk.chmod(0o644)
