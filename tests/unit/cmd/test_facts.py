@@ -14,7 +14,6 @@ from nova_arm_ext.cmd import host
 from tests import base as top
 from tests.unit.cmd import base
 
-
 #: Seconds; what takes so long hangs. How quick it is no test decides.
 ENDLESS = 60
 

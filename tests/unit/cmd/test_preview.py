@@ -10,7 +10,6 @@ import time
 
 import fixtures
 
-from nova_arm_ext.cmd import preview
 from tests.unit.cmd import base
 
 BOMB = ('<!DOCTYPE domain [<!ENTITY a "aaaaaaaaaa">' + ''.join(
