@@ -16,6 +16,7 @@ import importlib.metadata
 import time
 import types
 from collections.abc import Callable
+from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -105,6 +106,8 @@ file is missing nothing is validated.
 
 #: Returns None if a document is valid and what is wrong if it is not.
 Validator = Callable[[Any], str | None]
+#: Registers options of its own and tells what is wrong with their values.
+Check = Callable[[cfg.ConfigOpts], Sequence[str]]
 
 
 def group_of(hook: str) -> str:
@@ -245,11 +248,13 @@ class Pipeline:
     @classmethod
     def load(cls, conf: cfg.ConfigOpts, *,
              schema: Callable[[str], Validator | None] | None = None,
-             ) -> 'Pipeline':
+             checks: Iterable[Check] = ()) -> 'Pipeline':
         """Make the pipeline that the configuration asks for.
 
         :param conf: parsed configuration; the options are registered here
         :param schema: makes the schema check of the schema's path
+        :param checks: what else is to be checked, so that all faults of the
+            configuration are told in one message
         :raises ConfigurationError: with every fault that was found
         """
         conf.register_opts(OPTS, group=GROUP)
@@ -265,7 +270,7 @@ class Pipeline:
                 del installed[name]
 
         wrong: list[str] = []
-        values = _values(conf, GROUP, OPTS, wrong)
+        values = read_options(conf, GROUP, OPTS, wrong)
         names: list[str] = getattr(values, 'hooks', [])
         for name, count in collections.Counter(names).items():
             if count > 1:
@@ -284,8 +289,8 @@ class Pipeline:
             if name not in installed:
                 continue
             known = len(wrong)
-            options = _values(conf, group_of(name), installed[name].opts,
-                              wrong)
+            options = read_options(conf, group_of(name),
+                                   installed[name].opts, wrong)
             if len(wrong) > known:
                 continue
             try:
@@ -295,6 +300,8 @@ class Pipeline:
                 # of the set-up and is told with the others
                 wrong.append(f'hook {name} cannot be made: '
                              f'{type(e).__name__}: {e}')
+        for check in checks:
+            wrong += check(conf)
         if wrong:
             raise errors.ConfigurationError(wrong)
         # hooks of others stand behind $default_hooks, so what is at the end
@@ -591,8 +598,8 @@ def _brief(value: Any) -> str:
     return text if len(text) < 300 else text[:297] + '...'
 
 
-def _values(conf: cfg.ConfigOpts, group: str, opts: Sequence[cfg.Opt],
-            faults: list[str]) -> types.SimpleNamespace:
+def read_options(conf: cfg.ConfigOpts, group: str, opts: Sequence[cfg.Opt],
+                 faults: list[str]) -> types.SimpleNamespace:
     """The values of options, read once; what is wrong goes to faults."""
     values = types.SimpleNamespace()
     for opt in opts:

@@ -66,12 +66,13 @@ class Hooks(lister.Lister):
         from oslo_config import cfg
 
         from nova_arm_ext import errors
+        from nova_arm_ext import opts
         from nova_arm_ext import pipeline
         from nova_arm_ext.cmd import reading
 
         conf = reading.configuration(parsed_args.config_file)
         try:
-            pipeline.Pipeline.load(conf)
+            pipeline.Pipeline.load(conf, checks=opts.CHECKS)
         except errors.ConfigurationError as e:
             self._fault = e
         try:

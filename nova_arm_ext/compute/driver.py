@@ -16,8 +16,11 @@ from oslo_log import log as logging
 
 from nova_arm_ext import errors
 from nova_arm_ext import facts
+from nova_arm_ext import opts
+from nova_arm_ext import pci as arm_pci
 from nova_arm_ext import pipeline
 from nova_arm_ext.compute import gather
+from nova_arm_ext.compute import pci
 from nova_arm_ext.compute import schema
 from nova_arm_ext.domain import devices
 from nova_arm_ext.domain import pcie
@@ -69,13 +72,17 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
     """
 
     def __init__(self, virtapi, read_only=False):
-        self._arm_pipeline = pipeline.Pipeline.load(CONF, schema=schema.load)
+        self._arm_pipeline = pipeline.Pipeline.load(
+            CONF, schema=schema.load, checks=opts.CHECKS)
         # (connection, facts): a new connection may lead to a newer libvirt
         self._arm_host_facts = None
         # instance uuid to the document that the guest had, while Nova
         # redefines it
         self._arm_previous = {}
         super().__init__(virtapi, read_only)
+        self._arm_pci = pci.Inventory(
+            arm_pci.Settings.load(CONF), self._host,
+            lambda: CONF.pci.device_spec)
 
     def _get_guest_xml(self, context, instance, network_info, disk_info,
                        image_meta, *args, **kwargs):
@@ -228,6 +235,13 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
                 and 'kvm' in (host.virt_types or {}).get('armv7l', ())
                 and 'armv7' in self._arm_pipeline.hooks
                 and CONF.arm_armv7.accel != 'tcg')
+
+    def _get_pci_passthrough_devices(self):
+        return self._arm_pci.json()
+
+    # Nova 34 caches its own, and its tests clear that cache
+    _get_pci_passthrough_devices.cache_clear = (  # type: ignore[attr-defined]
+        pci.Inventory.forget_all)
 
     @contextlib.contextmanager
     def _arm_keeping(self, instance: Any) -> Iterator[None]:

@@ -23,7 +23,7 @@ class ListOptsTest(base.TestCase):
         conf([], project='opts', default_config_files=[],
              default_config_dirs=[])
 
-        pipeline.Pipeline.load(conf)
+        pipeline.Pipeline.load(conf, checks=opts.CHECKS)
 
         for group, options in opts.list_opts():
             for option in options:
