@@ -283,7 +283,7 @@ class Rule:
     def parse(cls, text: str) -> 'Rule':
         """Read a rule.
 
-        :raises ValueError: with what is wrong, and the right forms
+        :raises ValueError: with what is wrong
         """
         lower = text.strip().lower()
         found = {form: pattern.fullmatch(lower)
@@ -305,7 +305,7 @@ class Rule:
             return cls(text=text, driver=text.strip()[len('driver='):])
         if match := found['class']:
             return cls(text=text, class_digits=match[1])
-        raise ValueError(f'{text!r} is not a rule. A rule is one of: {FORMS}')
+        raise ValueError(f'{text!r} is not a rule')
 
     def has_address(self, address: Address) -> bool:
         """Whether this is a rule for addresses, and for this one."""
@@ -352,6 +352,7 @@ class Settings:
         faults: list[str] = []
         values = pipeline.read_options(conf, GROUP, OPTS, faults)
         rules: dict[str, list[Rule]] = {}
+        known = len(faults)
         for option in ('skip', 'default_skip'):
             texts = getattr(values, option, ())
             if isinstance(texts, str):
@@ -362,6 +363,8 @@ class Settings:
                     rules[option].append(Rule.parse(text))
                 except ValueError as e:
                     faults.append(f'[{GROUP}] {option}: {e}')
+        if len(faults) > known:
+            faults.append(f'a rule of [{GROUP}] is one of: {FORMS}')
         if faults:
             raise errors.ConfigurationError(faults)
         return cls(

@@ -5,6 +5,7 @@ import multiprocessing
 import os
 import signal
 import urllib.parse
+from collections.abc import Callable
 from typing import Any
 
 from nova_arm_ext import facts
@@ -19,26 +20,38 @@ def default_uri() -> str:
 
 
 def ask(uri: str, seconds: float) -> facts.Host:
-    """The facts of the host, over a read-only connection.
-
-    A process of its own asks: libvirt's calls have no time limit, and
-    libvirt, ssh and their kin write to standard error and read standard
-    input as they like.
+    """The facts of the host.
 
     :param uri: a libvirt connection URI
     :param seconds: how long to wait for the answer
     :raises Failure: when there is none
     """
+    text: str = answer(uri, seconds, _facts)
+    return facts.Facts.from_json(text).host
+
+
+def answer(uri: str, seconds: float,
+           question: Callable[[Any], Any]) -> Any:
+    """What a function makes of a read-only connection.
+
+    A process of its own asks: libvirt's calls have no time limit, and
+    libvirt, ssh and their kin write to standard error and read standard
+    input as they like.
+
+    :param question: gets the connection; what it returns must be picklable
+    :raises Failure: when there is no answer
+    """
     context = multiprocessing.get_context('fork')
     ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_answer, args=(uri, theirs), daemon=True)
+    child = context.Process(target=_answer, args=(uri, question, theirs),
+                            daemon=True)
     child.start()
     theirs.close()
     try:
         if not ours.poll(seconds):
             raise Failure(f'libvirt at {uri} does not answer within '
                           f'{seconds:g} s')
-        found, text = ours.recv()
+        found, value = ours.recv()
     except EOFError:
         raise Failure(f'libvirt at {uri} does not answer: its client '
                       f'crashed') from None
@@ -46,11 +59,11 @@ def ask(uri: str, seconds: float) -> facts.Host:
         _end(child)
         ours.close()
     if not found:
-        raise Failure(f'libvirt at {uri} does not answer: {text}')
-    return facts.Facts.from_json(text).host
+        raise Failure(f'libvirt at {uri} does not answer: {value}')
+    return value
 
 
-def _answer(uri: str, pipe: Any) -> None:
+def _answer(uri: str, question: Callable[[Any], Any], pipe: Any) -> None:
     """What the child process does."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -62,14 +75,16 @@ def _answer(uri: str, pipe: Any) -> None:
         # libvirt is loaded where it is needed: a preview with a facts file
         # works without it
         import libvirt
-
-        from nova_arm_ext.compute import gather
-        connection = libvirt.openReadOnly(uri)
-        host = gather.host(connection, local=is_local(connection.getURI()))
-        pipe.send((True, facts.Facts(host=host).to_json()))
+        pipe.send((True, question(libvirt.openReadOnly(uri))))
     except Exception as e:
         # every kind of it is the other process's to tell
         pipe.send((False, str(e) or type(e).__name__))
+
+
+def _facts(connection: Any) -> str:
+    from nova_arm_ext.compute import gather
+    host = gather.host(connection, local=is_local(connection.getURI()))
+    return facts.Facts(host=host).to_json()
 
 
 def is_local(uri: str) -> bool:

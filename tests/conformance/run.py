@@ -1,9 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs Nova's own libvirt driver tests with another class as the driver.
+"""Runs Nova's own tests with another class as the libvirt driver.
 
-``python -m tests.conformance.run CLASS RESULT`` writes how many tests ran and
-the traceback of each that failed, as JSON. CLASS is ``unchanged``, a subclass
-that changes nothing, or ``module:name``.
+``python -m tests.conformance.run CLASS RESULT TESTS...`` writes how many tests
+ran and the traceback of each that failed, as JSON. CLASS is ``unchanged``, a
+subclass that changes nothing, or ``module:name``. TESTS are names of modules,
+classes or methods.
 """
 
 # Nova's test packages patch threads as they are imported. What is imported
@@ -23,8 +24,6 @@ import yaml
 from nova.virt import libvirt as libvirt_package
 from nova.virt.libvirt import driver
 
-TESTS = 'nova.tests.unit.virt.libvirt.test_driver'
-
 
 class Unchanged(driver.LibvirtDriver):
     """Changes nothing: what fails with it, fails with every subclass."""
@@ -38,14 +37,14 @@ def named(name: str) -> type[driver.LibvirtDriver]:
 
 
 def main() -> None:
-    name, place = sys.argv[1:]
+    name, place, *tests = sys.argv[1:]
     replacement = named(name)
     driver.LibvirtDriver = replacement
     libvirt_package.LibvirtDriver = replacement
     # Every test reads Nova's policy files anew, which takes more than half of
     # the time with the parser that is written in Python.
     yaml.SafeLoader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
-    suite = unittest.defaultTestLoader.loadTestsFromName(TESTS)
+    suite = unittest.defaultTestLoader.loadTestsFromNames(tests)
     result = unittest.TestResult()
     suite.run(result)
     pathlib.Path(place).write_text(json.dumps({

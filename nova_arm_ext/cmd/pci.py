@@ -1,0 +1,137 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`nova-arm-ext pci`: the PCI devices of this host, and which are skipped."""
+
+import argparse
+from collections.abc import Sequence
+from typing import Any
+from typing import TYPE_CHECKING
+
+from cliff import lister
+
+if TYPE_CHECKING:
+    from nova_arm_ext import pci
+
+#: Each of a few thousand devices is asked for its document.
+PATIENCE = 60.0
+
+COLUMNS = ('Address', 'Vendor:Product', 'Class', 'Driver', 'Type',
+           'Inventory')
+
+
+class Pci(lister.Lister):
+    """List this host's PCI devices, and which the inventory skips.
+
+    It is what libvirt says now. What nova-compute adds from Nova's own code
+    (MAC addresses, numbers of virtual functions) is not shown, nor which
+    devices [pci] device_spec lets guests have.
+    """
+
+    _epilog = ('Inventory says yes, or which rule skips a device, or why it '
+               'cannot be read. Only a read-only connection is made.')
+
+    def get_epilog(self) -> str:
+        # cliff's own looks through all installed packages, to name the one
+        # that brought the command
+        return self._epilog
+
+    def get_parser(self, prog_name: str) -> Any:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            '--connect', metavar='URI',
+            help='the libvirt to ask (default: $LIBVIRT_DEFAULT_URI, or '
+                 'qemu:///system)')
+        parser.add_argument(
+            '--config-file', metavar='FILE', action='append', default=[],
+            help='a configuration file, such as the nova.conf of '
+                 'nova-compute; may be given several times, the last one '
+                 'wins (default: none, and the defaults of all options)')
+        return parser
+
+    def produce_output(self, *args: Any) -> Any:
+        from nova_arm_ext.cmd import failure
+        try:
+            return super().produce_output(*args)
+        except ValueError as e:
+            raise failure.Failure(str(e)) from e     # no such column
+
+    def take_action(self, parsed_args: argparse.Namespace
+                    ) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        # not above: cliff imports every command to run one
+        from oslo_config import cfg
+
+        from nova_arm_ext import pci
+        from nova_arm_ext.cmd import host
+        from nova_arm_ext.cmd import reading
+
+        conf = reading.configuration(parsed_args.config_file)
+        settings = pci.Settings.load(conf)
+        # as Nova has it; its own module cannot be imported here
+        conf.register_opt(
+            cfg.MultiStrOpt('device_spec', default=[], deprecated_opts=[
+                cfg.DeprecatedOpt('passthrough_whitelist', group='pci'),
+                cfg.DeprecatedOpt('pci_passthrough_whitelist',
+                                  group='DEFAULT')]), group='pci')
+        documents = host.answer(
+            parsed_args.connect or host.default_uri(), PATIENCE, _documents)
+        return COLUMNS, rows(documents, settings,
+                             pci.DeviceSpec(conf.pci.device_spec))
+
+
+def _documents(connection: Any) -> list[tuple[str, str | None, str]]:
+    """Name, document and error of each PCI device; runs in the child."""
+    import libvirt
+    found: list[tuple[str, str | None, str]] = []
+    for device in connection.listAllDevices(
+            libvirt.VIR_CONNECT_LIST_NODE_DEVICES_CAP_PCI_DEV):
+        try:
+            found.append((device.name(), device.XMLDesc(0), ''))
+        except libvirt.libvirtError as e:
+            found.append((device.name(), None, str(e)))
+    return found
+
+
+def rows(documents: Sequence[tuple[str, str | None, str]],
+         settings: 'pci.Settings',
+         named: 'pci.DeviceSpec') -> list[tuple[str, ...]]:
+    """A row for each device, in the order of their addresses.
+
+    :param documents: name, document and, where that is None, the error
+    :param named: what ``[pci] device_spec`` names
+    """
+    from nova_arm_ext import errors
+    from nova_arm_ext import pci
+    from nova_arm_ext.cmd.failure import one_line
+
+    result: list[tuple[Any, tuple[str, ...]]] = []
+    for name, document, error in documents:
+        address = pci.address_in(name)
+        try:
+            if document is None:
+                raise errors.InvalidDocument(error)
+            device = pci.identify(pci.parse(document))
+        except errors.InvalidDocument as e:
+            place = pci.format_address(address) if address else one_line(name)
+            result.append((address or (), (
+                place, '-', '-', '-', '-', f'BROKEN: {one_line(str(e))}')))
+            continue
+        if not settings.enabled:
+            verdict = 'no: [arm_pci] enabled = false'
+        elif settings.nothing_without_device_spec and not named:
+            verdict = 'no: [pci] device_spec is empty'
+        else:
+            rule = settings.skipped_by(device, named)
+            verdict = f'skipped by {rule}' if rule else 'yes'
+        result.append((device.address, (
+            pci.format_address(device.address), device.ids,
+            '-' if device.class_code is None else f'{device.class_code:06x}',
+            one_line(device.driver or '-'), _type(device), verdict)))
+    return [row for _, row in sorted(result)]
+
+
+def _type(device: 'pci.Identity') -> str:
+    from nova_arm_ext import pci
+    if device.has_virtual_functions:
+        return 'PF'
+    if device.physical_function is not None:
+        return f'VF of {pci.format_address(device.physical_function)}'
+    return 'PCI'
