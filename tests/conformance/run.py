@@ -21,6 +21,8 @@ import sys
 import unittest
 
 import yaml
+
+from tests import paste
 from nova.virt import libvirt as libvirt_package
 from nova.virt.libvirt import driver
 
@@ -46,7 +48,8 @@ def main() -> None:
     yaml.SafeLoader = getattr(yaml, 'CSafeLoader', yaml.SafeLoader)
     suite = unittest.defaultTestLoader.loadTestsFromNames(tests)
     result = unittest.TestResult()
-    suite.run(result)
+    with paste.InstalledPaste():
+        suite.run(result)
     pathlib.Path(place).write_text(json.dumps({
         'run': result.testsRun,
         'failed': {test.id(): text for test, text

@@ -8,7 +8,6 @@ nothing is torn down here, the sandbox ends everything at once.
 
 import collections.abc
 import contextlib
-import importlib.metadata
 import logging
 import pathlib
 import platform
@@ -39,6 +38,7 @@ from oslo_config import cfg
 
 from nova_arm_ext import pipeline
 from tests import guest
+from tests import paste
 from tests.functional import host
 from tests.functional import sandbox
 from tests.functional import stock
@@ -113,10 +113,7 @@ class _Services(integrated_helpers._IntegratedTestBase):
         bed = self.bed
         self.useFixture(nova_fixtures.PrivsepFixture())
         os_vif.initialize()
-        paste = next(
-            file for file in importlib.metadata.files('nova') or ()
-            if file.name == 'api-paste.ini')
-        self.flags(api_paste_config=str(paste.locate()), group='wsgi')
+        self.flags(api_paste_config=paste.locate(), group='wsgi')
         self.flags(force_raw_images=False,
                    instances_path=str(bed.instances),
                    state_path=str(bed.folder / 'nova'),

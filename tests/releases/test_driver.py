@@ -513,11 +513,13 @@ class StartTest(base.TestCase):
 
     def test_bad_configuration_stops_the_start_with_all_faults(self) -> None:
         ended = self.start('[arm]\nhooks = uefi,uefi,mine\n'
-                           'hook_warn_ms = -1\n')
+                           'hook_warn_ms = -1\n'
+                           '[arm_pci]\nskip = 177d\nmax_age = old\n')
 
         self.assertNotEqual(0, ended.returncode)
         last = ended.stderr.splitlines()[-1]
         self.assertIn('nova-arm-ext cannot start: ', last)
         for fault in ('uefi 2 times', "'mine', which is not installed",
-                      "hook_warn_ms is '-1'"):
+                      "hook_warn_ms is '-1'", "skip: '177d' is not a rule",
+                      'vendor:product such as', "max_age is 'old'"):
             self.assertIn(fault, last)
