@@ -21,7 +21,8 @@ though not with a real libvirt, which sits behind a socket.
 """
 
 # Nova's test packages patch threads as they are imported and must come first.
-import nova.tests.unit  # noqa: F401  isort: skip
+import nova.tests.unit
+
 import nova.test  # isort: skip
 
 import argparse
@@ -59,7 +60,7 @@ def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
 class Bench(nova.test.NoDBTestCase):
     """Nova's fixtures around the measurements; no test."""
 
-    def runTest(self) -> None:    # noqa: N802 (unittest's name)
+    def runTest(self) -> None:
         logging.disable(logging.CRITICAL)
         self.addCleanup(logging.disable, logging.NOTSET)
         self.useFixture(nova_fixtures.LibvirtFixture())

@@ -5,7 +5,7 @@
 
     ArmExtError
     ├── ConfigurationError   nova.conf or an installed hook; stops the start
-    ├── InvalidDocument      a document that is no domain, or not a sound one
+    ├── InvalidDocument      no domain or device document, or not a sound one
     ├── InvalidFacts         a facts file with a wrong shape
     ├── Refused              a hook's deliberate no to what is asked for
     ├── HookFailed           a hook crashed or broke its contract
@@ -32,7 +32,7 @@ class ConfigurationError(ArmExtError):
 
 
 class InvalidDocument(ArmExtError):
-    """The text is not a libvirt domain document that can be worked on."""
+    """The text is not a libvirt document that can be worked on."""
 
 
 class InvalidFacts(ArmExtError):

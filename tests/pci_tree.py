@@ -97,11 +97,11 @@ class Node:
         self._tree.called(self._name, 'parent')
         return self._parent
 
-    def listCaps(self) -> list[str]:    # noqa: N802 (libvirt's name)
+    def listCaps(self) -> list[str]:
         self._tree.called(self._name, 'listCaps')
         return [self._name.partition('_')[0]]
 
-    def XMLDesc(self, flags: int) -> str:    # noqa: N802
+    def XMLDesc(self, flags: int) -> str:
         self._tree.called(self._name, 'XMLDesc')
         return self.document
 
@@ -143,7 +143,7 @@ class Tree:
         return self.add(vdpa_document(name, parent), name, parent)
 
     # as a connection
-    def listAllDevices(self, flags: int) -> list[Node]:    # noqa: N802
+    def listAllDevices(self, flags: int) -> list[Node]:
         self.called('', 'listAllDevices')
         return list(self.nodes.values())
 

@@ -21,10 +21,10 @@ import sys
 import unittest
 
 import yaml
-
-from tests import paste
 from nova.virt import libvirt as libvirt_package
 from nova.virt.libvirt import driver
+
+from tests import paste
 
 
 class Unchanged(driver.LibvirtDriver):

@@ -2,11 +2,13 @@
 """The PCI inventory beside this release's own, and what it survives."""
 
 # Nova's test packages patch threads as they are imported and must come first.
-import nova.tests.unit  # noqa: F401  isort: skip
+import nova.tests.unit
+
 import nova.test  # isort: skip
 
 import itertools
 import json
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import Any
@@ -427,10 +429,8 @@ class FaultTest(PciTest):
 
     def test_all_calls_fail_for_ever(self) -> None:
         for code in CODES.values():
-            def fault(*call: object, error=libvirt_error(code)) -> None:
-                raise error
+            self.tree.fault = mock.Mock(side_effect=libvirt_error(code))
 
-            self.tree.fault = fault
             self.assertEqual([], self.read(self.inventory(self.tree)))
 
     def test_a_warning_comes_once(self) -> None:
@@ -469,18 +469,21 @@ class FaultTest(PciTest):
         self.assertEqual(set(self.whole) - {gone},
                          set(self.by_name(inventory)))
 
+    @staticmethod
+    def listing_fails(error: Exception) -> Callable[[int, str, str], None]:
+        def fault(now: int, name: str, method: str) -> None:
+            if method == 'listAllDevices':
+                raise error
+
+        return fault
+
     def test_a_listing_that_fails_keeps_the_last_list(self) -> None:
         for code in CODES.values():
             self.tree.fault = None
             inventory = self.inventory(self.tree)
             self.read(inventory)
 
-            def fault(now: int, name: str, method: str,
-                      error=libvirt_error(code)) -> None:
-                if method == 'listAllDevices':
-                    raise error
-
-            self.tree.fault = fault
+            self.tree.fault = self.listing_fails(libvirt_error(code))
             before = len(self.warnings())
             for _ in range(3):
                 self.now += 3600

@@ -6,7 +6,8 @@ Nova's fake libvirt.
 """
 
 # Nova's test packages patch threads as they are imported and must come first.
-import nova.tests.unit  # noqa: F401  isort: skip
+import nova.tests.unit
+
 import nova.test  # noqa: F401  isort: skip
 
 import json
@@ -19,9 +20,12 @@ from nova.tests.fixtures import libvirt as fakelibvirt
 from nova.tests.functional.libvirt import base as nova_base
 from nova.virt.libvirt import host as libvirt_host
 
+# here, as libvirt may not be imported while Nova's fixtures are in place
+from nova_arm_ext.compute import driver
 from tests import paste
 from tests import pci_tree
 
+ARM = f'arm_ext.{driver.ArmLibvirtDriver.__name__}'
 ALIAS = {'vendor_id': fakelibvirt.PCI_VEND_ID,
          'product_id': fakelibvirt.PCI_PROD_ID, 'name': 'mine',
          'device_type': 'type-PCI'}
@@ -55,8 +59,8 @@ class PciServiceTest(nova_base.ServersTestBase):
             *(self.tree.listAllDevices(flags) if flags & pci_devices else ())]
         return connection
 
-    def start(self, driver: str) -> None:
-        self.flags(compute_driver=driver)
+    def start(self, name: str) -> None:
+        self.flags(compute_driver=name)
         self.start_compute('compute1', pci_info=(
             fakelibvirt.HostPCIDevicesInfo(
                 num_pci=1, num_pfs=0, num_vfs=0)))
@@ -101,7 +105,7 @@ class PciServiceTest(nova_base.ServersTestBase):
     def test_a_host_with_thunderx_starts_and_boots_a_guest(self) -> None:
         self.thunderx()
 
-        self.start('arm_ext.ArmLibvirtDriver')
+        self.start(ARM)
 
         self.assert_placement_knows_the_host()
         self.assert_a_guest_gets_its_device()
@@ -111,7 +115,7 @@ class PciServiceTest(nova_base.ServersTestBase):
     def test_a_device_that_vanishes_stops_nothing(self) -> None:
         self.vanishing()
 
-        self.start('arm_ext.ArmLibvirtDriver')
+        self.start(ARM)
 
         self.assert_placement_knows_the_host()
         self.assert_a_guest_gets_its_device()
