@@ -18,7 +18,7 @@ from nova_arm_ext import pipeline
 
 GROUP = 'arm_pci'
 
-#: The right forms of a rule, for help texts and messages.
+#: The right forms of a rule, for messages.
 FORMS = (
     'vendor:product such as 177d:a034; vendor:* such as 177d:*; an address '
     'such as 0002:01:00.1; a range of addresses such as '
@@ -58,11 +58,14 @@ alone or by address is not skipped by a rule of this list.
     cfg.ListOpt(
         'skip',
         default='$default_skip',
-        help=f"""
+        help="""
 Rules for PCI devices that are left out of the inventory. A device that a rule
 matches is asked for its identity and for nothing else, nor are network
-interfaces on it. Each rule is one of: {FORMS}. To
-add one to the default ones write ``$default_skip,driver=mine``. A rule that
+interfaces on it. A rule is a vendor and a product such as ``177d:a034``, all
+products of a vendor such as ``177d:*``, an address such as ``0002:01:00.1``, a
+range of addresses such as ``0002:01:00.1-0002:01:1f.7``, a driver such as
+``driver=thunder-nicvf``, or a class code or its first 2 or 4 digits such as
+``class=0200``. To add one to the default ones write ``$default_skip,driver=mine``. A rule that
 cannot be understood keeps nova-compute from starting. ``nova-arm-ext pci``
 shows which rule skips which device.
 """),
