@@ -65,9 +65,10 @@ interfaces on it. A rule is a vendor and a product such as ``177d:a034``, all
 products of a vendor such as ``177d:*``, an address such as ``0002:01:00.1``, a
 range of addresses such as ``0002:01:00.1-0002:01:1f.7``, a driver such as
 ``driver=thunder-nicvf``, or a class code or its first 2 or 4 digits such as
-``class=0200``. To add one to the default ones write ``$default_skip,driver=mine``. A rule that
-cannot be understood keeps nova-compute from starting. ``nova-arm-ext pci``
-shows which rule skips which device.
+``class=0200``. To add one to the default ones write
+``$default_skip,driver=mine``. A rule that cannot be understood keeps
+nova-compute from starting. ``nova-arm-ext pci`` shows which rule skips which
+device.
 """),
     cfg.IntOpt(
         'min_interval',
