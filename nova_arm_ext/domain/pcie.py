@@ -6,9 +6,13 @@ devices for legacy PCI on one bridge behind one root port (libvirt 9.0.0 and
 11.3.0: qemuDomainDeviceCalculatePCIConnectFlags).
 """
 
+import dataclasses
 import enum
 
+from lxml import etree
+
 from nova_arm_ext.domain import devices
+from nova_arm_ext.domain import tree
 from nova_arm_ext.domain import view
 from nova_arm_ext.domain.firmware import Os
 
@@ -119,45 +123,71 @@ def root_ports(domain: view.Domain) -> list[devices.Controller]:
     return [c for c in domain.all(devices.Controller) if c.is_root_port]
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Slots:
+    """The PCI Express slots of a document.
+
+    :param ports: the root ports that it names
+    :param free: those that will have nothing behind them; negative where
+        libvirt will have to add ports of its own
+    :param limit: the root ports that the machine can have
+    :param lacks_bridge: a device waits for a bridge that is not there
+    """
+
+    ports: int
+    free: int
+    limit: int
+    lacks_bridge: bool
+
+
+def slots(domain: view.Domain) -> Slots:
+    """Count the slots, in one walk over the devices."""
+    mmio = domain.has_virtio_mmio
+    present = devices.addressed(domain)
+    waiting = _implied(domain, present, mmio)
+    ports: list[int | None] = []
+    used: set[int | None] = set()
+    bridges = 0
+    on_the_root = len(domain.element.findall('devices/panic'))
+    for device in present:
+        is_port = False
+        if isinstance(device, devices.Controller) and device.type == 'pci':
+            model = device.model
+            bridges += model in _BRIDGE_MODELS
+            is_port = model == 'pcie-root-port'
+            if is_port:
+                ports.append(device.index)
+        address = device.address
+        if address is None or (address.is_pci and address.bus is None):
+            # without a bus the document asks for PCI, wherever
+            if address is not None or not (mmio and _follows_to_mmio(device)):
+                waiting.append(place(device))
+        elif address.is_pci:
+            used.add(address.bus)
+            on_the_root += not address.bus and not is_port
+    lacks_bridge = Place.BRIDGE in waiting and not bridges
+    if domain.arch == 'armv7l' and Os.of(domain).has_uefi:
+        limit = MAX_ROOT_PORTS_ARMV7_UEFI - bridges - lacks_bridge
+    else:
+        limit = ((_SLOTS - on_the_root - waiting.count(Place.ROOT))
+                 * _PORTS_OF_A_SLOT)
+    return Slots(
+        ports=len(ports), limit=limit, lacks_bridge=lacks_bridge,
+        free=(sum(index is None or index not in used for index in ports)
+              - waiting.count(Place.ROOT_PORT) - lacks_bridge))
+
+
 def free_root_ports(domain: view.Domain) -> int:
     """How many of the named root ports will have nothing behind them.
 
     :returns: negative where libvirt will have to add ports of its own
     """
-    used = {device.address.bus for device in devices.addressed(domain)
-            if device.address is not None and device.address.is_pci}
-    waiting = _waiting(domain)
-    return (sum(port.index is None or port.index not in used
-                for port in root_ports(domain))
-            - waiting.count(Place.ROOT_PORT) - _lacks_bridge(domain, waiting))
+    return slots(domain).free
 
 
-def _waiting(domain: view.Domain) -> list[Place]:
-    """Where libvirt will put the devices that have no address yet."""
-    present = devices.addressed(domain)
-    mmio = domain.has_virtio_mmio
-    return [*(place(device) for device in present
-              if _waits_for_pci(device)
-              or (device.address is None
-                  and not (mmio and _follows_to_mmio(device)))),
-            *_implied(domain, mmio)]
-
-
-def _waits_for_pci(device: devices.Device) -> bool:
-    """Whether the document asks libvirt for a place on PCI, whichever."""
-    address = device.address
-    return address is not None and address.is_pci and address.bus is None
-
-
-def _bridges(domain: view.Domain) -> int:
-    """How many bridges for legacy PCI the document names."""
-    return sum(controller.type == 'pci' and controller.model in _BRIDGE_MODELS
-               for controller in domain.all(devices.Controller))
-
-
-def _lacks_bridge(domain: view.Domain, waiting: list[Place]) -> bool:
-    """Whether a device waits for a bridge that is not there."""
-    return Place.BRIDGE in waiting and not _bridges(domain)
+def max_root_ports(domain: view.Domain) -> int:
+    """How many root ports the guest's machine can have."""
+    return slots(domain).limit
 
 
 def _follows_to_mmio(device: devices.Device) -> bool:
@@ -179,49 +209,49 @@ def _follows_to_mmio(device: devices.Device) -> bool:
     return False
 
 
-def _implied(domain: view.Domain, mmio: bool) -> list[Place]:
+def _implied(domain: view.Domain, present: list[devices.Device],
+             mmio: bool) -> list[Place]:
     """The places of the devices that libvirt adds of its own accord."""
-    present = {c.type for c in domain.all(devices.Controller)}
-    buses = {disk.bus for disk in domain.all(devices.Disk)}
+    types: set[str | None] = set()
+    buses: set[str | None] = set()
+    has_channel = has_video = False
+    for device in present:
+        match device:
+            case devices.Controller():
+                types.add(device.type)
+            case devices.Disk():
+                buses.add(device.bus)
+            case devices.Channel():
+                has_channel |= device.target_type == 'virtio'
+            case devices.Video():
+                has_video = True
     found = []
-    if 'scsi' in buses - present:
+    if 'scsi' in buses - types:
         found.append(Place.ROOT_PORT)
-    if 'sata' in buses - present:
+    if 'sata' in buses - types:
         found.append(Place.BRIDGE)
-    if 'virtio-serial' not in present and not mmio and any(
-            channel.target_type == 'virtio'
-            for channel in domain.all(devices.Channel)):
+    if has_channel and 'virtio-serial' not in types and not mmio:
         found.append(Place.ROOT_PORT)
-    if domain.has_graphics and not mmio and not domain.all(devices.Video):
+    if not has_video and not mmio and domain.has_graphics:
         found.append(Place.ROOT_PORT)
     return found
 
 
-def max_root_ports(domain: view.Domain) -> int:
-    """How many root ports the guest's machine can have."""
-    if domain.arch == 'armv7l' and Os.of(domain).has_uefi:
-        return (MAX_ROOT_PORTS_ARMV7_UEFI - _bridges(domain)
-                - _lacks_bridge(domain, _waiting(domain)))
-    on_the_root = len(domain.element.findall('devices/panic'))
-    for device in devices.addressed(domain):
-        address = device.address
-        if address is None or _waits_for_pci(device):
-            on_the_root += place(device) is Place.ROOT
-        elif address.is_pci and not address.bus:
-            on_the_root += not (isinstance(device, devices.Controller)
-                                and device.is_root_port)
-    return (_SLOTS - on_the_root) * _PORTS_OF_A_SLOT
-
-
-def add_root_ports(domain: view.Domain, count: int) -> None:
+def add_root_ports(domain: view.Domain, count: int,
+                   counted: Slots) -> None:
     """Add root ports behind those that are there, which moves nothing.
 
     A bridge for legacy PCI comes along if a device needs one that is not
     there: libvirt would add it with a port of its own, beside those that
     are free (observed, 9.0.0).
+
+    :param counted: the slots of the document as it stands
     """
     if count < 1:
         return
+    models = ['pcie-root-port'] * count
+    if counted.lacks_bridge:
+        models.append('pcie-to-pci-bridge')
     ours = [c for c in domain.all(devices.Controller) if c.type == 'pci']
     if not any(controller.model == 'pcie-root' for controller in ours):
         # libvirt counts those without a number from 0, and that is the root
@@ -229,7 +259,10 @@ def add_root_ports(domain: view.Domain, count: int) -> None:
         for controller in ours:
             controller.remove()
             domain.insert(controller.element)
-    for _ in range(count):
-        domain.add(devices.Controller, type='pci', model='pcie-root-port')
-    if _lacks_bridge(domain, _waiting(domain)):
-        domain.add(devices.Controller, type='pci', model='pcie-to-pci-bridge')
+    parent = domain.child('devices')
+    last = parent.findall(devices.Controller.tag)[-1]
+    for model in models:
+        element = etree.Element(devices.Controller.tag, type='pci',
+                                model=model)
+        tree.insert_after(parent, last, element)
+        last = element

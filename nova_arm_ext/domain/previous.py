@@ -76,12 +76,13 @@ def keep_a_port_free(domain: view.Domain) -> int:
 
     :returns: how many ports were added; none without a previous document
     """
-    present = len(pcie.root_ports(domain))
-    if domain.previous is None or not present:
+    if domain.previous is None:
         return 0
-    missing = max(0, min(1 - pcie.free_root_ports(domain),
-                         pcie.max_root_ports(domain) - present))
-    pcie.add_root_ports(domain, missing)
+    slots = pcie.slots(domain)
+    if not slots.ports:
+        return 0
+    missing = max(0, min(1 - slots.free, slots.limit - slots.ports))
+    pcie.add_root_ports(domain, missing, slots)
     return missing
 
 

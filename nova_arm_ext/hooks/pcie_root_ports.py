@@ -81,18 +81,18 @@ ask for is bounded; a guest whose image asks for more is refused.
         free, asked_by = self._asked(domain, facts)
         if not free or previous.of_same_board(domain) is not None:
             return
-        missing = free - pcie.free_root_ports(domain)
+        slots = pcie.slots(domain)
+        missing = free - slots.free
         if missing < 1:
             return
-        total = len(pcie.root_ports(domain)) + missing
-        limit = pcie.max_root_ports(domain)
+        total, limit = slots.ports + missing, slots.limit
         if total > limit:
             raise errors.Refused(
                 f'the guest would need {total} PCIe root ports, {free} of '
                 f'them free as {asked_by} asks, and a machine of its kind '
                 f'({domain.arch}, {domain.machine}) has at most {limit}; ask '
                 f'for fewer free ones or give it fewer devices')
-        pcie.add_root_ports(domain, missing)
+        pcie.add_root_ports(domain, missing, slots)
         report.because('devices/controller',
                        f'{total} root ports, {free} of them free for '
                        f'hotplug, as {asked_by} asks')

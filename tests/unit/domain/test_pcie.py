@@ -167,7 +167,7 @@ class AddRootPortsTest(base.TestCase):
     def test_the_root_comes_first(self):
         document = domain('<controller type="usb" model="qemu-xhci"/>')
 
-        pcie.add_root_ports(document, 2)
+        pcie.add_root_ports(document, 2, pcie.slots(document))
 
         self.assertEqual([
             (None, 'qemu-xhci'), (0, 'pcie-root'), (None, 'pcie-root-port'),
@@ -177,7 +177,7 @@ class AddRootPortsTest(base.TestCase):
         document = domain(
             '<controller type="pci" model="pcie-root-port"/>')
 
-        pcie.add_root_ports(document, 1)
+        pcie.add_root_ports(document, 1, pcie.slots(document))
 
         self.assertEqual([
             (0, 'pcie-root'), (None, 'pcie-root-port'),
@@ -186,7 +186,7 @@ class AddRootPortsTest(base.TestCase):
     def test_those_that_are_there_stay_in_front(self):
         document = domain(ports(1, 2))
 
-        pcie.add_root_ports(document, 1)
+        pcie.add_root_ports(document, 1, pcie.slots(document))
 
         self.assertEqual([0, 1, 2, None], [
             index for index, _ in self.models(document)])
@@ -194,7 +194,7 @@ class AddRootPortsTest(base.TestCase):
     def test_a_bridge_comes_along_where_a_device_needs_it(self):
         document = domain('<watchdog model="i6300esb"/>')
 
-        pcie.add_root_ports(document, 3)
+        pcie.add_root_ports(document, 3, pcie.slots(document))
 
         self.assertEqual((None, 'pcie-to-pci-bridge'),
                          self.models(document)[-1])
