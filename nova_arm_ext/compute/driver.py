@@ -5,7 +5,6 @@ import contextlib
 import copy
 import dataclasses
 import inspect
-from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
@@ -22,7 +21,6 @@ from nova_arm_ext import pipeline
 from nova_arm_ext.compute import gather
 from nova_arm_ext.compute import pci
 from nova_arm_ext.compute import schema
-from nova_arm_ext.domain import devices
 from nova_arm_ext.domain import pcie
 from nova_arm_ext.domain import view
 from nova_arm_ext.hooks import pcie_root_ports
@@ -163,60 +161,15 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
                 extra_spec=pcie_root_ports.EXTRA_SPEC,
                 property=pcie_root_ports.IMAGE_PROPERTY) from e
 
-    @_as_nova_has_it
-    def detach_volume(self, context, connection_info, instance, mountpoint,
-                      *args, **kwargs):
-        name = mountpoint.rpartition('/')[2]
-        self._arm_check_unplugging(
-            instance, name, lambda device: isinstance(device, devices.Disk)
-            and device.dev == name)
-        return super().detach_volume(context, connection_info, instance,
-                                     mountpoint, *args, **kwargs)
-
-    @_as_nova_has_it
-    def detach_interface(self, context, instance, vif):
-        mac = vif['address']
-        self._arm_check_unplugging(
-            instance, mac, lambda device: isinstance(
-                device, devices.Interface) and device.mac == mac.lower())
-        return super().detach_interface(context, instance, vif)
-
-    def _arm_check_unplugging(self, instance: Any, name: str,
-                              is_it: Callable[[devices.Device], bool]) -> None:
-        """Say no before Nova takes a device apart that QEMU cannot unplug.
-
-        Nova removes it from the stored document and, an interface, from the
-        host's network first, and then meets QEMU's refusal ("Bus
-        'virtio-mmio-bus.31' does not support hotplugging").
-
-        :raises DeviceDetachFailed: for a device on virtio-mmio of a guest
-            that runs
-        """
-        try:
-            guest = self._host.get_guest(instance)
-            if not guest.is_active():
-                return
-            domain = view.Domain.parse(guest.get_xml_desc())
-        except (exception.InstanceNotFound, errors.InvalidDocument):
-            return       # Nova's own business
-        if not domain.is_arm:
-            return
-        for device in devices.addressed(domain):
-            address = device.address
-            if address is not None and address.is_virtio_mmio and is_it(
-                    device):
-                raise exception.DeviceDetachFailed(
-                    device=name, reason='it is on virtio-mmio, which devices '
-                    'cannot leave while the guest runs; stop the guest first')
-
     def _get_instance_capabilities(self):
         # libvirt offers KVM for armv7l on every AArch64 host, also where the
         # cores cannot (virQEMUCapsInitGuestFromBinary)
         offered = super()._get_instance_capabilities()
-        if self._arm_host_arch() != 'aarch64':
+        doubtful = [one for one in offered if one[:2] == ('armv7l', 'kvm')]
+        if (not doubtful or self._arm_host_arch() != 'aarch64'
+                or self._arm_runs_armv7()):
             return offered
-        return [one for one in offered
-                if one[:2] != ('armv7l', 'kvm') or self._arm_runs_armv7()]
+        return [one for one in offered if one not in doubtful]
 
     @_as_nova_has_it
     def update_provider_tree(self, provider_tree, nodename, *args, **kwargs):

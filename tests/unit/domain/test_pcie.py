@@ -204,7 +204,7 @@ class AddRootPortsTest(base.TestCase):
         for count in (0, -1):
             document = domain('<watchdog model="i6300esb"/>')
 
-            pcie.add_root_ports(document, count)
+            pcie.add_root_ports(document, count, pcie.slots(document))
 
             self.assertEqual([], self.models(document))
 
