@@ -64,7 +64,8 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
 
     Making one loads and checks the hooks and their options and asks libvirt
     nothing. Every document that Nova generates for an Arm guest passes
-    through the hooks; guests of other architectures are left alone.
+    through the hooks; guests of other architectures are left alone. The
+    inventory of the host's PCI devices is taken in another way than Nova's.
 
     :raises ConfigurationError: with every fault of the set-up
     """

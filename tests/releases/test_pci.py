@@ -8,6 +8,8 @@ import nova.test  # isort: skip
 
 import itertools
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -27,6 +29,7 @@ from nova.virt.libvirt import host as libvirt_host
 from nova_arm_ext import pci
 from nova_arm_ext.compute import driver
 from nova_arm_ext.compute import pci as compute_pci
+from tests import base
 from tests import pci_tree
 
 CONF = nova.conf.CONF
@@ -345,6 +348,64 @@ class AgeTest(PciTest):
                 self.now += 301
 
         self.assertEqual(4, registered.call_count)
+
+
+#: With the real binding, and a device of libvirt's test driver that comes.
+EVENT = """
+import threading
+import libvirt
+from nova_arm_ext import pci
+from nova_arm_ext.compute import pci as compute_pci
+
+def loop():
+    while True:
+        libvirt.virEventRunDefaultImpl()
+
+libvirt.virEventRegisterDefaultImpl()
+connection = libvirt.open('test:///default')
+
+class Host:
+    def get_connection(self):
+        return connection
+    def list_all_devices(self, flags):
+        listed.append(flags)
+        return connection.listAllDevices(flags)
+    def _wrap_libvirt_proxy(self, device):
+        return device
+
+listed = []
+came = threading.Event()
+
+class Inventory(compute_pci.Inventory):
+    def _on_event(self, *args):
+        super()._on_event(*args)
+        came.set()
+
+inventory = Inventory(pci.Settings(min_interval=0, max_age=3600), Host())
+inventory.json()
+inventory.json()
+threading.Thread(target=loop, daemon=True).start()
+connection.nodeDeviceCreateXML(
+    "<device><parent>scsi_host1</parent><capability type='scsi_host'>"
+    "<capability type='fc_host'><wwnn>2000000012341234</wwnn>"
+    "<wwpn>1000000012341234</wwpn></capability></capability></device>", 0)
+assert came.wait(20)
+before = len(listed)
+inventory.json()
+inventory.json()
+print(before, len(listed))
+"""
+
+
+class RealEventTest(base.TestCase):
+
+    def test_an_event_of_the_real_libvirt_arrives(self) -> None:
+        ended = subprocess.run(
+            [sys.executable, '-W', 'ignore', '-c', EVENT],
+            capture_output=True, text=True, timeout=120, check=False,
+            stdin=subprocess.DEVNULL)
+
+        self.assertEqual(['1', '2'], ended.stdout.split()[-2:], ended.stderr)
 
 
 class FaultTest(PciTest):
