@@ -7,6 +7,7 @@ from typing import ClassVar
 
 from nova_arm_ext.domain import address
 from nova_arm_ext.domain import fields
+from nova_arm_ext.domain import tree
 from nova_arm_ext.domain import view
 
 
@@ -20,7 +21,7 @@ class Device(view.View):
     @property
     def address(self) -> address.Address | None:
         """Where the device sits, if the document says so."""
-        found = self.element.find(address.Address.tag)
+        found = tree.find(self.element, (address.Address.tag,))
         return None if found is None else address.Address(found)
 
 
