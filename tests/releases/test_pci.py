@@ -354,8 +354,12 @@ class AgeTest(PciTest):
 EVENT = """
 import threading
 import libvirt
+from nova.virt.libvirt import host as libvirt_host
 from nova_arm_ext import pci
 from nova_arm_ext.compute import pci as compute_pci
+
+# Nova's Host imports it when one is made (29 to 34)
+libvirt_host.libvirt = libvirt
 
 def loop():
     while True:
