@@ -277,6 +277,13 @@ class Bed:
             own['ramdisk_id'] = self._upload(parts.initrd, 'ari', 'ari', {})
         return self._upload(parts.disk, 'qcow2', 'bare', own | properties)
 
+    def kernel(self) -> dict[str, str]:
+        """Image properties that name a kernel and an initrd in Glance."""
+        parts = self._guests['aarch64']
+        return {
+            'kernel_id': self._upload(parts.kernel, 'aki', 'aki', {}),
+            'ramdisk_id': self._upload(parts.initrd, 'ari', 'ari', {})}
+
     def _upload(self, path: pathlib.Path, disk_format: str,
                 container_format: str, properties: dict[str, str]) -> str:
         ident = str(uuid.uuid4())
