@@ -144,6 +144,8 @@ def _environment(folder: str) -> dict[str, str]:
         'NOVA_ARM_EXT_CACHE': str(build.cache_folder()),
         # stevedore keeps a file there for every sys.path it has seen.
         'XDG_CACHE_HOME': folder,
+        # Nova's tests put databases there, and nobody tears them down.
+        'TMPDIR': folder,
         # As nova-compute 34 runs by default; its test packages would choose
         # eventlet.
         'OS_NOVA_DISABLE_EVENTLET_PATCHING': '1',
