@@ -79,8 +79,8 @@ libvirt that lacks an adjustment.
         default=100, min=0,
         help="""
 Log a WARNING that names a hook which takes longer than this many milliseconds
-for one guest; 0 never does. All default hooks together take well below one
-millisecond. A slow hook is not stopped.
+for one guest; 0 never does. All default hooks together take a millisecond or
+two. A slow hook is not stopped.
 """),
     cfg.StrOpt(
         'check_schema',
