@@ -6,6 +6,8 @@ from typing import Any
 
 from cliff import command
 
+from nova_arm_ext.cmd import arguments
+
 #: A libvirtd that has just started asks every QEMU on the host first.
 PATIENCE = 30.0
 
@@ -29,10 +31,7 @@ class Facts(command.Command):
 
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
-        parser.add_argument(
-            '--connect', metavar='URI',
-            help='the libvirt to ask (default: $LIBVIRT_DEFAULT_URI, or '
-                 'qemu:///system)')
+        arguments.add_connect(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:

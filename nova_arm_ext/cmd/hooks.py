@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from cliff import lister
 
+from nova_arm_ext.cmd import arguments
+
 if TYPE_CHECKING:
     from nova_arm_ext import errors
     from nova_arm_ext.hooks import base
@@ -39,11 +41,7 @@ class Hooks(lister.Lister):
 
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
-        parser.add_argument(
-            '--config-file', metavar='FILE', action='append', default=[],
-            help='a configuration file, such as the nova.conf of '
-                 'nova-compute; may be given several times, the last one '
-                 'wins (default: none, and the defaults of all options)')
+        arguments.add_config_file(parser)
         return parser
 
     def run(self, parsed_args: argparse.Namespace) -> int:

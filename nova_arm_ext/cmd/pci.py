@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 from cliff import lister
 
+from nova_arm_ext.cmd import arguments
+
 if TYPE_CHECKING:
     from nova_arm_ext import pci
 
@@ -36,15 +38,8 @@ class Pci(lister.Lister):
 
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
-        parser.add_argument(
-            '--connect', metavar='URI',
-            help='the libvirt to ask (default: $LIBVIRT_DEFAULT_URI, or '
-                 'qemu:///system)')
-        parser.add_argument(
-            '--config-file', metavar='FILE', action='append', default=[],
-            help='a configuration file, such as the nova.conf of '
-                 'nova-compute; may be given several times, the last one '
-                 'wins (default: none, and the defaults of all options)')
+        arguments.add_connect(parser)
+        arguments.add_config_file(parser)
         return parser
 
     def produce_output(self, *args: Any) -> Any:
