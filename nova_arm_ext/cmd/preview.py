@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 from cliff import command
 
+from nova_arm_ext.cmd import arguments
+
 if TYPE_CHECKING:
     from nova_arm_ext import facts
     from nova_arm_ext import pipeline
@@ -60,12 +62,7 @@ class Preview(command.Command):
             help='facts about host and guest as JSON, in the form that '
                  '"nova-arm-ext facts" prints; what it leaves out is '
                  'unknown, and libvirt is not asked')
-        parser.add_argument(
-            '--config-file', metavar='FILE', action='append', default=[],
-            help='a configuration file; pass the nova.conf of nova-compute '
-                 'to preview with its options; may be given several times, '
-                 'the last one wins (default: none, and the defaults of all '
-                 'options)')
+        arguments.add_config_file(parser)
         parser.add_argument(
             '--format', choices=('diff', 'xml', 'json'), default='diff',
             help='diff: what each hook changes and why, in colour on a '
