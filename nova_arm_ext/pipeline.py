@@ -11,7 +11,6 @@
 import collections
 import dataclasses
 import difflib
-import functools
 import importlib.metadata
 import time
 import types
@@ -398,15 +397,12 @@ class Pipeline:
         """
         reports = []
         before = domain.to_bytes() if record else None
-        steps: list[tuple[str, _Step]] = [
-            (enabled.name, functools.partial(self._run_one, enabled, facts,
-                                             existing))
-            for enabled in self._hooks]
+        steps: Sequence[_Enabled | _Step] = self._hooks
         if domain.previous is not None:
             # once more at the end, for what the hooks have added
-            steps = [(PREVIOUS, self._take_over), *steps,
-                     (PREVIOUS, self._take_over_last)]
-        for name, step in steps:
+            steps = (self._take_over, *steps, self._take_over_last)
+        for step in steps:
+            name = step.name if isinstance(step, _Enabled) else PREVIOUS
             if name in passed_over:
                 reports.append(HookReport(
                     hook=name, before=before, after=before,
@@ -414,7 +410,10 @@ class Pipeline:
                 continue
             report = base.Report()
             started = time.perf_counter()
-            step(domain, report)
+            if isinstance(step, _Enabled):
+                self._run_one(step, facts, existing, domain, report)
+            else:
+                step(domain, report)
             seconds = time.perf_counter() - started
             after = domain.to_bytes() if record else None
             reports.append(HookReport(
@@ -543,20 +542,22 @@ _CHECKED = ('uuid', 'name', 'memory', 'vcpu', 'disk', 'interface', 'serial',
             'graphics')
 
 
-def _checked(domain: Domain) -> dict[str, list[str | None]]:
+def _checked(domain: Domain) -> list[tuple[str | None, ...]]:
     """What is compared before and after the hooks, in document order.
 
     By hand, in one walk: the same as an XPath union takes as long for a
     usual document and grows quadratically with the number of devices.
     """
-    found: dict[str, list[str | None]] = {name: [] for name in _CHECKED}
+    found: list[tuple[str | None, ...]] = []
     for element in domain.element:
-        if element.tag == 'devices':
+        tag = element.tag
+        if tag == 'devices':
             for device in element:
-                if device.tag in found:
-                    found[device.tag] += _identified(device)
-        elif element.tag in found:
-            found[element.tag] += (element.text, *element.values())
+                tag = device.tag
+                if tag in _CHECKED:
+                    found.append((tag, *_identified(device)))
+        elif tag in _CHECKED:
+            found.append((tag, element.text, *element.values()))
     return found
 
 
@@ -574,23 +575,30 @@ def _identified(device: Any) -> list[str | None]:
     """Type, target name, MAC address and source of a device."""
     values = [device.get('type'), device.get('device')]
     for child in device:
-        if child.tag == 'source':
-            for element in child.iter():
+        tag = child.tag
+        if tag == 'source':
+            for element in child.iter() if len(child) else (child,):
                 values += element.values()
-        elif child.tag == 'target':
+        elif tag == 'target':
             values.append(child.get('dev'))
-        elif child.tag == 'mac':
+        elif tag == 'mac':
             values.append(child.get('address'))
     return values
 
 
-def _differences(then: Mapping[str, Any], now: Mapping[str, Any],
+def _differences(then: Sequence[tuple[str | None, ...]],
+                 now: Sequence[tuple[str | None, ...]],
                  allowed: frozenset[str]) -> list[str]:
     """What a hook changed without being allowed to, in sentences."""
-    return [f'{name} was {_brief(then[name])} and became {_brief(now[name])}, '
-            f'which the hook does not declare in "changes"'
-            for name in _CHECKED
-            if name not in allowed and then[name] != now[name]]
+    wrong = []
+    for name in _CHECKED:
+        was, became = ([value for tag, *values in found if tag == name
+                        for value in values] for found in (then, now))
+        if name not in allowed and was != became:
+            wrong.append(f'{name} was {_brief(was)} and became '
+                         f'{_brief(became)}, which the hook does not declare '
+                         f'in "changes"')
+    return wrong
 
 
 def _brief(value: Any) -> str:

@@ -181,5 +181,5 @@ _BY_TAG: Mapping[str, type[Device]] = types.MappingProxyType(
 def addressed(domain: view.Domain) -> list[Device]:
     """The devices that may have an address, in the document's order."""
     return [_BY_TAG[element.tag](element)
-            for element in domain.element.iterfind('devices/*')
+            for element in domain.devices
             if element.tag in _BY_TAG]

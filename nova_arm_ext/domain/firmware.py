@@ -41,7 +41,7 @@ class Os(view.View):
     @property
     def has_loader(self) -> bool:
         """Whether there is a loader element, be it without a path."""
-        return self.element.find('loader') is not None
+        return tree.find(self.element, ('loader',)) is not None
 
     @property
     def has_uefi(self) -> bool:
@@ -55,16 +55,17 @@ class Os(view.View):
 
     def feature(self, name: str) -> bool | None:
         """Whether a firmware feature is asked for; None if not mentioned."""
-        for element in self.element.iterfind('firmware/feature'):
-            if element.get('name') == name:
+        firmware = tree.find(self.element, ('firmware',))
+        for element in () if firmware is None else firmware:
+            if element.tag == 'feature' and element.get('name') == name:
                 return bool(element.get('enabled') == 'yes')
         return None
 
-    def drop(self, tag: str) -> None:
-        """Remove a child element, where it is there."""
-        found = self.element.find(tag)
-        if found is not None:
-            tree.detach(found)
+    def drop(self, *tags: str) -> None:
+        """Remove child elements, where they are there."""
+        for child in tree.children(self.element):
+            if child.tag in tags:
+                tree.detach(child)
 
     def take_over(self, other: 'Os', *tags: str) -> None:
         """Put copies of another document's elements in the place of ours."""

@@ -8,12 +8,18 @@ devices for legacy PCI on one bridge behind one root port (libvirt 9.0.0 and
 
 import dataclasses
 import enum
+import functools
+import types
+from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any
 
 from lxml import etree
 
 from nova_arm_ext.domain import devices
 from nova_arm_ext.domain import tree
 from nova_arm_ext.domain import view
+from nova_arm_ext.domain.address import Address
 from nova_arm_ext.domain.firmware import Os
 
 #: libvirt packs eight root ports into each of the slots 1 to 31 of pcie.0
@@ -48,58 +54,55 @@ _BRIDGE_MODELS = frozenset(('pcie-to-pci-bridge', 'dmi-to-pci-bridge',
 
 def place(device: devices.Device) -> Place:
     """Where libvirt will put a device, if it has no address."""
-    if device.element.get('model') == 'virtio-transitional':
+    return _place(device.element)
+
+
+def _place(element: Any) -> Place:
+    if element.get('model') == 'virtio-transitional':
         return Place.BRIDGE
-    match device:
-        case devices.Controller():
-            return _controller_place(device)
-        case devices.Disk() | devices.Input():
-            return _either(device.bus == 'virtio')
-        case devices.Interface():
-            if (device.model in _LEGACY_INTERFACES
-                    or device.model == 'virtio-transitional'):
-                return Place.BRIDGE
-            return Place.ROOT_PORT
-        case devices.Hostdev():
-            return _either(device.type in ('pci', 'mdev', 'scsi_host'))
-        case devices.Video():
-            if device.model in _ROOT_PORT_VIDEOS:
-                return Place.ROOT_PORT
-            return (Place.ELSEWHERE if device.model in (None, 'ramfb', 'none')
-                    else Place.BRIDGE)
-        case devices.Memballoon():
-            return _either(device.model != 'none')
-        case (devices.Rng() | devices.Crypto() | devices.Vsock()
-              | devices.Filesystem()):
-            return Place.ROOT_PORT
-        case devices.Memory():
-            return _either(device.model in ('virtio-mem', 'virtio-pmem'))
-        case devices.Sound():
-            if device.model == 'usb':
-                return Place.ELSEWHERE
-            return (Place.ROOT_PORT if device.model == 'virtio'
-                    else Place.BRIDGE)
-        case devices.Shmem():
-            return Place.BRIDGE
-        case devices.Watchdog():
-            return (Place.BRIDGE if device.model == 'i6300esb'
-                    else Place.ELSEWHERE)
-        case devices.Serial():
-            return (Place.BRIDGE if device.target_type == 'pci-serial'
-                    else Place.ELSEWHERE)
-        case devices.Iommu():
-            return (Place.ROOT if device.model == 'virtio'
-                    else Place.ELSEWHERE)
-    return Place.ELSEWHERE
+    where = _PLACES.get(element.tag, Place.ELSEWHERE)
+    return where if isinstance(where, Place) else where(element)
 
 
 def _either(on_a_port: bool) -> Place:
     return Place.ROOT_PORT if on_a_port else Place.ELSEWHERE
 
 
-def _controller_place(controller: devices.Controller) -> Place:
-    model = controller.model
-    match controller.type:
+def _below(element: Any, tag: str, attribute: str) -> str | None:
+    """An attribute of a child element."""
+    for child in element:
+        if child.tag == tag:
+            value: str | None = child.get(attribute)
+            return value
+    return None
+
+
+def _interface_place(interface: Any) -> Place:
+    model = _below(interface, 'model', 'type')
+    return (Place.BRIDGE if model in _LEGACY_INTERFACES
+            or model == 'virtio-transitional' else Place.ROOT_PORT)
+
+
+def _video_place(video: Any) -> Place:
+    model = _below(video, 'model', 'type')
+    if model in _ROOT_PORT_VIDEOS:
+        return Place.ROOT_PORT
+    return (Place.ELSEWHERE if model in (None, 'ramfb', 'none')
+            else Place.BRIDGE)
+
+
+def _sound_place(sound: Any) -> Place:
+    model = sound.get('model')
+    if model == 'usb':
+        return Place.ELSEWHERE
+    return Place.ROOT_PORT if model == 'virtio' else Place.BRIDGE
+
+
+def _controller_place(controller: Any) -> Place:
+    model = controller.get('model')
+    match controller.get('type'):
+        case 'pci':
+            return _either(model == 'pcie-to-pci-bridge')
         case 'virtio-serial':
             return Place.ROOT_PORT
         case 'usb' if model == 'none':
@@ -113,9 +116,37 @@ def _controller_place(controller: devices.Controller) -> Place:
                     else Place.BRIDGE)
         case 'sata':
             return Place.BRIDGE
-        case 'pci' if model == 'pcie-to-pci-bridge':
-            return Place.ROOT_PORT
     return Place.ELSEWHERE
+
+
+#: by the tag of a device: its place, or what tells it of the element
+_PLACES: Mapping[str, Place | Callable[[Any], Place]] = (
+    types.MappingProxyType({
+        'controller': _controller_place,
+        'disk': lambda e: _either(_below(e, 'target', 'bus') == 'virtio'),
+        'input': lambda e: _either(e.get('bus') == 'virtio'),
+        'interface': _interface_place,
+        'hostdev': lambda e: _either(
+            e.get('type') in ('pci', 'mdev', 'scsi_host')),
+        'video': _video_place,
+        'memballoon': lambda e: _either(e.get('model') != 'none'),
+        'rng': Place.ROOT_PORT,
+        'crypto': Place.ROOT_PORT,
+        'vsock': Place.ROOT_PORT,
+        'filesystem': Place.ROOT_PORT,
+        'memory': lambda e: _either(
+            e.get('model') in ('virtio-mem', 'virtio-pmem')),
+        'sound': _sound_place,
+        'shmem': Place.BRIDGE,
+        'watchdog': lambda e: (
+            Place.BRIDGE if e.get('model') == 'i6300esb'
+            else Place.ELSEWHERE),
+        'serial': lambda e: (
+            Place.BRIDGE if _below(e, 'target', 'type') == 'pci-serial'
+            else Place.ELSEWHERE),
+        'iommu': lambda e: (
+            Place.ROOT if e.get('model') == 'virtio' else Place.ELSEWHERE),
+    }))
 
 
 def root_ports(domain: view.Domain) -> list[devices.Controller]:
@@ -132,109 +163,116 @@ class Slots:
         libvirt will have to add ports of its own
     :param limit: the root ports that the machine can have
     :param lacks_bridge: a device waits for a bridge that is not there
+    :param has_controllers: the document names PCI controllers
     """
 
     ports: int
     free: int
     limit: int
     lacks_bridge: bool
+    has_controllers: bool
 
 
 def slots(domain: view.Domain) -> Slots:
-    """Count the slots, in one walk over the devices."""
-    mmio = domain.has_virtio_mmio
-    present = devices.addressed(domain)
-    waiting = _implied(domain, present, mmio)
+    """Count the slots, in one walk over the devices.
+
+    On elements rather than views: it looks at every device of every guest.
+    """
+    places: list[Place] = []
+    followers: list[Place] = []          # that follow others to virtio-mmio
     ports: list[int | None] = []
     used: set[int | None] = set()
-    bridges = 0
-    on_the_root = len(domain.element.findall('devices/panic'))
-    for device in present:
+    controllers: set[str | None] = set()
+    present: set[str | None] = set()     # kinds of devices, buses of disks
+    bridges = on_the_root = 0
+    mmio = False
+    for element in domain.devices:
+        tag = element.tag
         is_port = False
-        if isinstance(device, devices.Controller) and device.type == 'pci':
-            model = device.model
-            bridges += model in _BRIDGE_MODELS
-            is_port = model == 'pcie-root-port'
-            if is_port:
-                ports.append(device.index)
-        address = device.address
-        if address is None or (address.is_pci and address.bus is None):
-            # without a bus the document asks for PCI, wherever
-            if address is not None or not (mmio and _follows_to_mmio(device)):
-                waiting.append(place(device))
-        elif address.is_pci:
-            used.add(address.bus)
-            on_the_root += not address.bus and not is_port
-    lacks_bridge = Place.BRIDGE in waiting and not bridges
+        if tag == 'controller':
+            kind = element.get('type')
+            controllers.add(kind)
+            if kind == 'pci':
+                model = element.get('model')
+                if model in _BRIDGE_MODELS:
+                    bridges += 1
+                elif model == 'pcie-root-port':
+                    is_port = True
+                    ports.append(devices.Controller(element).index)
+        elif tag == 'disk':
+            present.add(_below(element, 'target', 'bus'))
+        elif tag == 'channel':
+            if _below(element, 'target', 'type') == 'virtio':
+                present.add('virtio-serial')
+        else:
+            present.add(tag)
+            on_the_root += tag == 'panic'
+        if tag not in _PLACES:
+            continue
+        for child in element:
+            if child.tag == 'address':
+                address = Address(child)
+                if address.is_virtio_mmio:
+                    mmio = True
+                elif address.is_pci:
+                    bus = address.bus
+                    if bus is None:
+                        # the document asks for PCI, wherever
+                        places.append(_place(element))
+                    else:
+                        used.add(bus)
+                        on_the_root += not bus and not is_port
+                break
+        else:
+            (followers if _follows_to_mmio(element)
+             else places).append(_place(element))
+    # what libvirt adds of its own accord
+    for kind, where in (('scsi', Place.ROOT_PORT), ('sata', Place.BRIDGE)):
+        if kind in present and kind not in controllers:
+            places.append(where)
+    if not mmio:
+        places += followers
+        if 'virtio-serial' in present and 'virtio-serial' not in controllers:
+            places.append(Place.ROOT_PORT)
+        if 'graphics' in present and 'video' not in present:
+            places.append(Place.ROOT_PORT)
+    lacks_bridge = Place.BRIDGE in places and not bridges
     if domain.arch == 'armv7l' and Os.of(domain).has_uefi:
         limit = MAX_ROOT_PORTS_ARMV7_UEFI - bridges - lacks_bridge
     else:
-        limit = ((_SLOTS - on_the_root - waiting.count(Place.ROOT))
+        limit = ((_SLOTS - on_the_root - places.count(Place.ROOT))
                  * _PORTS_OF_A_SLOT)
     return Slots(
         ports=len(ports), limit=limit, lacks_bridge=lacks_bridge,
+        has_controllers='pci' in controllers,
         free=(sum(index is None or index not in used for index in ports)
-              - waiting.count(Place.ROOT_PORT) - lacks_bridge))
+              - places.count(Place.ROOT_PORT) - lacks_bridge))
 
 
-def free_root_ports(domain: view.Domain) -> int:
-    """How many of the named root ports will have nothing behind them.
-
-    :returns: negative where libvirt will have to add ports of its own
-    """
-    return slots(domain).free
-
-
-def max_root_ports(domain: view.Domain) -> int:
-    """How many root ports the guest's machine can have."""
-    return slots(domain).limit
-
-
-def _follows_to_mmio(device: devices.Device) -> bool:
+def _follows_to_mmio(element: Any) -> bool:
     """Whether libvirt moves a device to virtio-mmio as soon as another one
     is there (qemuDomainAssignVirtioMMIOAddresses).
     """
-    match device:
-        case devices.Controller():
-            return device.type == 'virtio-serial' or (
-                device.type == 'scsi' and device.model == 'virtio-scsi')
-        case devices.Disk() | devices.Input():
-            return device.bus == 'virtio'
-        case devices.Interface():
-            return device.type != 'hostdev' and device.model == 'virtio'
-        case devices.Video() | devices.Sound() | devices.Crypto():
-            return device.model == 'virtio'
-        case devices.Memballoon() | devices.Rng() | devices.Memory():
+    model = element.get('model')
+    match element.tag:
+        case 'controller':
+            kind = element.get('type')
+            return kind == 'virtio-serial' or (
+                kind == 'scsi' and model == 'virtio-scsi')
+        case 'disk':
+            return _below(element, 'target', 'bus') == 'virtio'
+        case 'input':
+            return bool(element.get('bus') == 'virtio')
+        case 'interface':
+            return (element.get('type') != 'hostdev'
+                    and _below(element, 'model', 'type') == 'virtio')
+        case 'video':
+            return _below(element, 'model', 'type') == 'virtio'
+        case 'sound' | 'crypto':
+            return bool(model == 'virtio')
+        case 'memballoon' | 'rng' | 'memory':
             return True
     return False
-
-
-def _implied(domain: view.Domain, present: list[devices.Device],
-             mmio: bool) -> list[Place]:
-    """The places of the devices that libvirt adds of its own accord."""
-    types: set[str | None] = set()
-    buses: set[str | None] = set()
-    has_channel = has_video = False
-    for device in present:
-        match device:
-            case devices.Controller():
-                types.add(device.type)
-            case devices.Disk():
-                buses.add(device.bus)
-            case devices.Channel():
-                has_channel |= device.target_type == 'virtio'
-            case devices.Video():
-                has_video = True
-    found = []
-    if 'scsi' in buses - types:
-        found.append(Place.ROOT_PORT)
-    if 'sata' in buses - types:
-        found.append(Place.BRIDGE)
-    if has_channel and 'virtio-serial' not in types and not mmio:
-        found.append(Place.ROOT_PORT)
-    if not has_video and not mmio and domain.has_graphics:
-        found.append(Place.ROOT_PORT)
-    return found
 
 
 def add_root_ports(domain: view.Domain, count: int,
@@ -249,20 +287,25 @@ def add_root_ports(domain: view.Domain, count: int,
     """
     if count < 1:
         return
-    models = ['pcie-root-port'] * count
-    if counted.lacks_bridge:
-        models.append('pcie-to-pci-bridge')
-    ours = [c for c in domain.all(devices.Controller) if c.type == 'pci']
-    if not any(controller.model == 'pcie-root' for controller in ours):
+    ours = [c for c in domain.all(devices.Controller)
+            if c.type == 'pci'] if counted.has_controllers else []
+    has_root = any(controller.model == 'pcie-root' for controller in ours)
+    made = list(tree.clone(_controllers(count, not has_root,
+                                        counted.lacks_bridge)))
+    if not has_root:
         # libvirt counts those without a number from 0, and that is the root
-        domain.add(devices.Controller, type='pci', index=0, model='pcie-root')
         for controller in ours:
             controller.remove()
-            domain.insert(controller.element)
-    parent = domain.child('devices')
-    last = parent.findall(devices.Controller.tag)[-1]
-    for model in models:
-        element = etree.Element(devices.Controller.tag, type='pci',
-                                model=model)
-        tree.insert_after(parent, last, element)
-        last = element
+        made[1:1] = [controller.element for controller in ours]
+    domain.insert(*made)
+
+
+@functools.lru_cache
+def _controllers(ports: int, root: bool, bridge: bool) -> Any:
+    """PCI controllers to copy: that takes a third of making them."""
+    return etree.fromstring(
+        '<devices>'
+        + '<controller type="pci" index="0" model="pcie-root"/>' * root
+        + '<controller type="pci" model="pcie-root-port"/>' * ports
+        + '<controller type="pci" model="pcie-to-pci-bridge"/>' * bridge
+        + '</devices>')

@@ -28,34 +28,47 @@ def find(element: Any, steps: Iterable[str]) -> Any:
     return element
 
 
-def insert_after(parent: Any, sibling: Any, element: Any) -> None:
-    """Insert an element with the indentation of its new neighbours.
+def children(element: Any) -> list[Any]:
+    """The children of an element, which may be None, free to be removed."""
+    return [] if element is None else list(element)
+
+
+def insert_after(parent: Any, sibling: Any, *elements: Any) -> None:
+    """Insert elements with the indentation of their new neighbours.
 
     :param parent: where to insert
     :param sibling: the child of it to follow; None for the last one
-    :param element: what to insert
+    :param elements: what to insert, in this order; one at least
     """
     if sibling is None and len(parent):
         sibling = parent[-1]
     if sibling is None:
-        parent.append(element)
+        sibling, elements = elements[0], elements[1:]
+        parent.append(sibling)
         tail = parent.tail or ''
         if '\n' in tail:
             # the tail of the parent is the indentation of its siblings, or,
             # behind the last of them, of the element around them
             last = parent.getnext() is None
             parent.text = tail + ('    ' if last else '  ')
-            element.tail = tail + ('  ' if last else '')
-        step = parent.text or ''
-    else:
-        element.tail = sibling.tail
-        step = (parent.text if parent.text and '\n' in parent.text
-                else sibling.tail or '')
-        sibling.addnext(element)
-        # addnext moves the sibling's tail behind the new element
-        sibling.tail = step if '\n' in step else element.tail
-    if len(element) and '\n' in step:
-        _indent(element, step)
+            sibling.tail = tail + ('  ' if last else '')
+        if len(sibling) and '\n' in (parent.text or ''):
+            _indent(sibling, parent.text)
+    if not elements:
+        return
+    # the last child's tail indents the parent's end tag
+    end = sibling.tail
+    text = parent.text
+    step = text if text and '\n' in text else end or ''
+    indented = '\n' in step
+    sibling.tail = step if indented else end
+    position = parent.index(sibling) + 1
+    for element in elements:
+        element.tail = step if indented else end
+        if indented and len(element):
+            _indent(element, step)
+    elements[-1].tail = end
+    parent[position:position] = elements
 
 
 def _indent(element: Any, newline: str) -> None:
@@ -83,7 +96,7 @@ def detach(element: Any) -> None:
 
 def clone(element: Any) -> Any:
     """A copy of an element, free of its surroundings."""
-    copied = copy.deepcopy(element)
+    copied = copy.copy(element)      # with all that is below it
     copied.tail = None
     return copied
 

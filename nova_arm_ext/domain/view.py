@@ -2,6 +2,7 @@
 """The domain document as a whole: parse, ask, find, add, remove, write."""
 
 import functools
+import threading
 from typing import Any
 from typing import ClassVar
 from typing import TypeVar
@@ -22,6 +23,9 @@ MAX_BYTES = 4 * 1024 * 1024
 NOVA_NAMESPACE = 'http://openstack.org/xmlns/libvirt/nova/'
 
 V = TypeVar('V', bound='View')
+
+#: lxml's parsers lock when they are shared between threads
+_PARSERS = threading.local()
 
 
 class View:
@@ -70,6 +74,10 @@ class Domain(View):
                  previous: 'str | Domain | None' = None) -> None:
         super().__init__(element)
         self._previous = previous
+        # lxml makes an element's Python object anew each time it is looked
+        # at, unless somebody keeps it: all later walks take a third
+        self._kept = list(element.iter())
+        self._parts: dict[str, Any] = {}
 
     @classmethod
     def parse(cls, xml: str | bytes,
@@ -92,13 +100,8 @@ class Domain(View):
             raise errors.InvalidDocument(
                 f'the domain document has {len(data)} bytes, more than the '
                 f'{MAX_BYTES} that are read')
-        # A parser of its own for each document: lxml's parsers lock when
-        # they are shared between threads.
-        parser = etree.XMLParser(encoding=encoding, resolve_entities=False,
-                                 no_network=True, load_dtd=False,
-                                 huge_tree=False)
         try:
-            root = etree.fromstring(data, parser)
+            root = etree.fromstring(data, _parser(encoding))
         except (etree.XMLSyntaxError, ValueError) as e:
             # libxml2 ends some of its messages with a line break
             raise errors.InvalidDocument(
@@ -137,19 +140,26 @@ class Domain(View):
     @property
     def is_arm(self) -> bool:
         """Whether the guest is an Arm machine."""
-        return self.arch in ARM
+        kind = self._type
+        return kind is not None and kind.get('arch') in ARM
 
     @property
     def is_virt(self) -> bool:
         """Whether the machine is QEMU's ``virt``, of whatever version."""
-        machine = self.machine
-        return machine is not None and (
-            machine == 'virt' or machine.startswith('virt-'))
+        kind = self._type
+        return kind is not None and _is_virt(kind.get('machine'))
 
     @property
     def has_pcie(self) -> bool:
         """Whether the machine has a PCI Express root (pcie.0)."""
-        return self.is_arm and self.is_virt
+        kind = self._type
+        return (kind is not None and kind.get('arch') in ARM
+                and _is_virt(kind.get('machine')))
+
+    @property
+    def _type(self) -> Any:
+        os = self.part('os')
+        return None if os is None else tree.find(os, ('type',))
 
     @property
     def has_virtio_mmio(self) -> bool:
@@ -158,13 +168,14 @@ class Domain(View):
         libvirt then puts every virtio device without an address there, and
         adds no PCI Express port where nothing is left for PCI.
         """
-        return any(address.get('type') == 'virtio-mmio' for address
-                   in self.element.iterfind('devices/*/address'))
+        return any(address.get('type') == 'virtio-mmio'
+                   for device in self.devices
+                   for address in device if address.tag == 'address')
 
     @property
     def has_graphics(self) -> bool:
         """Whether there is a graphical console: VNC, SPICE."""
-        return self.element.find('devices/graphics') is not None
+        return any(device.tag == 'graphics' for device in self.devices)
 
     @property
     def extra_specs(self) -> dict[str, str] | None:
@@ -183,27 +194,41 @@ class Domain(View):
     @property
     def nova_version(self) -> str | None:
         """The release of Nova that wrote the document, if it says so."""
-        metadata = self._nova_metadata()
-        package = None if metadata is None else metadata.find('{*}package')
-        return None if package is None else package.get('version')
+        for element in tree.children(self._nova_metadata()):
+            if str(element.tag).endswith('}package'):
+                version: str | None = element.get('version')
+                return version
+        return None
 
     def _nova_metadata(self) -> Any:
-        for metadata in self.element.iterfind('metadata/*'):
-            name = etree.QName(metadata)
-            if (name.localname == 'instance'
-                    and (name.namespace or '').startswith(NOVA_NAMESPACE)):
-                return metadata
+        metadata = self.part('metadata')
+        for element in () if metadata is None else metadata:
+            tag = element.tag
+            if (isinstance(tag, str) and tag.endswith('}instance')
+                    and tag.startswith('{' + NOVA_NAMESPACE)):
+                return element
         return None
 
     # Finding, adding, removing.
 
+    @property
+    def devices(self) -> Any:
+        """The ``<devices>`` element; where it is missing, nothing."""
+        found = self.part('devices')
+        return () if found is None else found
+
+    def part(self, tag: str) -> Any:
+        """A child of the root element, such as ``os``; None without it."""
+        found = self._parts.get(tag)
+        if found is None or found.getparent() is not self.element:
+            found = self._parts[tag] = tree.find(self.element, (tag,))
+        return found
+
     def all(self, kind: type[V]) -> list[V]:
         """The devices of one kind, in the order of the document."""
-        devices = tree.find(self.element, ('devices',))
-        if devices is None:
-            return []
-        return [kind(element) for element in devices
-                if element.tag == kind.tag]
+        tag = kind.tag
+        return [kind(element) for element in self.devices
+                if element.tag == tag]
 
     def add(self, kind: type[V], **values: Any) -> V:
         """Add a device behind the last of its kind.
@@ -217,11 +242,15 @@ class Domain(View):
         self.insert(view.element)
         return view
 
-    def insert(self, element: Any) -> None:
-        """Put a device's element behind the last of its kind."""
+    def insert(self, *elements: Any) -> None:
+        """Put elements of devices of one kind behind the last of its kind."""
         devices = self.child('devices')
-        present = devices.findall(element.tag)
-        tree.insert_after(devices, present[-1] if present else None, element)
+        tag = elements[0].tag
+        last = None
+        for device in devices:
+            if device.tag == tag:
+                last = device
+        tree.insert_after(devices, last, *elements)
 
     def child(self, path: str) -> Any:
         """The element at a path of the document; made where it is missing.
@@ -229,10 +258,29 @@ class Domain(View):
         New elements are put where Nova puts them as far as libvirt cares:
         its schema lets the children of a domain come in any order.
         """
-        element = self.element
-        for step in path.split('/'):
-            found = element.find(step)
+        first, *steps = path.split('/')
+        element = self.part(first)
+        if element is None:
+            element = tree.append(self.element, first)
+        for step in steps:
+            found = tree.find(element, (step,))
             if found is None:
                 found = tree.append(element, step)
             element = found
         return element
+
+
+def _is_virt(machine: str | None) -> bool:
+    return machine is not None and (
+        machine == 'virt' or machine.startswith('virt-'))
+
+
+def _parser(encoding: str | None) -> Any:
+    """This thread's parser for documents in an encoding; None: as they say."""
+    found = getattr(_PARSERS, str(encoding), None)
+    if found is None:
+        found = etree.XMLParser(encoding=encoding, resolve_entities=False,
+                                no_network=True, load_dtd=False,
+                                huge_tree=False)
+        setattr(_PARSERS, str(encoding), found)
+    return found

@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Consoles that work: graphical, serial, and the kernel's own."""
 
-import re
 from collections.abc import Mapping
 
 from lxml import etree
@@ -112,7 +111,7 @@ says ``hw_input_bus``. Guests without graphics get neither.
     )
 
     def applies_to(self, domain: Domain, facts: Facts) -> bool:
-        return domain.is_virt and domain.is_arm
+        return domain.has_pcie
 
     def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
         had = previous.of_same_board(domain)
@@ -176,11 +175,13 @@ says ``hw_input_bus``. Guests without graphics get neither.
 
     def _inputs(self, domain: Domain, had: Domain | None, facts: Facts,
                 report: Report) -> None:
-        if not domain.has_graphics or any(
-                video.model == 'none' for video in domain.all(devices.Video)):
+        if not domain.has_graphics:
+            return
+        if any(video.model == 'none' for video in domain.all(devices.Video)):
             return
         present = domain.all(devices.Input)
         wanted: dict[str | None, str | None]
+        bus: str | None
         if had is None:
             bus = self._input_bus(present, facts)
             wanted = {'tablet': bus, 'mouse': bus, 'keyboard': bus}
@@ -190,22 +191,27 @@ says ``hw_input_bus``. Guests without graphics get neither.
             wanted = {device.type: device.bus
                       for device in had.all(devices.Input)}
             reason = 'as the guest has seen it'
+        types: set[str | None] = set()
+        buses: set[str | None] = set()
         for device in present:
-            own = wanted.get(device.type, device.bus)
-            if device.bus in ('usb', 'virtio') and device.bus != own:
-                device.bus = own
+            own_type, bus = device.type, device.bus
+            own = wanted.get(own_type, bus)
+            if bus in ('usb', 'virtio') and bus != own:
+                device.bus = bus = own
                 if device.address is not None:
                     device.address.remove()
                 report.because('devices/input/@bus',
-                               f'the {device.type} is on {own}, as the guest '
+                               f'the {own_type} is on {own}, as the guest '
                                f'has seen it or [arm_console] input_bus asks')
-        types = {device.type for device in present}
+            types.add(own_type)
+            buses.add(bus)
         for kind, instead in (('tablet', {'tablet', 'mouse'}),
                               ('keyboard', {'keyboard'})):
             if kind in wanted and not types & instead:
                 domain.add(devices.Input, type=kind, bus=wanted[kind])
+                buses.add(wanted[kind])
                 report.because('devices/input', f'a {kind} {reason}')
-        if any(device.bus == 'usb' for device in domain.all(devices.Input)):
+        if 'usb' in buses:
             self._usb(domain, report)
 
     def _input_bus(self, present: list[devices.Input],
@@ -266,7 +272,7 @@ says ``hw_input_bus``. Guests without graphics get neither.
         os = Os.of(domain)
         line = os.cmdline or ''
         own = (facts.guest.image_properties or {}).get('os_command_line')
-        if (not domain.kernel or _NOVAS_CONSOLES not in line or own == line
+        if (_NOVAS_CONSOLES not in line or own == line or not os.kernel
                 or 'console=ttyAMA' in line):
             return
         # the last one is where init writes to
@@ -278,7 +284,7 @@ says ``hw_input_bus``. Guests without graphics get neither.
     @staticmethod
     def _smbios(domain: Domain, had: Domain | None, facts: Facts,
                 report: Report) -> None:
-        if domain.element.find('sysinfo') is not None:
+        if tree.find(domain.element, ('sysinfo',)) is not None:
             return
         if had is not None:
             seen = had.element.find('sysinfo')
@@ -289,10 +295,11 @@ says ``hw_input_bus``. Guests without graphics get neither.
         else:
             sysinfo = _sysinfo(domain, facts)
             reason = 'cloud-init recognises its cloud by it'
-        tree.insert_after(domain.element, domain.element.find('os'), sysinfo)
         os = domain.child('os')
-        if os.find('smbios') is None:
-            tree.append(os, 'smbios').set('mode', 'sysinfo')
+        tree.insert_after(domain.element, os, sysinfo)
+        if tree.find(os, ('smbios',)) is None:
+            tree.insert_after(os, None,
+                              etree.Element('smbios', mode='sysinfo'))
         report.because('sysinfo', reason)
 
 
@@ -313,19 +320,28 @@ def _asked(domain: Domain, facts: Facts) -> tuple[str | None, str]:
     return None, ''
 
 
-def _sysinfo(domain: Domain, facts: Facts) -> etree._Element:
-    """System information as Nova gives it to x86 guests.
+#: cloud-init knows the product by this name (DataSourceOpenStack).
+_SYSINFO = etree.fromstring("""\
+<sysinfo type="smbios"><system>\
+<entry name="manufacturer">OpenStack Foundation</entry>\
+<entry name="product">OpenStack Compute</entry>\
+<entry name="version"/>\
+<entry name="serial"/>\
+<entry name="uuid"/>\
+<entry name="family">Virtual Machine</entry>\
+</system></sysinfo>""")
 
-    cloud-init knows the product by this name (DataSourceOpenStack).
-    """
-    sysinfo = etree.Element('sysinfo', type='smbios')
-    system = etree.SubElement(sysinfo, 'system')
-    for name, value in (('manufacturer', 'OpenStack Foundation'),
-                        ('product', 'OpenStack Compute'),
-                        ('version', domain.nova_version),
-                        ('serial', facts.guest.system_serial),
-                        ('uuid', domain.uuid),
-                        ('family', 'Virtual Machine')):
-        if value and re.fullmatch(r'[\x20-\x7e]+', value):
-            etree.SubElement(system, 'entry', name=name).text = value
+
+def _sysinfo(domain: Domain, facts: Facts) -> etree._Element:
+    """System information as Nova gives it to x86 guests."""
+    sysinfo = tree.clone(_SYSINFO)
+    system = sysinfo[0]
+    version, serial, uuid = system[2:5]
+    for entry, value in ((version, domain.nova_version),
+                         (serial, facts.guest.system_serial),
+                         (uuid, domain.uuid)):
+        if value and value.isascii() and value.isprintable():
+            entry.text = value
+        else:
+            system.remove(entry)
     return sysinfo

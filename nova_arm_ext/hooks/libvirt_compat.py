@@ -30,9 +30,9 @@ from nova_arm_ext.hooks.base import Report
 class Rule:
     """One thing that Nova writes and that does not work on Arm.
 
-    :param words: names of elements, or values of a disk's or CPU's
-        attributes; without any of them in the document there is nothing to
-        do, which saves the look
+    :param words: names of elements two levels below <domain>, or values of
+        a disk's or CPU's attributes; without any of them in the document
+        there is nothing to do, which saves the look
     :param nova: the Nova releases that write it
     :param since, until: the first libvirt that refuses it and the first that
         takes it again; None for all of them. Where the host's version is
@@ -73,11 +73,13 @@ def _drop(domain: Domain, *paths: str) -> str | None:
 
 def _loader_secure(domain: Domain, facts: Facts) -> str | None:
     os = Os.of(domain)
-    if not os.selection or os.loader_secure is not False or os.loader:
+    loader = tree.find(os.element, ('loader',))
+    if (not os.selection or loader is None or loader.text
+            or loader.get('secure') != 'no'):
         return None
-    del os.loader_secure
-    if not os.element.find('loader').attrib:
-        os.drop('loader')
+    del loader.attrib['secure']
+    if not loader.attrib:
+        tree.detach(loader)
     return 'os/loader/@secure'
 
 
@@ -102,7 +104,7 @@ def _hyperv(domain: Domain, facts: Facts) -> str | None:
 
 def _x86_timers(domain: Domain, facts: Facts) -> str | None:
     place = None
-    for timer in domain.element.findall('clock/timer'):
+    for timer in tree.children(domain.part('clock')):
         if timer.get('name') in ('hypervclock', 'kvmclock', 'tsc'):
             tree.detach(timer)
             place = f"clock/timer[@name='{timer.get('name')}']"
@@ -200,7 +202,7 @@ def _scsi_model(domain: Domain, facts: Facts) -> str | None:
         return None
     controllers = [c for c in domain.all(devices.Controller)
                    if c.type == 'scsi']
-    place = _set_model(controllers, 'virtio-scsi')
+    place = _set_model(domain, 'scsi', 'virtio-scsi')
     # libvirt would add those that are missing, as LSI whatever the others are
     needed = {_scsi_place(disk)[0] for disk in _scsi_disks(domain).values()}
     for index in sorted(needed - set(range(len(controllers)))
@@ -212,19 +214,17 @@ def _scsi_model(domain: Domain, facts: Facts) -> str | None:
 
 
 def _usb_model(domain: Domain, facts: Facts) -> str | None:
-    if not domain.is_virt:
-        return None
-    return _set_model([c for c in domain.all(devices.Controller)
-                       if c.type == 'usb'], 'qemu-xhci')
+    return _set_model(domain, 'usb', 'qemu-xhci') if domain.is_virt else None
 
 
-def _set_model(controllers: list[devices.Controller],
-               model: str) -> str | None:
+def _set_model(domain: Domain, kind: str, model: str) -> str | None:
     place = None
-    for controller in controllers:
-        if controller.model is None:
-            controller.model = model
-            place = f"devices/controller[@type='{controller.type}']/@model"
+    for element in domain.devices:
+        if (element.tag == devices.Controller.tag
+                and element.get('type') == kind
+                and element.get('model') is None):
+            element.set('model', model)
+            place = f"devices/controller[@type='{kind}']/@model"
     return place
 
 
@@ -316,7 +316,7 @@ RULES: tuple[Rule, ...] = (
     Rule(name='maxphysaddr', words=('maxphysaddr',), apply=_maxphysaddr,
          nova='29 to 34',
          reason='libvirt refuses it for all but x86 CPUs'),
-    Rule(name='kvm_hidden', words=('hidden',), apply=_kvm_hidden,
+    Rule(name='kvm_hidden', words=('kvm',), apply=_kvm_hidden,
          nova='29 to 34',
          reason='QEMU refuses it: Arm CPUs have no hypervisor signature'),
     Rule(name='smm', words=('smm',), apply=_smm, nova='29 to 34',
@@ -356,7 +356,7 @@ RULES: tuple[Rule, ...] = (
          nova='29 to 34',
          reason='libvirt has no host-model on Arm; the host CPU is passed '
                 'through'),
-    Rule(name='gic_version', words=('vcpu',), apply=_gic_version,
+    Rule(name='gic_version', words=('type',), apply=_gic_version,
          nova='29 to 34',
          reason='the GIC version 2 of emulated machines ends at eight vCPUs'),
 )
@@ -401,15 +401,23 @@ unless the cause is gone.
 
     def __init__(self, options: Any) -> None:
         super().__init__(options)
-        self._rules = tuple(rule for rule in RULES
-                            if rule.name not in options.disabled_rules)
+        self._enabled = tuple(rule for rule in RULES
+                              if rule.name not in options.disabled_rules)
+        # the rules that a libvirt needs, by its version
+        self._needed: dict[Version | None, tuple[Rule, ...]] = {}
 
     def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
-        present = {element.tag for element in domain.element.iter()}
-        present.update(_VALUES(domain.element))
-        for rule in self._rules:
-            if (not present.isdisjoint(rule.words)
-                    and rule.concerns(facts.host.libvirt_version)):
+        present = set(_VALUES(domain.element))
+        for part in domain.element:
+            for element in part:
+                present.add(element.tag)
+        libvirt = facts.host.libvirt_version
+        rules = self._needed.get(libvirt)
+        if rules is None:
+            rules = self._needed[libvirt] = tuple(
+                rule for rule in self._enabled if rule.concerns(libvirt))
+        for rule in rules:
+            if not present.isdisjoint(rule.words):
                 place = rule.apply(domain, facts)
                 if place is not None:
                     report.because(place,

@@ -2,6 +2,7 @@
 """UEFI firmware that exists on this host, and a variable store for it."""
 
 import fnmatch
+import functools
 
 from lxml import etree
 
@@ -140,7 +141,7 @@ class Uefi(base.Hook):
         if facts.host.firmware is None:
             return
         fitting = self._fitting(os, domain, facts)
-        if not fitting:
+        if fitting is None:
             raise errors.Refused(
                 f'this host has no UEFI firmware for {domain.arch} guests'
                 f'{" with Secure Boot" if os.feature("secure-boot") else ""}'
@@ -151,11 +152,11 @@ class Uefi(base.Hook):
             return
         if libvirt >= SELECTION_PERSISTS and not os.is_stateless:
             return
-        self._name(os, fitting[0], report, format_version(libvirt))
+        self._name(os, fitting, report, format_version(libvirt))
 
     @staticmethod
-    def _fitting(os: Os, domain: Domain, facts: Facts) -> list[Firmware]:
-        """The host's firmware for this guest, the preferred one first."""
+    def _fitting(os: Os, domain: Domain, facts: Facts) -> Firmware | None:
+        """The host's firmware for this guest: the first, as preferred."""
         secure = os.feature('secure-boot') is True
         libvirt = facts.host.libvirt_version
         raw_only = libvirt is not None and libvirt < SELECTION_PERSISTS
@@ -163,13 +164,13 @@ class Uefi(base.Hook):
         arch = domain.arch
         machine = domain.machine or ''
         names = (machine, 'virt-0') if machine == 'virt' else (machine,)
-        return [
+        return next((
             firmware for firmware in facts.host.firmware or ()
             if firmware.arch == arch and firmware.secure_boot == secure
-            and any(fnmatch.fnmatchcase(name, glob)
-                    for name in names for glob in firmware.machines)
             and (firmware.enrolled_keys or not secure)
-            and (firmware.loader_format == 'raw' or not raw_only)]
+            and (firmware.loader_format == 'raw' or not raw_only)
+            and any(_matches(name, firmware.machines) for name in names)),
+            None)
 
     @staticmethod
     def _name(os: Os, firmware: Firmware, report: Report,
@@ -178,24 +179,26 @@ class Uefi(base.Hook):
         secure = os.feature('secure-boot')
         store = os.nvram
         del os.selection
-        for tag in ('firmware', 'loader', 'nvram'):
-            os.drop(tag)
+        os.drop('firmware', 'loader', 'nvram')
         # children in the order in which libvirt writes them
         loader = etree.Element('loader', readonly='yes', type='pflash')
         loader.text = firmware.loader
-        tree.insert_after(os.element, os.element.find('type'), loader)
         if secure is False:
-            os.loader_secure = False
+            loader.set('secure', 'no')
         if firmware.loader_format != 'raw':
-            os.loader_format = firmware.loader_format
+            loader.set('format', firmware.loader_format)
+        made = [loader]
         if stateless:
-            os.loader_stateless = True
+            loader.set('stateless', 'yes')
+        else:
+            nvram = etree.Element('nvram', template=firmware.template)
+            nvram.text = store
+            made.append(nvram)
+        tree.insert_after(os.element, tree.find(os.element, ('type',)), *made)
+        if stateless:
             report.because('os/loader', 'firmware without a variable store, '
                            'which libvirt does not select by itself')
             return
-        nvram = etree.Element('nvram', template=firmware.template)
-        nvram.text = store
-        tree.insert_after(os.element, loader, nvram)
         report.because(
             'os/loader', f'libvirt {libvirt} does not keep what it selects '
                          f'for a guest that is stopped, so it is named')
@@ -212,3 +215,9 @@ class Uefi(base.Hook):
                                'Nova cannot read a store without a template '
                                'back')
                 return
+
+
+@functools.lru_cache
+def _matches(machine: str, globs: tuple[str, ...]) -> bool:
+    """Whether a machine is one of those that a descriptor names."""
+    return any(fnmatch.fnmatchcase(machine, glob) for glob in globs)

@@ -94,41 +94,43 @@ class PlaceTest(base.TestCase):
 class FreeRootPortsTest(base.TestCase):
 
     def test_a_port_with_nothing_behind_it_is_free(self):
-        self.assertEqual(2, pcie.free_root_ports(domain(
-            ports(1, 2, 3) + f'<rng model="virtio">{at(1)}</rng>')))
+        self.assertEqual(2, pcie.slots(domain(
+            ports(1, 2, 3) + f'<rng model="virtio">{at(1)}</rng>')).free)
 
     def test_a_device_without_an_address_will_take_one(self):
-        self.assertEqual(1, pcie.free_root_ports(domain(
-            ports(1, 2) + '<rng model="virtio"/>')))
+        self.assertEqual(1, pcie.slots(domain(
+            ports(1, 2) + '<rng model="virtio"/>')).free)
 
     def test_too_few_ports_count_below_zero(self):
-        self.assertEqual(-1, pcie.free_root_ports(domain(
-            ports(1) + '<rng model="virtio"/><memballoon model="virtio"/>')))
+        self.assertEqual(-1, pcie.slots(domain(
+            ports(1) + '<rng model="virtio"/><memballoon model="virtio"/>'
+        )).free)
 
     def test_ports_without_numbers_are_free(self):
-        self.assertEqual(2, pcie.free_root_ports(domain(
-            ROOT + '<controller type="pci" model="pcie-root-port"/>' * 2)))
+        self.assertEqual(2, pcie.slots(domain(
+            ROOT + '<controller type="pci" model="pcie-root-port"/>' * 2
+        )).free)
 
     def test_a_bridge_takes_a_port(self):
-        self.assertEqual(1, pcie.free_root_ports(domain(
+        self.assertEqual(1, pcie.slots(domain(
             ports(1, 2) + '<controller type="pci" index="3" '
             f'model="pcie-to-pci-bridge">{at(1)}</controller>'
-            f'<watchdog model="i6300esb">{at(3)}</watchdog>')))
+            f'<watchdog model="i6300esb">{at(3)}</watchdog>')).free)
 
     def test_two_functions_of_one_device_take_one_port(self):
-        self.assertEqual(0, pcie.free_root_ports(domain(
+        self.assertEqual(0, pcie.slots(domain(
             ports(1) + f'<rng model="virtio">{at(1)}</rng><rng model="virtio">'
             '<address type="pci" domain="0x0000" bus="0x01" slot="0x00" '
-            'function="0x1"/></rng>')))
+            'function="0x1"/></rng>')).free)
 
     def test_legacy_devices_wait_for_one_bridge(self):
         legacy = '<watchdog model="i6300esb"/><controller type="sata"/>'
 
-        self.assertEqual(1, pcie.free_root_ports(domain(
-            ports(1, 2) + legacy)))
-        self.assertEqual(1, pcie.free_root_ports(domain(
+        self.assertEqual(1, pcie.slots(domain(
+            ports(1, 2) + legacy)).free)
+        self.assertEqual(1, pcie.slots(domain(
             ports(1, 2) + legacy
-            + '<controller type="pci" model="pcie-to-pci-bridge"/>')))
+            + '<controller type="pci" model="pcie-to-pci-bridge"/>')).free)
 
     def test_what_libvirt_adds_itself_counts(self):
         for xml in (
@@ -137,11 +139,11 @@ class FreeRootPortsTest(base.TestCase):
                 '<channel type="unix"><target type="virtio" name="a"/>'
                 '</channel>',
                 '<graphics type="vnc"/>'):
-            self.assertEqual(1, pcie.free_root_ports(domain(
-                ports(1, 2) + xml)), xml)
-        self.assertEqual(1, pcie.free_root_ports(domain(
+            self.assertEqual(1, pcie.slots(domain(
+                ports(1, 2) + xml)).free, xml)
+        self.assertEqual(1, pcie.slots(domain(
             ports(1, 2) + '<disk><target dev="sda" bus="scsi"/></disk>'
-            '<controller type="scsi" model="virtio-scsi"/>')))
+            '<controller type="scsi" model="virtio-scsi"/>')).free)
 
     def test_one_device_on_mmio_draws_the_other_virtio_ones_there(self):
         mmio = '<rng model="virtio"><address type="virtio-mmio"/></rng>'
@@ -152,10 +154,10 @@ class FreeRootPortsTest(base.TestCase):
             '<video><model type="virtio"/></video>'
             '<memballoon model="virtio"/>')
 
-        self.assertEqual(2, pcie.free_root_ports(domain(
-            ports(1, 2) + mmio + followers)))
-        self.assertEqual(0, pcie.free_root_ports(domain(
-            ports(1, 2) + mmio + '<vsock/><filesystem/>')))
+        self.assertEqual(2, pcie.slots(domain(
+            ports(1, 2) + mmio + followers)).free)
+        self.assertEqual(0, pcie.slots(domain(
+            ports(1, 2) + mmio + '<vsock/><filesystem/>')).free)
 
 
 class AddRootPortsTest(base.TestCase):
@@ -198,7 +200,7 @@ class AddRootPortsTest(base.TestCase):
 
         self.assertEqual((None, 'pcie-to-pci-bridge'),
                          self.models(document)[-1])
-        self.assertEqual(2, pcie.free_root_ports(document))
+        self.assertEqual(2, pcie.slots(document).free)
 
     def test_none_is_none(self):
         for count in (0, -1):
@@ -219,7 +221,7 @@ class MaxRootPortsTest(base.TestCase):
                  'bus="0x00" slot="0x01" function="0"/></iommu>', 240),
                 ('<iommu model="smmuv3"/>', 248),
                 ('<panic model="pvpanic"/>', 240)):
-            self.assertEqual(most, pcie.max_root_ports(domain(inside)))
+            self.assertEqual(most, pcie.slots(domain(inside)).limit)
 
     def test_32_bit_machines_with_uefi_have_16_buses(self):
         text = ('<domain><os{}><type arch="armv7l" machine="virt">hvm</type>'
@@ -232,5 +234,5 @@ class MaxRootPortsTest(base.TestCase):
                 (uefi, '<watchdog model="i6300esb"/>', 14),
                 (uefi, bridge + '<watchdog model="i6300esb"/>', 14),
                 ('', '', 248)):
-            self.assertEqual(most, pcie.max_root_ports(view.Domain.parse(
-                text.format(os, inside))))
+            self.assertEqual(most, pcie.slots(view.Domain.parse(
+                text.format(os, inside))).limit)

@@ -75,7 +75,7 @@ class NewGuestTest(PortsTestCase):
         domain, reasons = self.adjusted(document(), free=3)
 
         self.assertEqual(5, len(pcie.root_ports(domain)))
-        self.assertEqual(3, pcie.free_root_ports(domain))
+        self.assertEqual(3, pcie.slots(domain).free)
         self.assertEqual(['5 root ports, 3 of them free for hotplug, as '
                           '[arm_pcie_root_ports] free asks'], reasons)
 
@@ -233,13 +233,13 @@ class LibvirtTest(base.TestCase):
                 domain = self.stored(golden.before(case),
                                      self.asking(case, free))
 
-                self.assertEqual(free, pcie.free_root_ports(domain), case)
+                self.assertEqual(free, pcie.slots(domain).free, case)
 
     def test_libvirt_keeps_one_free_where_none_is_asked_for(self):
         domain = self.stored(golden.before('new-guest'),
                              self.asking('new-guest', 0))
 
-        self.assertEqual(1, pcie.free_root_ports(domain))
+        self.assertEqual(1, pcie.slots(domain).free)
 
     def test_every_kind_of_device_is_counted_as_libvirt_counts(self):
         plain = etree.fromstring(golden.before('new-guest'))
@@ -275,7 +275,7 @@ class LibvirtTest(base.TestCase):
                 etree.tostring(document, encoding='unicode'),
                 self.asking('new-guest', 3))
 
-            self.assertEqual(3, pcie.free_root_ports(domain), more)
+            self.assertEqual(3, pcie.slots(domain).free, more)
 
     def test_the_most_that_is_allowed_is_what_libvirt_takes(self):
         iommu = '<iommu model="virtio"/></devices>'
@@ -284,7 +284,7 @@ class LibvirtTest(base.TestCase):
                 '</devices>', iommu)):
             few = len(pcie.root_ports(self.stored(
                 xml, self.asking(case, 1)))) - 1
-            most = pcie.max_root_ports(view.Domain.parse(xml))
+            most = pcie.slots(view.Domain.parse(xml)).limit
 
             domain = self.stored(xml, self.asking(case, most - few))
 

@@ -239,7 +239,7 @@ class DevicesTest(MmioTestCase):
             DISK, NIC, '<controller type="pci" model="pcie-root-port"/>',
             address=PCI))
 
-        self.assertEqual(-1, pcie.free_root_ports(domain))
+        self.assertEqual(-1, pcie.slots(domain).free)
 
 
 class TidyTest(MmioTestCase):
