@@ -230,7 +230,9 @@ class ProcessTest(base.CommandTestCase):
         process = subprocess.Popen(
             self.command('preview', '--facts', self.facts),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE, env=self.environment())
+            stderr=subprocess.PIPE, env=self.environment(),
+            # a shell's background jobs, and what they start, ignore it
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
         self.addCleanup(process.wait)
         self.addCleanup(process.kill)
         # more than a pipe holds, so when this returns it is being read
