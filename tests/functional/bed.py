@@ -260,7 +260,8 @@ class Bed:
     def _make_image(self, arch: str = 'aarch64', **properties: str) -> str:
         """An image in Glance with the probe guest in it.
 
-        The 32-bit guest has a kernel of its own and no firmware.
+        The 32-bit guest has a kernel of its own, unless the properties ask
+        for UEFI.
         """
         parts = self._guests[arch]
         own = {'hw_machine_type': 'virt'}
@@ -272,14 +273,14 @@ class Bed:
                     'hw_emulation_architecture': arch}
             if arch == 'aarch64':
                 own['hw_firmware_type'] = 'uefi'
-        if arch != 'aarch64':
-            own['kernel_id'] = self._upload(parts.kernel, 'aki', 'aki', {})
-            own['ramdisk_id'] = self._upload(parts.initrd, 'ari', 'ari', {})
+        if (arch != 'aarch64'
+                and properties.get('hw_firmware_type') != 'uefi'):
+            own |= self.kernel(arch)
         return self._upload(parts.disk, 'qcow2', 'bare', own | properties)
 
-    def kernel(self) -> dict[str, str]:
+    def kernel(self, arch: str = 'aarch64') -> dict[str, str]:
         """Image properties that name a kernel and an initrd in Glance."""
-        parts = self._guests['aarch64']
+        parts = self._guests[arch]
         return {
             'kernel_id': self._upload(parts.kernel, 'aki', 'aki', {}),
             'ramdisk_id': self._upload(parts.initrd, 'ari', 'ari', {})}

@@ -1,9 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""32-bit guests, which boot a kernel of their own."""
+"""32-bit guests, which boot a kernel of their own or by UEFI."""
 
 from lxml import etree
 
+from nova_arm_ext.domain import pcie
 from tests.functional import base
+
+#: Disk, balloon, rng, GPU and USB take the other five.
+FREE = pcie.MAX_ROOT_PORTS_ARMV7_UEFI - 5
 
 
 class Armv7GuestTest(base.GuestTestCase):
@@ -38,3 +42,22 @@ class Armv7GuestTest(base.GuestTestCase):
         self.assertLessEqual({'virtio_blk', 'virtio_net', 'virtio_gpu'},
                              {one.driver for one in report.virtio})
         self.assertEqual(('fb0',), report.framebuffers)
+
+    def test_it_boots_by_uefi_with_all_the_ports_that_it_can_have(self):
+        server = self.bed.boot(
+            arch='armv7l',
+            image_properties={'hw_firmware_type': 'uefi'},
+            extra_specs={'arm:free_pcie_root_ports': str(FREE)})
+        first = server.report()
+        server.hard_reboot()
+        rebooted = server.report()
+
+        for report in (first, rebooted):
+            self.assertEqual('armv7l', report.arch)
+            self.assertTrue(report.efi)
+            self.assertEqual(pcie.MAX_ROOT_PORTS_ARMV7_UEFI,
+                             report.root_ports)
+        self.assertEqual(first.hardware, rebooted.hardware)
+        self.assertEqual([1, 2], [first.boots, rebooted.boots])
+        domain = etree.fromstring(server.live_xml())
+        self.assertIn('AAVMF32', domain.findtext('os/loader'))

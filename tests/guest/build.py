@@ -1,11 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The recipe of the probe guest, carried out once and kept in the cache.
 
-Debian's own Arm packages give kernel, busybox and the EFI stub; apt fetches
+Debian's own Arm packages give kernel, busybox and the boot loader; apt fetches
 them on a host of any architecture when it is given a state of its own. The
-result is a disk with one EFI program (stub, command line, kernel, initrd), and
-kernel and initrd beside it for guests with a kernel of their own. The 32-bit
-guest boots in that way alone, and its disk is empty.
+result is a disk that UEFI boots (loader, command line, kernel, initrd), and
+kernel and initrd beside it for guests with a kernel of their own.
 """
 
 import collections.abc
@@ -25,7 +24,6 @@ HERE = pathlib.Path(__file__).parent
 
 #: What the recipe calls, and the Debian package that has it.
 TOOLS = {
-    'aarch64-linux-gnu-objcopy': 'binutils-aarch64-linux-gnu',
     'apt-get': 'apt',
     'cpio': 'cpio',
     'depmod': 'kmod',
@@ -40,12 +38,14 @@ TOOLS = {
 class Ingredients:
     """What a guest of one architecture is made of.
 
-    `kernel` is the meta package whose dependency is the kernel.
+    `kernel` is the meta package whose dependency is the kernel, `loader` the
+    file of PACKAGES that becomes `program`, which UEFI looks for.
     """
 
     debian: str
     kernel: str
-    packages: tuple[str, ...]
+    loader: str
+    program: str
 
 
 #: The cloud kernel of arm64 would be smaller, but has no virtio-gpu. Without
@@ -54,12 +54,12 @@ class Ingredients:
 INGREDIENTS = {
     'aarch64': Ingredients(
         debian='arm64', kernel='linux-image-arm64',
-        packages=('busybox-static', 'systemd-boot-efi')),
+        loader='systemd-bootaa64.efi', program='BOOTAA64.EFI'),
     'armv7l': Ingredients(
         debian='armhf', kernel='linux-image-armmp-lpae',
-        packages=('busybox-static',)),
+        loader='systemd-bootarm.efi', program='BOOTARM.EFI'),
 }
-STUB = 'usr/lib/systemd/boot/efi/linuxaa64.efi.stub'
+PACKAGES = ('busybox-static', 'systemd-boot-efi')
 
 #: The last console is /dev/console. The first shows the kernel's messages on
 #: a graphical console, if there is one.
@@ -75,13 +75,11 @@ MODULES = (
     'gpio_keys', 'efivarfs', 'isofs', 'vfat', 'nls_ascii', 'nls_cp437',
     'nls_iso8859-1')
 
-#: Where the parts of the EFI program are loaded. The stub itself ends below
-#: the first; the kernel has 48 MiB before the initrd begins.
-SECTIONS = {
-    '.osrel': 0x20000,
-    '.cmdline': 0x30000,
-    '.linux': 0x2000000,
-    '.initrd': 0x5000000,
+#: What the boot loader reads from the disk: it does not wait for anybody.
+LOADER = {
+    'loader.conf': 'timeout 0\n',
+    'entries/probe.conf': ('linux /vmlinuz\ninitrd /initrd.gz\n'
+                           f'options {CMDLINE}\n'),
 }
 
 MIB = 1 << 20
@@ -207,12 +205,7 @@ def _build(folder: pathlib.Path, arch: str) -> None:
         shutil.copyfile(next(root.glob('boot/vmlinuz-*')), made.kernel)
         _make_initrd(root, work / 'initrd', made.initrd)
         _say('disk')
-        if arch == 'aarch64':
-            program = work / 'bootaa64.efi'
-            _make_efi_program(root, made, program)
-            _make_disk(program, made.disk)
-        else:
-            _make_empty_disk(made.disk)
+        _make_disk(root, made, work / 'disk', INGREDIENTS[arch])
         made.disk.parent.rename(folder)
     _say(f'ready in {folder}')
 
@@ -244,9 +237,8 @@ def _fetch(state: pathlib.Path, root: pathlib.Path,
         (line.split() for line in _run(
             'apt-cache', *options, 'depends', wanted.kernel).splitlines())
         if words[0] == 'Depends:' and words[1].startswith('linux-image-'))
-    _say(f'{kernel}, {", ".join(wanted.packages)} (60 MB)')
-    _run('apt-get', *options, 'download', kernel, *wanted.packages,
-         cwd=state)
+    _say(f'{kernel}, {", ".join(PACKAGES)} (60 MB)')
+    _run('apt-get', *options, 'download', kernel, *PACKAGES, cwd=state)
     for package in sorted(state.glob('*.deb')):
         _run('dpkg-deb', '-x', package, root)
 
@@ -297,45 +289,29 @@ def _module_name(path: str) -> str:
     return path.rpartition('/')[2].partition('.')[0].replace('-', '_')
 
 
-def _make_efi_program(root: pathlib.Path, guest: Guest,
-                      program: pathlib.Path) -> None:
-    folder = program.parent
-    (folder / 'osrel').write_text('ID=probe\nNAME="Probe guest"\n')
-    (folder / 'cmdline').write_text(CMDLINE)
-    parts = {
-        '.osrel': folder / 'osrel',
-        '.cmdline': folder / 'cmdline',
-        '.linux': guest.kernel,
-        '.initrd': guest.initrd,
-    }
-    if guest.kernel.stat().st_size > SECTIONS['.initrd'] - SECTIONS['.linux']:
-        raise RuntimeError(f'{guest.kernel} is too large for its section')
-    arguments: list[str] = []
-    for section, address in SECTIONS.items():
-        arguments += [
-            '--add-section', f'{section}={parts[section]}',
-            '--change-section-vma', f'{section}={address:#x}']
-    _run('aarch64-linux-gnu-objcopy', *arguments, root / STUB, program)
-
-
-def _make_disk(program: pathlib.Path, disk: pathlib.Path) -> None:
+def _make_disk(root: pathlib.Path, guest: Guest, work: pathlib.Path,
+               wanted: Ingredients) -> None:
     """A GPT disk with one EFI system partition; no mount is needed."""
-    size = program.stat().st_size // MIB + 8
-    raw = program.parent / 'disk.raw'
+    files = work / 'files'
+    (files / 'EFI/BOOT').mkdir(parents=True)
+    (files / 'loader/entries').mkdir(parents=True)
+    shutil.copyfile(root / 'usr/lib/systemd/boot/efi' / wanted.loader,
+                    files / 'EFI/BOOT' / wanted.program)
+    for name, text in LOADER.items():
+        (files / 'loader' / name).write_text(text)
+    shutil.copyfile(guest.kernel, files / guest.kernel.name)
+    shutil.copyfile(guest.initrd, files / guest.initrd.name)
+
+    size = sum(path.stat().st_size for path in files.rglob('*')) // MIB + 8
+    raw = work / 'disk.raw'
     with raw.open('wb') as file:
         file.truncate((size + 2) * MIB)
     _run('sgdisk', '-n', f'1:2048:+{size}M', '-t', '1:ef00', raw)
     partition = f'{raw}@@{MIB}'
     # 63 sectors a track, 255 heads are invented but must be given: mformat
     # cannot ask a file.
-    _run('mformat', '-i', partition, '-F', '-T', str(size * MIB // 512),
+    _run('mformat', '-i', partition, '-T', str(size * MIB // 512),
          '-h', '255', '-s', '63', '::')
-    _run('mmd', '-i', partition, '::/EFI', '::/EFI/BOOT')
-    _run('mcopy', '-i', partition, program, '::/EFI/BOOT/BOOTAA64.EFI')
-    _run('qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2', raw, disk)
-    disk.chmod(0o644)
-
-
-def _make_empty_disk(disk: pathlib.Path) -> None:
-    _run('qemu-img', 'create', '-f', 'qcow2', disk, '16M')
-    disk.chmod(0o644)
+    _run('mcopy', '-s', '-i', partition, *sorted(files.iterdir()), '::')
+    _run('qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2', raw, guest.disk)
+    guest.disk.chmod(0o644)
