@@ -8,6 +8,10 @@ from tests.functional import base
 
 class DefaultGuestTest(base.GuestTestCase):
 
+    def places(self, report):
+        return {disk.place.rpartition('/')[0]: (disk.serial, disk.size)
+                for disk in report.disks}
+
     def test_what_libvirt_refuses_as_generated_boots_adjusted(self):
         import libvirt
         from nova.virt.libvirt import driver
@@ -36,3 +40,32 @@ class DefaultGuestTest(base.GuestTestCase):
         error = self.assertRaises(
             libvirt.libvirtError, self.bed.connection.defineXML, generated[0])
         self.assertIn("loader attribute 'secure'", str(error))
+
+    def test_an_image_with_the_properties_of_arm_clouds_boots(self):
+        server = self.bed.boot(
+            config_drive=True, network=True,
+            image_properties={'hw_disk_bus': 'scsi',
+                              'hw_scsi_model': 'virtio-scsi',
+                              'hw_firmware_type': 'uefi'})
+        first = server.report()
+
+        self.assertTrue(first.efi)
+        self.assertEqual([('sda', 'disk'), ('sr0', 'cdrom')],
+                         sorted((disk.name, disk.kind)
+                                for disk in first.disks))
+        drivers = {device.driver for device in first.virtio}
+        self.assertIn('virtio_scsi', drivers)
+        self.assertNotIn('virtio_blk', drivers)
+        # the guest has mounted the drive and read the instance from it
+        self.assertEqual('sr0', first.config_drive)
+        self.assertEqual(server.uuid, first.config_drive_uuid)
+
+        server.attach_volume()
+        plugged = server.report_with(disks=3, interfaces=1)
+        server.hard_reboot()
+        rebooted = server.report()
+
+        self.assertEqual(plugged.pci, rebooted.pci)
+        # Linux names SCSI disks in the order in which they answer
+        self.assertEqual(self.places(plugged), self.places(rebooted))
+        self.assertEqual(server.uuid, rebooted.config_drive_uuid)
