@@ -25,10 +25,11 @@ class Uefi(base.Hook):
     """Give the guest UEFI firmware, and keep the one that it has.
 
     An AArch64 guest boots by UEFI unless it has a kernel of its own; a
-    32-bit guest where its image asks for it. Where libvirt keeps its own
-    selection (9.2 and newer) it goes on selecting; on an older one the first
-    fitting firmware of the host's descriptors is named, with the template of
-    its variable store. A guest that exists keeps loader, template and store.
+    32-bit guest where its image asks for it, and one with neither is refused.
+    Where libvirt keeps its own selection (9.2 and newer) it goes on
+    selecting; on an older one the first fitting firmware of the host's
+    descriptors is named, with the template of its variable store. A guest
+    that exists keeps loader, template and store.
 
     Before (libvirt older than 9.2)::
 
@@ -109,7 +110,14 @@ class Uefi(base.Hook):
         # stopped guest did not name one (libvirt older than 9.2)
         if os.has_loader and not os.loader:
             return True
-        if domain.arch != 'aarch64' or domain.kernel or os.loader:
+        if domain.kernel or os.loader:
+            return False
+        if domain.arch != 'aarch64':
+            if had is None:
+                raise errors.Refused(
+                    'a 32-bit guest boots a kernel of its own or by UEFI, and '
+                    'this one has neither; set hw_firmware_type of the image '
+                    "to 'uefi', or its kernel_id")
             return False
         asked = (facts.guest.image_properties or {}).get('hw_firmware_type')
         if asked == 'bios' and not (had and had.has_uefi):

@@ -126,7 +126,24 @@ class NewGuestTest(UefiTestCase):
                                          attributes=EFI))
 
         self.assertIn('>/code32</loader>', made)
-        self.check_left(document('{type}', arch='armv7l'))
+        self.check_left(document('{type}<kernel>/k</kernel>', arch='armv7l'))
+
+    def test_a_32_bit_guest_with_nothing_to_boot_is_refused(self):
+        for known in (LIBVIRT_9, facts.Facts()):
+            error = self.assertRaises(
+                errors.Refused, self.adjusted,
+                document('{type}', arch='armv7l'), known)
+
+            self.assertIn("hw_firmware_type of the image to 'uefi'",
+                          str(error))
+            self.assertIn('kernel_id', str(error))
+
+    def test_one_that_exists_is_left_and_so_is_a_loader_of_its_own(self):
+        nothing = document('{type}', arch='armv7l')
+
+        self.check_left(nothing, previous=nothing)
+        self.check_left(document('{type}<loader>/u-boot.bin</loader>',
+                                 arch='armv7l'))
 
     def test_firmware_that_is_named_stays_and_gets_its_template(self):
         named = ('{type}<loader readonly="yes" type="pflash">/code</loader>')
