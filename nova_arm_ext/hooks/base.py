@@ -3,6 +3,7 @@
 
 import abc
 import enum
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 from typing import ClassVar
@@ -42,6 +43,18 @@ class Report:
         :param reason: a sentence for the operator
         """
         self.reasons.append((place, reason))
+
+
+def extra_specs(domain: Domain, facts: Facts) -> Mapping[str, str]:
+    """The flavor's extra specs, for a hook that reads ``arm:*``.
+
+    :returns: those of the facts; where these do not know them, as in a
+        preview without facts, those of the document's own metadata, where
+        Nova 32 and newer write them
+    """
+    if facts.guest.extra_specs is not None:
+        return facts.guest.extra_specs
+    return domain.extra_specs or {}
 
 
 class Hook(abc.ABC):

@@ -305,11 +305,8 @@ says ``hw_input_bus``. Guests without graphics get neither.
 
 def _asked(domain: Domain, facts: Facts) -> tuple[str | None, str]:
     """The video model that is asked for in this library's words, if any."""
-    extra_specs = facts.guest.extra_specs
-    if extra_specs is None:
-        extra_specs = domain.extra_specs or {}
     for values, name, owner in (
-            (extra_specs, EXTRA_SPEC, 'flavor'),
+            (base.extra_specs(domain, facts), EXTRA_SPEC, 'flavor'),
             (facts.guest.image_properties or {}, IMAGE_PROPERTY, 'image')):
         if name in values:
             if values[name] not in _FIT:

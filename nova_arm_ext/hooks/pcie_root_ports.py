@@ -99,9 +99,7 @@ ask for is bounded; a guest whose image asks for more is refused.
 
     def _asked(self, domain: Domain, facts: Facts) -> tuple[int, str]:
         """How many free ports are asked for, and by whom."""
-        extra_specs = facts.guest.extra_specs
-        if extra_specs is None:
-            extra_specs = domain.extra_specs or {}
+        extra_specs = base.extra_specs(domain, facts)
         if EXTRA_SPEC in extra_specs:
             return (_number(extra_specs[EXTRA_SPEC], pcie.MAX_ROOT_PORTS,
                             f'the extra spec {EXTRA_SPEC} of the flavor'),

@@ -92,7 +92,7 @@ refused; a flavor that says one decides in any case.
                 self._place(domain, 'as the guest has had them before',
                             report, had)
             return
-        transport, by = self._chosen(facts)
+        transport, by = self._chosen(domain, facts)
         if transport != 'mmio':
             return
         if not domain.is_virt:
@@ -110,12 +110,12 @@ refused; a flavor that says one decides in any case.
 
     # Before: which transport, and whether it can be had.
 
-    def _chosen(self, facts: Facts) -> tuple[str, str]:
+    def _chosen(self, domain: Domain, facts: Facts) -> tuple[str, str]:
         """The transport, and who has chosen it.
 
         :raises Refused: for what nobody knows, or an image may not say
         """
-        flavor = _asked(facts.guest.extra_specs, EXTRA_SPEC,
+        flavor = _asked(base.extra_specs(domain, facts), EXTRA_SPEC,
                         'the extra spec {} of the flavor')
         image = _asked(facts.guest.image_properties, PROPERTY,
                        'the image property {}')

@@ -1,0 +1,45 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What the hooks share."""
+
+from nova_arm_ext import facts
+from nova_arm_ext.domain import view
+from nova_arm_ext.hooks import base as hooks
+from tests import base
+from tests import golden
+
+METADATA = (
+    '<metadata><n:instance xmlns:n="http://openstack.org/xmlns/libvirt/nova/'
+    '1.1"><n:flavor><n:extraSpecs><n:extraSpec name="arm:x">document'
+    '</n:extraSpec></n:extraSpecs></n:flavor></n:instance></metadata>')
+
+
+class ExtraSpecsTest(base.TestCase):
+
+    def test_the_facts_speak_before_the_document(self):
+        domain = view.Domain.parse(f'<domain>{METADATA}</domain>')
+
+        for said, expected in (({'arm:x': 'facts'}, {'arm:x': 'facts'}),
+                               ({}, {}), (None, {'arm:x': 'document'})):
+            self.assertEqual(expected, hooks.extra_specs(
+                domain, facts.Facts(guest=facts.Guest(extra_specs=said))))
+
+    def test_where_nobody_tells_them_there_are_none(self):
+        self.assertEqual({}, hooks.extra_specs(
+            view.Domain.parse('<domain/>'), facts.Facts()))
+
+    def test_every_hook_that_reads_one_finds_it_in_the_document(self):
+        specs = {'arm:video_model': 'ramfb', 'arm:virtio_transport': 'mmio',
+                 'arm:free_pcie_root_ports': '7'}
+        before, none, after = golden.before('new-guest').partition(
+            '<nova:extraSpecs/>')
+        document = (before + none.replace('/', '') + ''.join(
+            f'<nova:extraSpec name="{name}">{value}</nova:extraSpec>'
+            for name, value in specs.items()) + '</nova:extraSpecs>' + after)
+
+        reasons = ' '.join(
+            reason for report in golden.default_pipeline().run(
+                document, facts.Facts()).reports
+            for _, reason in report.reasons)
+
+        for name in specs:
+            self.assertIn(name, reasons)
