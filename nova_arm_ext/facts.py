@@ -19,6 +19,8 @@ FORMAT = 1
 #: A version as libvirt and QEMU count them: (major, minor, micro).
 Version = tuple[int, int, int]
 
+_SYSTEM = ('system_manufacturer', 'system_product', 'system_serial')
+
 T = TypeVar('T')
 
 
@@ -63,8 +65,11 @@ class Guest:
     image_properties: Mapping[str, str] | None = None
     #: the domain document that the guest had before; None for a new guest
     previous: str | None = None
-    #: SMBIOS serial number, as Nova's ``[libvirt] sysinfo_serial`` has it;
-    #: None also where that is ``none``
+    #: SMBIOS system information, as Nova gives it to x86 guests: the first two
+    #: after its release file (/etc/nova/release)
+    system_manufacturer: str | None = None
+    system_product: str | None = None
+    #: as ``[libvirt] sysinfo_serial`` has it; None also where that is ``none``
     system_serial: str | None = None
 
 
@@ -108,7 +113,7 @@ class Facts:
                 extra_specs=guest.strings('extra_specs'),
                 image_properties=guest.strings('image_properties'),
                 previous=guest.take('previous', str),
-                system_serial=guest.take('system_serial', str)))
+                **{name: guest.take(name, str) for name in _SYSTEM}))
 
     def to_json(self) -> str:
         """The JSON form of these facts, which ``from_json`` reads."""
@@ -116,8 +121,9 @@ class Facts:
         for name in ('libvirt_version', 'qemu_version'):
             version = data['host'][name]
             data['host'][name] = version and format_version(version)
-        if self.guest.system_serial is None:
-            del data['guest']['system_serial']
+        for name in _SYSTEM:
+            if data['guest'][name] is None:
+                del data['guest'][name]
         return json.dumps(data, indent=2, sort_keys=True)
 
 

@@ -248,9 +248,8 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
             previous = self._arm_document(instance)
         return facts.Facts(
             host=self._arm_host(),
-            guest=gather.guest(
-                instance, image_meta, previous,
-                self._get_guest_config_sysinfo(instance).system_serial))
+            guest=gather.guest(instance, image_meta, previous,
+                               self._get_guest_config_sysinfo(instance)))
 
     def _arm_host(self) -> facts.Host:
         """Facts about the host, gathered when they are first needed."""

@@ -64,15 +64,14 @@ def host(connection: Any, *, local: bool = True,
 
 
 def guest(instance: Any, image_meta: Any = None,
-          previous: str | None = None,
-          system_serial: str | None = None) -> facts.Guest:
+          previous: str | None = None, sysinfo: Any = None) -> facts.Guest:
     """What Nova's objects say about a guest.
 
     :param instance: nova.objects.Instance
     :param image_meta: nova.objects.ImageMeta of the image that is booted,
         which in rescue is not the instance's own
     :param previous: the domain document that the guest had before
-    :param system_serial: the SMBIOS serial number that it is to have
+    :param sysinfo: Nova's LibvirtConfigGuestSysinfo for it, if there is one
     """
     # all image properties are there, those that Nova does not know included
     properties = {
@@ -88,7 +87,9 @@ def guest(instance: Any, image_meta: Any = None,
     return facts.Guest(
         extra_specs=dict(instance.flavor.extra_specs or {}),
         image_properties=properties, previous=previous,
-        system_serial=system_serial)
+        system_manufacturer=getattr(sysinfo, 'system_manufacturer', None),
+        system_product=getattr(sysinfo, 'system_product', None),
+        system_serial=getattr(sysinfo, 'system_serial', None))
 
 
 def aarch32_el1(device: str = '/dev/kvm') -> bool | None:

@@ -317,7 +317,8 @@ def _asked(domain: Domain, facts: Facts) -> tuple[str | None, str]:
     return None, ''
 
 
-#: cloud-init knows the product by this name (DataSourceOpenStack).
+#: Without what the facts tell, as Nova has it without a release file but for
+#: the product, by whose name cloud-init knows its cloud all the same.
 _SYSINFO = etree.fromstring("""\
 <sysinfo type="smbios"><system>\
 <entry name="manufacturer">OpenStack Foundation</entry>\
@@ -330,15 +331,20 @@ _SYSINFO = etree.fromstring("""\
 
 
 def _sysinfo(domain: Domain, facts: Facts) -> etree._Element:
-    """System information as Nova gives it to x86 guests."""
+    """System information as Nova gives it to x86 guests.
+
+    cloud-init (DataSourceOpenStack) knows its cloud by the product, which is
+    "OpenStack Nova" or, as some distributions have it, "OpenStack Compute".
+    """
+    guest = facts.guest
     sysinfo = tree.clone(_SYSINFO)
     system = sysinfo[0]
-    version, serial, uuid = system[2:5]
-    for entry, value in ((version, domain.nova_version),
-                         (serial, facts.guest.system_serial),
-                         (uuid, domain.uuid)):
+    for entry, value in zip(system[:5], (
+            guest.system_manufacturer, guest.system_product,
+            domain.nova_version, guest.system_serial, domain.uuid),
+            strict=True):
         if value and value.isascii() and value.isprintable():
             entry.text = value
-        else:
+        elif not entry.text:
             system.remove(entry)
     return sysinfo

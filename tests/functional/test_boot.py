@@ -14,6 +14,7 @@ class DefaultGuestTest(base.GuestTestCase):
 
     def test_what_libvirt_refuses_as_generated_boots_adjusted(self):
         import libvirt
+        from nova import version as nova
         from nova.virt.libvirt import driver
         generated = []
         make = driver.LibvirtDriver._get_guest_xml
@@ -30,6 +31,8 @@ class DefaultGuestTest(base.GuestTestCase):
         self.assertEqual('aarch64', report.arch)
         self.assertTrue(report.efi)
         self.assertEqual(1, report.boots)
+        # cloud-init knows its cloud by it, as in Nova's x86 guests
+        self.assertEqual(nova.product_string(), report.product)
         self.assertIn('QEMU QEMU USB Keyboard', report.inputs)
         self.assertEqual(('fb0',), report.framebuffers)
 

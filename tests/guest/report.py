@@ -55,6 +55,8 @@ class Report:
     efi: bool
     #: Boots with this variable store; None if EFI variables do not work.
     boots: int | None
+    #: What SMBIOS calls the machine; None without such tables.
+    product: str | None
     kernel: str
     cmdline: str
     cpus: int
@@ -120,6 +122,7 @@ def parse(number: int, lines: list[str]) -> Report:
         arch=said['arch'][0],
         efi=said['efi'][0] == 'yes',
         boots=int(boots) if boots else None,
+        product=one('product'),
         kernel=said['kernel'][0],
         cmdline=said['cmdline'][0],
         cpus=int(said['cpus'][0]),

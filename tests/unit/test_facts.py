@@ -36,7 +36,10 @@ FACTS = strategies.builds(
             _FIRMWARE, max_size=2).map(tuple)),
     guest=strategies.builds(
         facts.Guest, extra_specs=_STRINGS, image_properties=_STRINGS,
-        previous=strategies.none() | _WORDS))
+        previous=strategies.none() | _WORDS,
+        system_manufacturer=strategies.none() | _WORDS,
+        system_product=strategies.none() | _WORDS,
+        system_serial=strategies.none() | _WORDS))
 
 _JSON = strategies.recursive(
     strategies.none() | strategies.booleans() | strategies.integers()

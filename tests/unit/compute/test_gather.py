@@ -328,6 +328,15 @@ class GuestTest(base.TestCase):
         self.assertEqual({'arm:x': '1'}, known.extra_specs)
         self.assertIsNone(known.previous)
 
+    def test_system_information_is_as_nova_has_it(self):
+        known = gather.guest(self.instance(), sysinfo=types.SimpleNamespace(
+            system_manufacturer='m', system_product='p', system_serial=None))
+
+        self.assertEqual(
+            ('m', 'p', None),
+            (known.system_manufacturer, known.system_product,
+             known.system_serial))
+
     def test_a_flavor_without_extra_specs_has_none(self):
         instance = self.instance()
         instance.flavor.extra_specs = None

@@ -285,6 +285,15 @@ class SmbiosTest(ConsoleTestCase):
             self.entries(made))
         self.assertIn('<smbios mode="sysinfo"/>', made)
 
+    def test_they_say_what_nova_calls_itself(self):
+        made, _ = self.adjusted(document(outside=''), facts.Facts(
+            guest=facts.Guest(system_manufacturer='RDO',
+                              system_product='OpenStack Nova')))
+
+        found = self.entries(made)
+        self.assertEqual(('RDO', 'OpenStack Nova'),
+                         (found['manufacturer'], found['product']))
+
     def test_what_is_unknown_is_left_out(self):
         made, _ = self.adjusted(document(outside=''))
 
