@@ -43,6 +43,8 @@ class Place(enum.Enum):
     ELSEWHERE = 'on no PCI bus'
 
 
+_ADDRESSES = etree.XPath('boolean(devices/*/address)')
+
 #: models that go to the bridge, each for its kind of device
 _LEGACY_INTERFACES = frozenset(('e1000', 'e1000-82544gc', 'e1000-82545em',
                                 'rtl8139', 'vmxnet3'))
@@ -179,13 +181,15 @@ def slots(domain: view.Domain) -> Slots:
     On elements rather than views: it looks at every device of every guest.
     """
     places: list[Place] = []
-    followers: list[Place] = []          # that follow others to virtio-mmio
+    waiting: list[Any] = []              # devices without an address
     ports: list[int | None] = []
     used: set[int | None] = set()
     controllers: set[str | None] = set()
     present: set[str | None] = set()     # kinds of devices, buses of disks
     bridges = on_the_root = 0
     mmio = False
+    # a new guest's document has none, and then there is nothing to look for
+    has_addresses = bool(_ADDRESSES(domain.element))
     for element in domain.devices:
         tag = element.tag
         is_port = False
@@ -209,7 +213,7 @@ def slots(domain: view.Domain) -> Slots:
             on_the_root += tag == 'panic'
         if tag not in _PLACES:
             continue
-        for child in element:
+        for child in element if has_addresses else ():
             if child.tag == 'address':
                 address = Address(child)
                 if address.is_virtio_mmio:
@@ -224,14 +228,14 @@ def slots(domain: view.Domain) -> Slots:
                         on_the_root += not bus and not is_port
                 break
         else:
-            (followers if _follows_to_mmio(element)
-             else places).append(_place(element))
+            waiting.append(element)
+    places += [_place(element) for element in waiting
+               if not (mmio and _follows_to_mmio(element))]
     # what libvirt adds of its own accord
     for kind, where in (('scsi', Place.ROOT_PORT), ('sata', Place.BRIDGE)):
         if kind in present and kind not in controllers:
             places.append(where)
     if not mmio:
-        places += followers
         if 'virtio-serial' in present and 'virtio-serial' not in controllers:
             places.append(Place.ROOT_PORT)
         if 'graphics' in present and 'video' not in present:

@@ -65,8 +65,6 @@ class Domain(View):
     virt_type = fields.text('@type')
     name = fields.text('name')
     uuid = fields.text('uuid')
-    arch = fields.text('os/type/@arch')
-    machine = fields.text('os/type/@machine')
     kernel = fields.text('os/kernel')
     vcpus = fields.number('vcpu')
 
@@ -138,23 +136,33 @@ class Domain(View):
                 f"the guest's previous document: {e}") from e
 
     @property
+    def arch(self) -> str | None:
+        """The architecture, in libvirt's words."""
+        kind = self._type
+        return None if kind is None else kind.get('arch')
+
+    @property
+    def machine(self) -> str | None:
+        """The machine type, such as ``virt`` or ``virt-7.2``."""
+        kind = self._type
+        return None if kind is None else kind.get('machine')
+
+    @property
     def is_arm(self) -> bool:
         """Whether the guest is an Arm machine."""
-        kind = self._type
-        return kind is not None and kind.get('arch') in ARM
+        return self.arch in ARM
 
     @property
     def is_virt(self) -> bool:
         """Whether the machine is QEMU's ``virt``, of whatever version."""
-        kind = self._type
-        return kind is not None and _is_virt(kind.get('machine'))
+        machine = self.machine
+        return machine is not None and (
+            machine == 'virt' or machine.startswith('virt-'))
 
     @property
     def has_pcie(self) -> bool:
         """Whether the machine has a PCI Express root (pcie.0)."""
-        kind = self._type
-        return (kind is not None and kind.get('arch') in ARM
-                and _is_virt(kind.get('machine')))
+        return self.is_arm and self.is_virt
 
     @property
     def _type(self) -> Any:
@@ -268,11 +276,6 @@ class Domain(View):
                 found = tree.append(element, step)
             element = found
         return element
-
-
-def _is_virt(machine: str | None) -> bool:
-    return machine is not None and (
-        machine == 'virt' or machine.startswith('virt-'))
 
 
 def _parser(encoding: str | None) -> Any:

@@ -284,7 +284,7 @@ says ``hw_input_bus``. Guests without graphics get neither.
     @staticmethod
     def _smbios(domain: Domain, had: Domain | None, facts: Facts,
                 report: Report) -> None:
-        if tree.find(domain.element, ('sysinfo',)) is not None:
+        if domain.part('sysinfo') is not None:
             return
         if had is not None:
             seen = had.element.find('sysinfo')
