@@ -9,7 +9,9 @@
     ├── InvalidFacts         a facts file with a wrong shape
     ├── Refused              a hook's deliberate no to what is asked for
     ├── HookFailed           a hook crashed or broke its contract
-    └── InvalidResult        the hooks' result may not go to libvirt
+    ├── InvalidResult        the hooks' result may not go to libvirt
+    ├── Damaged              a variable store that may not be used
+    └── Busy                 a variable store that someone else writes
 """
 
 from collections.abc import Sequence
@@ -66,3 +68,11 @@ class HookFailed(ArmExtError):
 
 class InvalidResult(ArmExtError):
     """The hooks made of a valid document one that libvirt's schema refuses."""
+
+
+class Damaged(ArmExtError):
+    """A variable store is not what it has to be, in content or as a file."""
+
+
+class Busy(ArmExtError):
+    """A variable store is being written by another process."""

@@ -1,0 +1,256 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A guest's UEFI variable store as a value: is it sound, how does it travel.
+
+A raw store is a flash image of edk2: a firmware volume at its beginning
+(768 KiB in AAVMF), and nothing behind it up to the size of the flash
+(64 MiB). Firmware that finds the volume unsound erases it and starts with no
+variables, without a word to anyone (edk2, OvmfPkg/VirtNorFlashDxe,
+ValidateFvHeader). So what it looks at is looked at here before.
+"""
+
+import hashlib
+import struct
+import uuid
+import zlib
+
+from nova_arm_ext import errors
+
+MIB = 1024 * 1024
+
+#: The flash that QEMU's virt machine has for variables.
+MAX_SIZE = 64 * MIB
+#: What a sound store of any size fits in when it is packed.
+MAX_PACKED = 1 * MIB
+
+#: gEfiSystemNvDataFvGuid and gEfiAuthenticatedVariableGuid of edk2.
+NV_DATA = uuid.UUID('fff12b8d-7696-4c8b-a985-2747075b4f50').bytes_le
+VARIABLES = uuid.UUID('aaf32c78-947b-439a-a180-2e144ec37792').bytes_le
+
+# EFI_FIRMWARE_VOLUME_HEADER without its block map
+_VOLUME = struct.Struct('<16x16sQ4sIHHHBB')
+_VOLUME_REVISION = 2
+# the only entry of AAVMF's block map: number and size of the blocks
+_BLOCKS = struct.Struct('<II')
+# VARIABLE_STORE_HEADER: formatted and healthy
+_STORE = struct.Struct('<16sIBBHI')
+_FORMATTED, _HEALTHY = 0x5a, 0xfe
+# AUTHENTICATED_VARIABLE_HEADER: start, state, lengths of name and data
+_VARIABLE = struct.Struct('<HB33xII16x')
+_START, _ERASED = 0x55aa, 0xffff
+_UNWRITTEN, _HEADER_ONLY = 0xff, 0x7f
+#: Added, about to be deleted, deleted, and deleted after that.
+_WRITTEN = (0x3f, 0x3e, 0x3d, 0x3c)
+
+QCOW2 = b'QFI\xfb'
+# version, backing file, cluster bits, size, encryption, level 1 table
+_QCOW2 = struct.Struct('>4sIQIIQIIQ')
+_QCOW2_FEATURES = struct.Struct('>72xQ')
+_QCOW2_CORRUPT, _QCOW2_DATA_FILE = 1 << 1, 1 << 2
+
+MAGIC = b'UEFIVARS'
+VERSION = 1
+# magic, version, byte that fills the rest, size, SHA-256 of the store
+_PACKED = struct.Struct('>8sHBxQ32s')
+
+
+def check(data: bytes, size: int | None = None) -> None:
+    """Whether firmware will find the variables in a store.
+
+    A raw store that was never written, all zeros or all ones, is sound: it is
+    what Debian 12 has as a template, and firmware makes its volume at the
+    first start. Of a qcow2 store the header is checked alone; a store that
+    needs another file, which its header could name at will, is not sound.
+
+    :param data: the whole file
+    :param size: bytes of flash that the loader's template stands for; None
+        if that is not known
+    :raises Damaged: with what is wrong, at which byte
+    """
+    actual = len(data)
+    if data.startswith(QCOW2):
+        actual = _check_qcow2(data)
+    elif not is_blank(data):
+        _check_volume(data)
+    if size is not None and actual != size:
+        raise errors.Damaged(
+            f'it is for {actual} bytes of flash, and the firmware is made '
+            f'for {size}')
+
+
+def is_blank(data: bytes) -> bool:
+    """Whether a raw store was never written: all zeros, or all ones."""
+    return data[:1] in (b'\0', b'\xff') and data == data[:1] * len(data)
+
+
+def _check_volume(data: bytes) -> None:
+    """The firmware volume, its variable store and the list of variables."""
+    if len(data) < _VOLUME.size:
+        raise errors.Damaged(f'it ends at byte {len(data)}, inside the header '
+                             f'of its firmware volume')
+    (guid, length, signature, _, header, _, _, _,
+     revision) = _VOLUME.unpack_from(data)
+    if signature != b'_FVH':
+        raise errors.Damaged(f'no firmware volume: {signature!r} instead of '
+                             f"b'_FVH' at byte 40")
+    if guid != NV_DATA:
+        raise errors.Damaged(
+            f'the firmware volume holds no variables: its GUID at byte 16 is '
+            f'{uuid.UUID(bytes_le=guid)}')
+    if revision != _VOLUME_REVISION:
+        raise errors.Damaged(f'the firmware volume has revision {revision} '
+                             f'instead of {_VOLUME_REVISION} at byte 55')
+    if length > len(data):
+        raise errors.Damaged(f'it ends at byte {len(data)}, and its firmware '
+                             f'volume at {length}')
+    if (header % 2 or header < _VOLUME.size + _BLOCKS.size
+            or header + _STORE.size > length):
+        raise errors.Damaged(f'the header of the firmware volume has {header} '
+                             f'bytes, says byte 48')
+    words = struct.unpack_from(f'<{header // 2}H', data)
+    if sum(words) & 0xffff:
+        raise errors.Damaged(
+            f'the checksum of the first {header} bytes, the header of the '
+            f'firmware volume, is wrong')
+    guid, size, formatted, healthy, _, _ = _STORE.unpack_from(data, header)
+    if guid != VARIABLES:
+        raise errors.Damaged(
+            f'no variable store: its GUID at byte {header} is '
+            f'{uuid.UUID(bytes_le=guid)}')
+    if (formatted, healthy) != (_FORMATTED, _HEALTHY):
+        raise errors.Damaged(
+            f'the variable store is not marked as healthy at byte '
+            f'{header + 20}: {formatted:#x} {healthy:#x}')
+    _, block = _BLOCKS.unpack_from(data, _VOLUME.size)
+    if header + size > length or not block or (header + size) % block:
+        raise errors.Damaged(
+            f'the variable store cannot end at byte {header + size}: its '
+            f'firmware volume has {length} bytes, in blocks of {block}')
+    _check_variables(data, header + _STORE.size, header + size)
+
+
+def _check_variables(data: bytes, place: int, end: int) -> None:
+    """The list of variables.
+
+    A variable that was being written when the guest ended is none yet, and
+    sound (edk2, MdeModulePkg/Universal/Variable, UpdateVariableStore). Its
+    place must be erased flash otherwise; edk2 takes anything there for the
+    end of the list, and the variables behind it for free space.
+    """
+    while place + _VARIABLE.size < end:
+        start, state, name, content = _VARIABLE.unpack_from(data, place)
+        if start == _ERASED or (start == _START and state == _UNWRITTEN):
+            return
+        if start != _START:
+            raise errors.Damaged(
+                f'no variable and no free space at byte {place}: {start:#06x}')
+        if state not in (*_WRITTEN, _HEADER_ONLY):
+            raise errors.Damaged(f'the variable at byte {place} has an '
+                                 f'unknown state: {state:#04x}')
+        after = place + _VARIABLE.size + name + content
+        if after > end or name % 2 or name < 4:
+            raise errors.Damaged(
+                f'the variable at byte {place} has a wrong length: {name} '
+                f'bytes of name and {content} of data, and the store ends at '
+                f'byte {end}')
+        if state in _WRITTEN:
+            last = place + _VARIABLE.size + name - 2
+            if data[last:last + 2] != b'\0\0':
+                raise errors.Damaged(f'the name of the variable at byte '
+                                     f'{place} does not end at byte {last}')
+        place = after + -after % 4
+
+
+def _check_qcow2(data: bytes) -> int:
+    """The header of a qcow2 image (QEMU, docs/interop/qcow2.rst).
+
+    :returns: the size of the disk in it
+    """
+    if len(data) < _QCOW2_FEATURES.size:
+        raise errors.Damaged(f'it ends at byte {len(data)}, inside its qcow2 '
+                             f'header')
+    (_, version, backing, _, bits, size, encryption, entries,
+     table) = _QCOW2.unpack_from(data)
+    if version not in (2, 3):
+        raise errors.Damaged(f'it is qcow2 of version {version}, which is not '
+                             f'known')
+    features = (_QCOW2_FEATURES.unpack_from(data)[0] if version == 3 else 0)
+    if backing or features & _QCOW2_DATA_FILE:
+        raise errors.Damaged('its qcow2 header names another file, which a '
+                             'variable store must not need')
+    if encryption:
+        raise errors.Damaged('its qcow2 header says that it is encrypted')
+    if features & _QCOW2_CORRUPT:
+        raise errors.Damaged('QEMU has marked the qcow2 image as corrupt')
+    if not 9 <= bits <= 21:
+        raise errors.Damaged(f'its qcow2 clusters have {bits} bits')
+    if table + 8 * entries > len(data):
+        raise errors.Damaged(
+            f'it ends at byte {len(data)}, and its qcow2 table at '
+            f'{table + 8 * entries}')
+    if size > MAX_SIZE:
+        raise errors.Damaged(f'its qcow2 disk has {size} bytes, and no store '
+                             f'more than {MAX_SIZE}')
+    return int(size)
+
+
+def pack(data: bytes, limit: int = MAX_PACKED) -> bytes:
+    """A store in the form in which it travels: small, and with a checksum.
+
+    :param data: the whole file, raw or qcow2
+    :param limit: bytes that the result may have
+    :raises Damaged: when it does not fit: what firmware writes does, so the
+        guest has written elsewhere in its flash
+    """
+    fill = data[-1:] or b'\0'
+    content = zlib.compress(_without_end(data, fill), 9)
+    if _PACKED.size + len(content) > limit:
+        raise errors.Damaged(
+            f'it has {_PACKED.size + len(content)} bytes when packed, and '
+            f'{limit} may travel: there is more in it than variables')
+    return _PACKED.pack(MAGIC, VERSION, fill[0], len(data),
+                        hashlib.sha256(data).digest()) + content
+
+
+def _without_end(data: bytes, fill: bytes) -> bytes:
+    """The data up to its last byte that is another than this.
+
+    A raw store ends with 63 MiB of one byte; zlib needs half a second for
+    them, and bytes.rstrip as long.
+    """
+    block, end = fill * MIB, len(data)
+    while end and data[end - min(end, MIB):end] == block[:min(end, MIB)]:
+        end -= min(end, MIB)
+    return data[:end].rstrip(fill)
+
+
+def unpack(packed: bytes, limit: int = MAX_SIZE) -> bytes:
+    """The store that was packed, byte for byte.
+
+    :param limit: bytes that it may have; no more memory than that is taken
+    :raises Damaged: when it is not whole, or has more
+    """
+    if len(packed) < _PACKED.size or not packed.startswith(MAGIC):
+        raise errors.Damaged('this is not a packed variable store')
+    _, version, fill, size, digest = _PACKED.unpack_from(packed)
+    if version != VERSION:
+        raise errors.Damaged(
+            f'the variable store is packed in form {version}, and this '
+            f'nova-arm-ext knows {VERSION}')
+    if size > limit:
+        raise errors.Damaged(f'the packed variable store has {size} bytes, '
+                             f'more than {limit}')
+    expanding = zlib.decompressobj()
+    try:
+        # one byte more, because it stops at what it has to give
+        data = expanding.decompress(packed[_PACKED.size:], size + 1)
+    except zlib.error as e:
+        raise errors.Damaged(
+            f'the packed variable store is not whole: {e}') from e
+    if not expanding.eof or expanding.unused_data or len(data) > size:
+        raise errors.Damaged('the packed variable store is not whole: it '
+                             'does not end where it says')
+    data = data.ljust(size, bytes([fill]))
+    if hashlib.sha256(data).digest() != digest:
+        raise errors.Damaged('the packed variable store is not whole: its '
+                             'checksum is wrong')
+    return data
