@@ -1,0 +1,429 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The files of variable stores: replaced whole, and never through a link."""
+
+import errno
+import fcntl
+import multiprocessing
+import os
+import pathlib
+import shutil
+import signal
+import stat
+import subprocess
+import sys
+import textwrap
+
+import fixtures
+import testtools
+
+from nova_arm_ext import errors
+from nova_arm_ext.compute import store_files
+from tests import base
+from tests import stores
+
+OLD = stores.store(stores.variable('Boots', b'\1'))
+NEW = stores.store(stores.variable('Boots', b'\2'), size=2 * stores.MIB)
+NAME = 'guest/guest_VARS.fd'
+
+#: All that writing, putting aside and removing ask the kernel for.
+STEPS = ('open', 'close', 'stat', 'fstat', 'pwrite', 'ftruncate', 'fchown',
+         'fchmod', 'fsync', 'rename', 'unlink', 'getxattr')
+
+
+class StoreFilesTestCase(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = self.useFixture(fixtures.TempDir()).path
+        self.guest = pathlib.Path(self.folder, 'guest')
+        self.guest.mkdir()
+        self.file = self.guest / 'guest_VARS.fd'
+
+    def names(self) -> list[str]:
+        return sorted(path.name for path in self.guest.iterdir())
+
+    def write(self, data: bytes = NEW, **more) -> None:
+        store_files.write_atomic(self.folder, NAME, data, **more)
+
+    def read(self) -> bytes:
+        return store_files.read(self.folder, NAME)
+
+    def assert_has(self, data: bytes) -> None:
+        # assertEqual would print it
+        self.assertTrue(data == self.file.read_bytes())
+        self.assertEqual(['guest_VARS.fd'], self.names())
+
+    def fault(self, kind: type[Exception], function, *arguments) -> str:
+        return str(self.assertRaises(kind, function, *arguments))
+
+
+class WriteTest(StoreFilesTestCase):
+
+    def test_a_new_file_is_for_this_process_alone(self) -> None:
+        self.write(OLD)
+
+        self.assert_has(OLD)
+        self.assertTrue(self.read() == OLD)
+        found = self.file.stat()
+        self.assertEqual((0o600, os.geteuid()),
+                         (stat.S_IMODE(found.st_mode), found.st_uid))
+
+    def test_blocks_of_zeros_take_no_space(self) -> None:
+        data = OLD.ljust(64 * stores.MIB, b'\0')
+
+        self.write(data)
+
+        self.assertEqual(len(data), self.file.stat().st_size)
+        self.assertLessEqual(self.file.stat().st_blocks * 512,
+                             stores.VOLUME + 4096)
+        self.assertTrue(data == self.read())
+
+    def test_every_size_comes_back(self) -> None:
+        for data in (b'', b'\0', b'a', b'\0' * 4096, b'\0' * 4097,
+                     b'a' * 4095 + b'\0' * 2, b'\0' * 8191 + b'a'):
+            self.write(data)
+
+            self.assertEqual(data, self.read())
+
+    def test_the_old_one_s_owner_and_permissions_are_kept(self) -> None:
+        self.write(OLD)
+        self.file.chmod(0o640)
+        if os.geteuid() == 0:
+            os.chown(self.file, 64055, 107)
+        before = store_files.access_to(self.folder, NAME)
+
+        self.write(NEW)
+
+        self.assert_has(NEW)
+        self.assertEqual(before, store_files.access_to(self.folder, NAME))
+        self.assertEqual(0o640, before.mode)
+
+    def test_an_owner_that_is_given_is_the_one(self) -> None:
+        self.write(OLD)
+        access = store_files.Access(
+            uid=os.geteuid(), gid=os.getegid(), mode=0o604)
+
+        self.write(NEW, access=access)
+
+        self.assertEqual(0o604, stat.S_IMODE(self.file.stat().st_mode))
+
+    def test_a_label_is_kept(self) -> None:
+        self.write(OLD)
+        labels = {self.file.stat().st_ino: b'svirt_image_t\0'}
+        self.useFixture(fixtures.MonkeyPatch(
+            'os.getxattr', lambda file, name: labels[os.fstat(file).st_ino]))
+        self.useFixture(fixtures.MonkeyPatch(
+            'os.setxattr', lambda file, name, value: labels.update(
+                {os.fstat(file).st_ino: value})))
+
+        self.write(NEW)
+
+        self.assertEqual(b'svirt_image_t\0',
+                         store_files.access_to(self.folder, NAME).label)
+
+    def test_a_missing_folder_is_not_made(self) -> None:
+        shutil.rmtree(self.guest)
+
+        self.assertRaises(FileNotFoundError, self.write)
+
+        self.assertEqual([], os.listdir(self.folder))
+
+
+class FaultTest(StoreFilesTestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.write(OLD)
+
+    def test_each_step_that_fails_leaves_the_old_one_and_nothing_else(
+            self) -> None:
+        def fail(*args, **kwargs):
+            raise OSError(errno.ENOSPC, 'No space left on device')
+
+        for name in ('pwrite', 'ftruncate', 'fchown', 'fchmod', 'fsync',
+                     'rename'):
+            with fixtures.MonkeyPatch(f'os.{name}', fail):
+                self.assertRaises(OSError, self.write)
+            self.assert_has(OLD)
+
+    def test_a_full_disk_leaves_the_old_one_and_nothing_else(self) -> None:
+        script = textwrap.dedent("""\
+            import os, subprocess, sys
+            from nova_arm_ext.compute import store_files
+            folder = sys.argv[1]
+            subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=512k',
+                            'tmpfs', folder], check=True)
+            store_files.write_atomic(folder, 'VARS.fd', b'old' * 1000)
+            try:
+                store_files.write_atomic(folder, 'VARS.fd', b'new' * 300000)
+            except OSError as e:
+                print(e.strerror)
+            print(os.listdir(folder))
+            print(store_files.read(folder, 'VARS.fd') == b'old' * 1000)
+            """)
+        if subprocess.run(['unshare', '--map-root-user', '--mount', 'true'],
+                          capture_output=True).returncode:
+            self.skipTest('there are no mount namespaces')
+
+        done = subprocess.run(
+            ['unshare', '--map-root-user', '--mount', sys.executable, '-c',
+             script, self.folder], text=True, capture_output=True,
+            env={**os.environ, 'PYTHONPATH': os.pathsep.join(sys.path)})
+
+        self.assertEqual('', done.stderr)
+        self.assertEqual(['No space left on device', "['VARS.fd']", 'True'],
+                         done.stdout.splitlines())
+
+    def killed_at(self, number: int, work) -> bool:
+        """Do something in a process that is killed at a step.
+
+        :param number: how many steps it gets on
+        :returns: whether it was killed; False if it had fewer steps
+        """
+        def step(real):
+            def wrapped(*args, **kwargs):
+                nonlocal left
+                if left == 0:
+                    os.kill(os.getpid(), signal.SIGKILL)
+                left -= 1
+                return real(*args, **kwargs)
+            return wrapped
+
+        def child():
+            for name in STEPS:
+                setattr(os, name, step(getattr(os, name)))
+            work()
+            os._exit(0)
+
+        left = number
+        process = multiprocessing.get_context('fork').Process(target=child)
+        process.start()
+        process.join(30)
+        self.assertIn(process.exitcode, (0, -signal.SIGKILL))
+        return process.exitcode != 0
+
+    def test_killed_at_any_step_the_old_or_the_new_one_is_there(self) -> None:
+        # one block of data, so that there are not hundreds of steps
+        old, new = b'old' * 1000, b'new' * 1000
+        number, found = 0, set()
+        self.write(old)
+        while self.killed_at(number, lambda: self.write(new)):
+            found.add(self.read()[:3])
+            self.assertIn(self.read(), (old, new))
+            self.assertLessEqual(len(self.names()), 2)
+
+            # the next one is not disturbed, and leaves nothing behind
+            self.write(old)
+            self.assert_has(old)
+            number += 1
+
+        self.assert_has(new)
+        self.assertEqual({b'old', b'new'}, found)
+        self.assertGreater(number, 10)
+
+    def test_killed_when_put_aside_it_is_here_or_there(self) -> None:
+        number = 0
+        while self.killed_at(number, lambda: store_files.put_aside(
+                self.folder, NAME)):
+            whole = [path for path in self.guest.iterdir()
+                     if path.read_bytes() == OLD]
+            self.assertEqual(1, len(whole))
+            for path in self.guest.iterdir():
+                path.unlink()
+            self.write(OLD)
+            number += 1
+
+        self.assertGreater(number, 4)
+
+    def test_two_writers_do_not_meet(self) -> None:
+        temporary = self.guest / store_files.temporary_name(self.file.name)
+        with open(temporary, 'w') as other:
+            fcntl.flock(other, fcntl.LOCK_EX)
+
+            said = self.fault(errors.Busy, self.write)
+
+            self.assertIn(f'{self.file} is being written by another', said)
+            self.assertTrue(temporary.exists())
+            self.assertTrue(self.read() == OLD)
+
+        self.write(NEW)
+        self.assert_has(NEW)
+
+    def test_many_writers_at_once_leave_one_whole_store(self) -> None:
+        def child(number: int) -> None:
+            for _ in range(20):
+                try:
+                    self.write(bytes([number]) * 100_000)
+                except errors.Busy:
+                    continue
+            os._exit(0)
+
+        context = multiprocessing.get_context('fork')
+        children = [context.Process(target=child, args=(number,))
+                    for number in range(1, 5)]
+        for one in children:
+            one.start()
+        for one in children:
+            one.join(60)
+
+        self.assertEqual([0] * 4, [one.exitcode for one in children])
+        data = self.read()
+        self.assertEqual((100_000, 1), (len(data), len(set(data))))
+        self.assertEqual(['guest_VARS.fd'], self.names())
+
+
+class PlantedTest(StoreFilesTestCase):
+    """What others may have put in the place of a store."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.secret = pathlib.Path(self.folder, 'secret')
+        self.secret.write_bytes(b'secret')
+
+    def assert_refused(self, *parts: str) -> None:
+        for work in (self.read, self.write,
+                     lambda: store_files.access_to(self.folder, NAME)):
+            said = self.fault(errors.Damaged, work)
+            for part in parts:
+                self.assertIn(part, said)
+        self.assertEqual(b'secret', self.secret.read_bytes())
+        self.assertNotIn('.guest_VARS.fd.new', self.names())
+
+    def test_a_link_in_its_place_is_not_followed(self) -> None:
+        for target in (self.secret, 'nowhere', self.folder):
+            self.file.symlink_to(target)
+            self.assert_refused(f'{self.file} is a link or no plain file')
+            self.file.unlink()
+
+    def test_a_link_on_the_way_is_not_followed(self) -> None:
+        self.write(OLD)
+        moved = self.guest.rename(pathlib.Path(self.folder, 'moved'))
+        self.guest.symlink_to(moved)
+
+        self.assertIn("'guest' in the path", self.fault(
+            errors.Damaged, self.read))
+        self.assertIn("'guest' in the path", self.fault(
+            errors.Damaged, self.write))
+        self.assertIn("'guest' in the path", self.fault(
+            errors.Damaged, store_files.remove, self.folder, NAME))
+
+    def test_a_hard_link_is_refused(self) -> None:
+        os.link(self.secret, self.file)
+
+        self.assert_refused(f'{self.file} has 2 names (hard links)')
+
+    def test_a_pipe_a_folder_and_a_socket_are_refused_at_once(self) -> None:
+        os.mkfifo(self.file)
+        self.assert_refused('no plain file')
+        self.file.unlink()
+        self.file.mkdir()
+        self.assert_refused('no plain file')
+        self.file.rmdir()
+        os.mknod(self.file, stat.S_IFSOCK | 0o600)
+        self.assert_refused('no plain file')
+
+    def test_a_link_in_the_place_of_the_temporary_file_is_refused(
+            self) -> None:
+        self.write(OLD)
+        temporary = self.guest / store_files.temporary_name(self.file.name)
+        temporary.symlink_to(self.secret)
+
+        self.assertRaises(errors.Damaged, self.write)
+
+        self.assertEqual(b'secret', self.secret.read_bytes())
+        self.assertTrue(self.read() == OLD)
+
+    def test_who_has_the_temporary_file_open_reads_nothing(self) -> None:
+        temporary = self.guest / store_files.temporary_name(self.file.name)
+        with open(temporary, 'w+b') as planted:
+            self.write(NEW)
+
+            self.assertEqual(b'', planted.read())
+        self.assert_has(NEW)
+
+    def test_a_path_that_leads_elsewhere_is_an_error_of_the_caller(
+            self) -> None:
+        for name in ('../secret', '/etc/passwd', 'guest//x', '.', '',
+                     'guest/..', 'guest/'):
+            self.assertRaises(
+                ValueError, store_files.read, self.folder, name)
+
+    def test_no_more_than_the_limit_is_read(self) -> None:
+        self.write(b'a' * 101)
+
+        said = self.fault(errors.Damaged, store_files.read, self.folder,
+                          NAME, 100)
+
+        self.assertIn('has 101 bytes, more than the 100', said)
+        os.truncate(self.file, 1 << 40)
+        self.assertIn('1099511627776', self.fault(errors.Damaged, self.read))
+
+
+class PutAsideTest(StoreFilesTestCase):
+
+    def test_it_keeps_its_content_beneath_another_name(self) -> None:
+        self.write(OLD)
+
+        aside = store_files.put_aside(self.folder, NAME)
+
+        self.assertThat(aside, testtools.matchers.MatchesRegex(
+            r'guest/guest_VARS\.fd\.damaged-\d{8}T\d{6}Z$'))
+        self.assertEqual([os.path.basename(aside)], self.names())
+        self.assertTrue(store_files.read(self.folder, aside) == OLD)
+
+    def test_nothing_is_replaced(self) -> None:
+        self.useFixture(fixtures.MonkeyPatch(
+            'time.strftime', lambda *_: '20260102T030405Z'))
+        for content in (b'a', b'b', b'c'):
+            self.write(content)
+            store_files.put_aside(self.folder, NAME)
+
+        stem = 'guest_VARS.fd.damaged-20260102T030405Z'
+        self.assertEqual([stem, f'{stem}-1', f'{stem}-2'], self.names())
+        self.assertEqual([b'a', b'b', b'c'], [
+            (self.guest / name).read_bytes() for name in self.names()])
+
+    def test_a_link_is_put_aside_itself(self) -> None:
+        target = pathlib.Path(self.folder, 'target')
+        target.write_bytes(b'target')
+        self.file.symlink_to(target)
+
+        aside = store_files.put_aside(self.folder, NAME)
+
+        self.assertTrue(pathlib.Path(self.folder, aside).is_symlink())
+        self.assertEqual(b'target', target.read_bytes())
+
+    def test_what_is_not_there_leaves_nothing(self) -> None:
+        self.assertRaises(FileNotFoundError, store_files.put_aside,
+                          self.folder, NAME)
+
+        self.assertEqual([], self.names())
+
+
+class RemoveTest(StoreFilesTestCase):
+
+    def test_it_says_whether_there_was_one(self) -> None:
+        self.write(OLD)
+
+        self.assertTrue(store_files.remove(self.folder, NAME))
+        self.assertFalse(store_files.remove(self.folder, NAME))
+
+        self.assertEqual([], self.names())
+        self.assertFalse(store_files.remove(self.folder, 'no/such'))
+
+    def test_what_a_killed_writer_left_goes_too(self) -> None:
+        temporary = self.guest / store_files.temporary_name(self.file.name)
+        temporary.write_bytes(b'new')
+
+        self.assertFalse(store_files.remove(self.folder, NAME))
+
+        self.assertEqual([], self.names())
+
+    def test_a_link_goes_and_not_what_it_names(self) -> None:
+        target = pathlib.Path(self.folder, 'target')
+        target.write_bytes(b'target')
+        self.file.symlink_to(target)
+
+        self.assertTrue(store_files.remove(self.folder, NAME))
+
+        self.assertEqual(b'target', target.read_bytes())
