@@ -8,6 +8,7 @@ variables, without a word to anyone (edk2, OvmfPkg/VirtNorFlashDxe,
 ValidateFvHeader). So what it looks at is looked at here before.
 """
 
+import dataclasses
 import hashlib
 import struct
 import uuid
@@ -34,12 +35,14 @@ _BLOCKS = struct.Struct('<II')
 # VARIABLE_STORE_HEADER: formatted and healthy
 _STORE = struct.Struct('<16sIBBHI')
 _FORMATTED, _HEALTHY = 0x5a, 0xfe
-# AUTHENTICATED_VARIABLE_HEADER: start, state, lengths of name and data
-_VARIABLE = struct.Struct('<HB33xII16x')
+# AUTHENTICATED_VARIABLE_HEADER: start, state, attributes, lengths of name and
+# data, GUID
+_VARIABLE = struct.Struct('<HBxI28xII16s')
 _START, _ERASED = 0x55aa, 0xffff
 _UNWRITTEN, _HEADER_ONLY = 0xff, 0x7f
-#: Added, about to be deleted, deleted, and deleted after that.
-_WRITTEN = (0x3f, 0x3e, 0x3d, 0x3c)
+_ADDED, _REPLACED = 0x3f, 0x3e
+#: Those, and deleted, from either.
+_WRITTEN = (_ADDED, _REPLACED, 0x3d, 0x3c)
 
 QCOW2 = b'QFI\xfb'
 # version, backing file, cluster bits, size, encryption, level 1 table
@@ -51,6 +54,16 @@ MAGIC = b'UEFIVARS'
 VERSION = 1
 # magic, version, byte that fills the rest, size, SHA-256 of the store
 _PACKED = struct.Struct('>8sHBxQ32s')
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Variable:
+    """One variable; a name alone is not unique, with its GUID it is."""
+
+    name: str
+    guid: uuid.UUID
+    attributes: int     #: EFI_VARIABLE_*
+    data: bytes
 
 
 def check(data: bytes, size: int | None = None) -> None:
@@ -69,8 +82,8 @@ def check(data: bytes, size: int | None = None) -> None:
     actual = len(data)
     if data.startswith(QCOW2):
         actual = _check_qcow2(data)
-    elif not is_blank(data):
-        _check_volume(data)
+    else:
+        variables(data)
     if size is not None and actual != size:
         raise errors.Damaged(
             f'it is for {actual} bytes of flash, and the firmware is made '
@@ -82,8 +95,61 @@ def is_blank(data: bytes) -> bool:
     return data[:1] in (b'\0', b'\xff') and data == data[:1] * len(data)
 
 
-def _check_volume(data: bytes) -> None:
-    """The firmware volume, its variable store and the list of variables."""
+def variables(data: bytes) -> tuple[Variable, ...]:
+    """The variables of a raw store, in the order in which they stand there.
+
+    A variable that was being written when the guest ended is none yet, and
+    its old value holds (edk2, MdeModulePkg/Universal/Variable,
+    UpdateVariableStore).
+
+    :param data: the whole file
+    :raises Damaged: with what is wrong, at which byte
+    """
+    if is_blank(data):
+        return ()
+    place, end = _volume(data)
+    found: dict[tuple[str, bytes], tuple[int, Variable]] = {}
+    while place + _VARIABLE.size < end:
+        (start, state, attributes, length, size,
+         guid) = _VARIABLE.unpack_from(data, place)
+        if start == _ERASED or (start == _START and state == _UNWRITTEN):
+            break
+        # edk2 takes anything for the end, and what is behind it for free
+        if start != _START:
+            raise errors.Damaged(
+                f'no variable and no free space at byte {place}: {start:#06x}')
+        if state not in (*_WRITTEN, _HEADER_ONLY):
+            raise errors.Damaged(f'the variable at byte {place} has an '
+                                 f'unknown state: {state:#04x}')
+        content = place + _VARIABLE.size + length
+        if content + size > end or length % 2 or length < 4:
+            raise errors.Damaged(
+                f'the variable at byte {place} has a wrong length: {length} '
+                f'bytes of name and {size} of data, and the store ends at '
+                f'byte {end}')
+        name = data[place + _VARIABLE.size:content]
+        if state in _WRITTEN and name[-2:] != b'\0\0':
+            raise errors.Damaged(f'the name of the variable at byte {place} '
+                                 f'does not end at byte {content - 2}')
+        if state in (_ADDED, _REPLACED):
+            one = Variable(
+                name=name[:-2].decode('utf-16-le', 'replace'),
+                guid=uuid.UUID(bytes_le=guid), attributes=attributes,
+                data=data[content:content + size])
+            # one that is replaced holds as long as there is no other
+            known = found.get((one.name, guid))
+            if known is None or state >= known[0]:
+                found[one.name, guid] = state, one
+        place = content + size
+        place += -place % 4
+    return tuple(one for _, one in found.values())
+
+
+def _volume(data: bytes) -> tuple[int, int]:
+    """Check the firmware volume and the header of its variable store.
+
+    :returns: where the variables begin, and where the store ends
+    """
     if len(data) < _VOLUME.size:
         raise errors.Damaged(f'it ends at byte {len(data)}, inside the header '
                              f'of its firmware volume')
@@ -125,39 +191,7 @@ def _check_volume(data: bytes) -> None:
         raise errors.Damaged(
             f'the variable store cannot end at byte {header + size}: its '
             f'firmware volume has {length} bytes, in blocks of {block}')
-    _check_variables(data, header + _STORE.size, header + size)
-
-
-def _check_variables(data: bytes, place: int, end: int) -> None:
-    """The list of variables.
-
-    A variable that was being written when the guest ended is none yet, and
-    sound (edk2, MdeModulePkg/Universal/Variable, UpdateVariableStore). Its
-    place must be erased flash otherwise; edk2 takes anything there for the
-    end of the list, and the variables behind it for free space.
-    """
-    while place + _VARIABLE.size < end:
-        start, state, name, content = _VARIABLE.unpack_from(data, place)
-        if start == _ERASED or (start == _START and state == _UNWRITTEN):
-            return
-        if start != _START:
-            raise errors.Damaged(
-                f'no variable and no free space at byte {place}: {start:#06x}')
-        if state not in (*_WRITTEN, _HEADER_ONLY):
-            raise errors.Damaged(f'the variable at byte {place} has an '
-                                 f'unknown state: {state:#04x}')
-        after = place + _VARIABLE.size + name + content
-        if after > end or name % 2 or name < 4:
-            raise errors.Damaged(
-                f'the variable at byte {place} has a wrong length: {name} '
-                f'bytes of name and {content} of data, and the store ends at '
-                f'byte {end}')
-        if state in _WRITTEN:
-            last = place + _VARIABLE.size + name - 2
-            if data[last:last + 2] != b'\0\0':
-                raise errors.Damaged(f'the name of the variable at byte '
-                                     f'{place} does not end at byte {last}')
-        place = after + -after % 4
+    return header + _STORE.size, header + size
 
 
 def _check_qcow2(data: bytes) -> int:

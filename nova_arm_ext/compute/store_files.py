@@ -13,6 +13,7 @@ import errno
 import fcntl
 import os
 import stat
+import struct
 import time
 from collections.abc import Iterator
 
@@ -26,6 +27,8 @@ MAX_SIZE = varstore.MAX_SIZE + varstore.MIB
 LABEL = 'security.selinux'
 
 _BLOCK = 4096
+# struct flock: type, whence, start, length, process
+_FLOCK = 'hhqqi4x'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,6 +70,24 @@ def access_to(folder: str, name: str) -> Access:
     with _parent(folder, name) as (parent, base), \
             _opened(parent, base, os.path.join(folder, name)) as file:
         return _plain(file, os.path.join(folder, name), None)[0]
+
+
+def in_use(folder: str, name: str) -> bool:
+    """Whether a QEMU has a store open.
+
+    QEMU locks bytes of its images from 100 on (block/file-posix.c,
+    RAW_LOCK_PERM_BASE); the kernel tells it to anybody, in other containers
+    as well.
+
+    :raises FileNotFoundError: when it, or a folder on the way, is not there
+    :raises Damaged: when it is no plain file
+    """
+    lock = struct.pack(_FLOCK, fcntl.F_WRLCK, os.SEEK_SET, 100, 200, 0)
+    with _parent(folder, name) as (parent, base), \
+            _opened(parent, base, os.path.join(folder, name)) as file:
+        _plain(file, os.path.join(folder, name), None)
+        found = fcntl.fcntl(file, fcntl.F_OFD_GETLK, lock)
+    return bool(struct.unpack(_FLOCK, found)[0] != fcntl.F_UNLCK)
 
 
 def write_atomic(folder: str, name: str, data: bytes,

@@ -6,6 +6,7 @@ import pathlib
 import random
 import struct
 import tracemalloc
+import uuid
 import zlib
 from collections.abc import Callable
 from typing import Any
@@ -205,6 +206,49 @@ class CheckTest(base.TestCase):
                 varstore.check(data)
             except errors.Damaged as e:
                 self.assertNotIn('\n', str(e))
+
+
+class VariablesTest(base.TestCase):
+
+    def test_each_with_its_name_guid_attributes_and_data(self) -> None:
+        other = uuid.UUID(int=7)
+        label = stores.variable('Läbel', b'', guid=other, attributes=3)
+
+        first, second = varstore.variables(stores.store(ORDER, label))
+
+        self.assertEqual(varstore.Variable(
+            name='BootOrder', guid=stores.GLOBAL, attributes=7,
+            data=b'\1\0\0\0'), first)
+        self.assertEqual(varstore.Variable(
+            name='Läbel', guid=other, attributes=3, data=b''), second)
+
+    def test_a_blank_store_has_none(self) -> None:
+        self.assertEqual((), varstore.variables(b'\0' * 4096))
+
+    def test_what_was_deleted_or_not_written_is_none(self) -> None:
+        found = varstore.variables(stores.store(
+            stores.variable('A', b'1', state=0x3d),
+            stores.variable('B', b'1', state=0x3c),
+            stores.variable('C', b'1', state=0x7f),
+            stores.variable('D', b'1')))
+
+        self.assertEqual(['D'], [one.name for one in found])
+
+    def test_a_value_that_is_replaced_holds_until_there_is_another(
+            self) -> None:
+        old = stores.variable('A', b'old', state=0x3e)
+        new = stores.variable('A', b'new')
+        for expected, parts in ((b'old', (old,)), (b'new', (old, new)),
+                                (b'new', (new, old))):
+            [found] = varstore.variables(stores.store(*parts))
+
+            self.assertEqual(expected, found.data)
+
+    def test_a_name_with_two_guids_is_two_variables(self) -> None:
+        twin = stores.variable('BootOrder', b'', guid=uuid.UUID(int=7))
+
+        self.assertEqual(2, len(varstore.variables(
+            stores.store(ORDER, twin))))
 
 
 class PackTest(base.TestCase):

@@ -359,6 +359,36 @@ class PlantedTest(StoreFilesTestCase):
         self.assertIn('1099511627776', self.fault(errors.Damaged, self.read))
 
 
+class InUseTest(StoreFilesTestCase):
+
+    def test_nobody_s_lock_is_no_use(self) -> None:
+        self.write(OLD)
+
+        self.assertFalse(store_files.in_use(self.folder, NAME))
+        self.assertRaises(FileNotFoundError, store_files.in_use,
+                          self.folder, 'guest/other')
+
+    @testtools.skipUnless(shutil.which('qemu-system-aarch64'),
+                          'qemu-system-arm is not installed')
+    def test_a_qemu_that_has_it_open_uses_it(self) -> None:
+        self.write(OLD.ljust(64 * stores.MIB, b'\0'))
+        qemu = subprocess.Popen(
+            ['qemu-system-aarch64', '-machine', 'virt', '-m', '64', '-S',
+             '-display', 'none', '-serial', 'none', '-monitor', 'stdio',
+             '-drive', f'if=pflash,unit=1,format=raw,file={self.file}'],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+        self.addCleanup(qemu.communicate)
+        self.addCleanup(qemu.kill)
+        # the prompt comes when all drives are open
+        qemu.stdout.read(10)
+
+        self.assertTrue(store_files.in_use(self.folder, NAME))
+
+        qemu.kill()
+        qemu.wait()
+        self.assertFalse(store_files.in_use(self.folder, NAME))
+
+
 class PutAsideTest(StoreFilesTestCase):
 
     def test_it_keeps_its_content_beneath_another_name(self) -> None:
