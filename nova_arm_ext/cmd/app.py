@@ -21,7 +21,8 @@ NAMESPACE = 'nova_arm_ext.cmd'
 class App(app.App):
     """Show what nova-arm-ext does to Arm guests of OpenStack Nova.
 
-    No command changes anything on this host.
+    Three commands change something on this host: nvram restore, nvram reset
+    and nvram orphans --yes.
     """
 
     NAME = NAME
@@ -29,8 +30,10 @@ class App(app.App):
     def __init__(self, stdout: Any, stderr: Any) -> None:
         super().__init__(
             description='Arm guests for OpenStack Nova: shows what the hooks '
-                        'of nova-arm-ext make of a guest, and why. No '
-                        'command changes anything on this host.',
+                        'of nova-arm-ext make of a guest, and why, and looks '
+                        'after variable stores. No command changes anything '
+                        'on this host but nvram restore, nvram reset and '
+                        'nvram orphans --yes.',
             version=None,
             command_manager=commandmanager.CommandManager(NAMESPACE),
             stdout=stdout, stderr=stderr)

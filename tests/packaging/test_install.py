@@ -108,6 +108,8 @@ from pip._vendor.packaging.requirements import Requirement
 answer = []
 for line in importlib.metadata.requires('nova-arm-ext'):
     requirement = Requirement(line)
+    if requirement.marker and not requirement.marker.evaluate({'extra': ''}):
+        continue
     version = importlib.metadata.version(requirement.name)
     if version not in requirement.specifier:
         answer.append([line, version])
@@ -138,6 +140,29 @@ answer = [point.name for point in
 """)
 
         self.assertEqual([], answer)
+
+
+@needs_nova
+class ExtraInNovasEnvironmentTest(base.TestCase):
+
+    def test_it_brings_virt_firmware_and_moves_no_version(self):
+        environment = environments.with_nova()
+        environment.pip('uninstall', '--yes', 'virt-firmware', 'pefile')
+        before = environment.freeze()
+
+        environment.pip('install', f'{environments.build().wheel}[nvram]')
+
+        freeze = environment.freeze()
+        self.assertEqual(set(), before - freeze)
+        added = {line.partition('==')[0].partition(' @')[0]
+                 for line in freeze - before}
+        self.assertEqual({'nova-arm-ext', 'pefile', 'virt-firmware'},
+                         added - {'crypt_r'})     # from Python 3.13 on
+        environment.report("""
+import virt.firmware.efi.bootentry
+import virt.firmware.efi.siglist
+answer = None
+""")
 
 
 @needs_nova

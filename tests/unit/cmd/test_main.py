@@ -39,7 +39,7 @@ class HelpTest(base.CommandTestCase):
         ran = self.run_command()
 
         self.assertEqual((0, ''), (ran.status, ran.stderr))
-        for name in ('hooks', 'facts', 'preview'):
+        for name in ('hooks', 'facts', 'preview', 'nvram list'):
             self.assertIn(f'\n  {name} ', ran.stdout)
 
     def test_help_is_the_same_however_it_is_asked_for(self):
@@ -49,12 +49,14 @@ class HelpTest(base.CommandTestCase):
             self.assertEqual(alone, self.run_command(*arguments))
 
     def test_each_command_has_help(self):
-        for name in ('hooks', 'facts', 'preview'):
-            ran = self.run_command(name, '--help')
+        for name in ('hooks', 'facts', 'preview', 'nvram list', 'nvram show',
+                     'nvram backup', 'nvram restore', 'nvram reset',
+                     'nvram orphans'):
+            ran = self.run_command(*name.split(), '--help')
 
             self.assertEqual((0, ''), (ran.status, ran.stderr))
             self.assertIn(f'usage: nova-arm-ext {name}', ran.stdout)
-            self.assertEqual(ran, self.run_command('help', name))
+            self.assertEqual(ran, self.run_command('help', *name.split()))
 
     def test_help_of_preview_says_where_image_properties_come_from(self):
         words = ' '.join(

@@ -1,0 +1,311 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The variable stores on this host, and the guests that they belong to."""
+
+import dataclasses
+import os
+import re
+import time
+import uuid
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import Any
+
+from lxml import etree
+
+from nova_arm_ext.cmd import host
+from nova_arm_ext.cmd.failure import Failure
+from nova_arm_ext.compute import store_files
+
+#: Where libvirt puts the stores of qemu:///system.
+NVRAM_FOLDER = '/var/lib/libvirt/qemu/nvram'
+
+#: A few hundred guests are asked for two documents each.
+PATIENCE = 60.0
+
+#: The name of a store's guest, and what follows: a store that was put aside,
+#: or is being written.
+_FILE = re.compile(r'\.?(?P<stem>[^/]+)_VARS\.(?:fd|raw|qcow2)'
+                   r'(?P<rest>\.[^/]*)?', re.DOTALL)
+
+#: What an instance name is made of (instance_name_template).
+_FIELD = re.compile(r'%(?:\(\w+\))?[-0-9.]*[diouxXs]')
+
+#: File systems that one host alone has mounted; all others may be shared.
+_LOCAL = frozenset(('btrfs', 'ext2', 'ext3', 'ext4', 'f2fs', 'jfs', 'overlay',
+                    'ramfs', 'reiserfs', 'tmpfs', 'xfs', 'zfs'))
+
+_STATES = {0: 'unknown', 1: 'running', 2: 'blocked', 3: 'paused',
+           4: 'shutting down', 5: 'shut off', 6: 'crashed',
+           7: 'suspended by its system'}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Domain:
+    """What libvirt says about one domain."""
+
+    name: str
+    uuid: str
+    state: str
+    active: bool
+    suspended: bool          #: to disk, as Nova suspends
+    nvram: str | None        #: of its next boot, or of this if it is active
+    template: str | None
+    stores: frozenset[str]   #: all that its documents name
+
+    @property
+    def title(self) -> str:
+        return f'{self.name} ({self.uuid})'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Folders:
+    """Where to look for stores."""
+
+    nvram: str               #: libvirt's
+    instances: str           #: Nova's instances_path
+    name_template: str       #: Nova's instance_name_template
+
+    def split(self, path: str) -> tuple[str, str]:
+        """The folder to trust for a path, and the path from there.
+
+        Beneath Nova's and libvirt's folders others may write. Elsewhere it is
+        the folder that libvirt's document or the user names.
+        """
+        path = os.path.normpath(os.path.abspath(path))
+        for folder in (self.instances, self.nvram):
+            start = os.path.join(folder, '')
+            if path.startswith(start):
+                return folder, path[len(start):]
+        return os.path.split(path)
+
+    def are_names_of_nova(self, stem: str) -> bool:
+        """Whether a domain of Nova's may have this name."""
+        fixed = _FIELD.split(self.name_template)
+        return re.fullmatch('[0-9a-zA-Z_-]+'.join(map(re.escape, fixed)),
+                            stem) is not None or _is_uuid(stem)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Store:
+    """One file, or the place of one that is not there yet."""
+
+    folder: str
+    name: str                #: the path from there
+    place: str               #: libvirt, instance or elsewhere
+    domain: Domain | None
+    size: int | None         #: None if it is not there
+    on_disk: int | None
+    changed: float | None    #: content or owner, seconds of the clock
+    is_aside: bool           #: damaged and put aside, or only begun
+
+    @property
+    def path(self) -> str:
+        return os.path.join(self.folder, self.name)
+
+    @property
+    def stem(self) -> str:
+        """The name or UUID of the guest in the name of the file."""
+        found = _FILE.fullmatch(os.path.basename(self.name))
+        return found['stem'] if found else ''
+
+    @property
+    def age(self) -> float | None:
+        """Seconds since somebody changed it."""
+        return (None if self.changed is None
+                else max(0.0, time.time() - self.changed))
+
+
+def domains(uri: str | None) -> list[Domain]:
+    """All domains of a libvirt, asked over a read-only connection.
+
+    :raises Failure: when it does not answer
+    """
+    known = []
+    for one in host.answer(uri or host.default_uri(), PATIENCE, _documents):
+        name, identity, state, active, suspended, documents = one
+        named = [_nvram(document) for document in documents]
+        first = next((nvram for nvram, _ in named if nvram), None)
+        known.append(Domain(
+            name=name, uuid=identity, state=_STATES.get(state, str(state)),
+            active=active, suspended=suspended, nvram=first,
+            template=next((template for _, template in named if template),
+                          None),
+            stores=frozenset(nvram for nvram, _ in named if nvram)))
+    return known
+
+
+def _documents(connection: Any) -> list[tuple[Any, ...]]:
+    """What is asked of each domain; runs in the child.
+
+    The document of now comes first, that of the next boot second: they are
+    one where the domain is not active.
+    """
+    import libvirt
+    found = []
+    for domain in connection.listAllDomains():
+        try:
+            found.append((
+                domain.name(), domain.UUIDString(), domain.state()[0],
+                bool(domain.isActive()), bool(domain.hasManagedSaveImage()),
+                (domain.XMLDesc(), domain.XMLDesc(
+                    libvirt.VIR_DOMAIN_XML_INACTIVE))))
+        except libvirt.libvirtError as e:
+            if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise
+    return found
+
+
+def _nvram(document: str) -> tuple[str | None, str | None]:
+    """Path and template of the store that a document names."""
+    parser = etree.XMLParser(resolve_entities=False, no_network=True)
+    found = etree.fromstring(document.encode(), parser).find('os/nvram')
+    if found is None:
+        return None, None
+    source = found.find('source')
+    path = (found.text or '').strip() if source is None else source.get('file')
+    return (os.path.normpath(path) if path else None), found.get('template')
+
+
+def find(folders: Folders, known: Sequence[Domain]) -> list[Store]:
+    """Every store in libvirt's folder and in those of instances, and what
+    domains name elsewhere or have not made yet.
+
+    :raises Failure: when a folder cannot be read
+    """
+    by_path = {path: domain for domain in known for path in domain.stores}
+    by_name = {name: domain for domain in known
+               for name in (domain.name, domain.uuid)}
+    found = []
+    for place, folder, name in _files(folders):
+        path = os.path.join(folder, name)
+        stem = _FILE.fullmatch(os.path.basename(name))
+        owner = by_path.pop(path, None) or by_name.get(
+            stem['stem'] if stem else '') or (
+            by_name.get(name[:36]) if place == 'instance' else None)
+        one = _store(folder, name, place, owner,
+                     is_aside=bool(stem and stem['rest'])
+                     or os.path.basename(name).startswith('.'))
+        if one.size is not None:     # else it has just gone
+            found.append(one)
+    for path, domain in by_path.items():
+        folder, name = folders.split(path)
+        found.append(_store(
+            folder, name, {folders.nvram: 'libvirt',
+                           folders.instances: 'instance'}.get(
+                               folder, 'elsewhere'), domain))
+    return sorted(found, key=lambda store: store.path)
+
+
+def _files(folders: Folders) -> Iterator[tuple[str, str, str]]:
+    """Place, folder and name of all that may be a store."""
+    for name in _names(folders.nvram):
+        if _FILE.fullmatch(name):
+            yield 'libvirt', folders.nvram, name
+    for inner in instances(folders):
+        for name in _names(os.path.join(folders.instances, inner)):
+            if _FILE.fullmatch(name):
+                yield 'instance', folders.instances, f'{inner}/{name}'
+
+
+def instances(folders: Folders) -> list[str]:
+    """The folders of instances: a UUID each, or of one that is resized."""
+    return [name for name in _names(folders.instances)
+            if _is_uuid(name.removesuffix('_resize'))]
+
+
+def _names(folder: str) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as e:
+        raise Failure(f'cannot read the folder {folder!r}: {e.strerror}; '
+                      f'run this as root') from e
+
+
+def _store(folder: str, name: str, place: str, domain: Domain | None, *,
+           is_aside: bool = False) -> Store:
+    found = None
+    try:
+        found = os.lstat(os.path.join(folder, name))
+    except (FileNotFoundError, NotADirectoryError):
+        pass
+    except OSError as e:
+        raise Failure(f'cannot look at {os.path.join(folder, name)!r}: '
+                      f'{e.strerror}; run this as root') from e
+    return Store(
+        folder=folder, name=name, place=place, domain=domain,
+        size=found.st_size if found else None,
+        on_disk=found.st_blocks * 512 if found else None,
+        # libvirt changes the owner at each start and stop
+        changed=max(found.st_mtime, found.st_ctime) if found else None,
+        is_aside=is_aside)
+
+
+def _is_uuid(text: str) -> bool:
+    try:
+        return str(uuid.UUID(text)) == text
+    except ValueError:
+        return False
+
+
+def orphans(folders: Folders, known: Sequence[Domain],
+            older_than: float) -> Iterator[tuple[Store, str]]:
+    """The stores in libvirt's folder that nothing accounts for.
+
+    A store in the folder of an instance goes with that. What has no name of
+    Nova's is somebody else's.
+
+    :param older_than: seconds that nobody has changed it for
+    :returns: each with the reason why it must be kept nevertheless; empty if
+        there is none
+    """
+    folders_of = {name.removesuffix('_resize') for name in instances(folders)}
+    homeless = sorted(folders_of - {domain.uuid for domain in known})
+    if not is_local(folders.instances):
+        homeless = []     # most are those of other hosts' guests
+    for store in find(folders, known):
+        if (store.place != 'libvirt' or store.domain is not None
+                or store.stem in folders_of
+                or not folders.are_names_of_nova(store.stem)
+                or (store.age or 0.0) < older_than):
+            continue
+        kept = ''
+        if homeless and not _is_uuid(store.stem):
+            kept = (f'it may be that of {_some(homeless)}, an instance with a '
+                    f'folder and without a domain')
+        elif _is_open(store):
+            kept = 'a QEMU has it open'
+        yield store, kept
+
+
+def _some(names: Iterable[str]) -> str:
+    first, *others = names
+    return first + (f' or {len(others)} more' if others else '')
+
+
+def _is_open(store: Store) -> bool:
+    from nova_arm_ext import errors
+    try:
+        return store_files.in_use(store.folder, store.name)
+    except (FileNotFoundError, errors.Damaged):
+        return False     # a link, which is removed and not followed
+
+
+def is_local(folder: str) -> bool:
+    """Whether no other host sees a folder, going by its file system."""
+    where = os.path.join(os.path.realpath(folder), '')
+    longest, kind = '', ''
+    with open('/proc/self/mountinfo', encoding='utf-8',
+              errors='surrogateescape') as lines:
+        for line in lines:
+            before, _, after = line.partition(' - ')
+            # spaces and their kin are octal in there
+            point = re.sub(r'\\([0-7]{3})', lambda m: chr(int(m[1], 8)),
+                           before.split()[4])
+            point = os.path.join(point, '')
+            # the last one at a place hides those before
+            if where.startswith(point) and len(point) >= len(longest):
+                longest, kind = point, after.split()[0]
+    return kind in _LOCAL
