@@ -220,6 +220,10 @@ class _Replacing(_OnHost, command.Command):
             raise Failure(
                 f'the guest {domain.title} is suspended, and its memory has a '
                 f'copy of the store: resume and stop it first')
+        if store.path.endswith('.rescue'):
+            raise Failure(
+                f'{store.path} is a copy for a rescue, which goes with it: '
+                f'unrescue and stop the guest first')
         is_qcow2 = store.path.endswith('.qcow2')
         try:
             if store_files.in_use(store.folder, store.name):

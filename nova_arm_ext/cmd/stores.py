@@ -23,9 +23,9 @@ NVRAM_FOLDER = '/var/lib/libvirt/qemu/nvram'
 #: A few hundred guests are asked for two documents each.
 PATIENCE = 60.0
 
-#: The name of a store's guest, and what follows: a store that was put aside,
-#: or is being written.
-_FILE = re.compile(r'\.?(?P<stem>[^/]+)_VARS\.(?:fd|raw|qcow2)'
+#: The name of a store's guest, and what makes another file of it: one that was
+#: put aside, or is being written, or is for a rescue.
+_FILE = re.compile(r'(?P<begun>\.)?(?P<stem>[^/]+)_VARS\.(?:fd|raw|qcow2)'
                    r'(?P<rest>\.[^/]*)?', re.DOTALL)
 
 #: What an instance name is made of (instance_name_template).
@@ -97,7 +97,7 @@ class Store:
     size: int | None         #: None if it is not there
     on_disk: int | None
     changed: float | None    #: content or owner, seconds of the clock
-    is_aside: bool           #: damaged and put aside, or only begun
+    is_aside: bool           #: put aside, or begun, or of a past rescue
 
     @property
     def path(self) -> str:
@@ -183,9 +183,9 @@ def find(folders: Folders, known: Sequence[Domain]) -> list[Store]:
         owner = by_path.pop(path, None) or by_name.get(
             stem['stem'] if stem else '') or (
             by_name.get(name[:36]) if place == 'instance' else None)
-        one = _store(folder, name, place, owner,
-                     is_aside=bool(stem and stem['rest'])
-                     or os.path.basename(name).startswith('.'))
+        one = _store(folder, name, place, owner, is_aside=bool(
+            stem and (stem['begun'] or stem['rest'])
+            and not (owner and path in owner.stores)))
         if one.size is not None:     # else it has just gone
             found.append(one)
     for path, domain in by_path.items():

@@ -58,7 +58,8 @@ class NvramTestCase(base.CommandTestCase):
             f'<uuid>{UUIDS[number]}</uuid><memory>8192</memory>'
             f"<os><type>hvm</type><loader readonly='yes' type='pflash'>"
             f'/usr/share/AAVMF/AAVMF_CODE.fd</loader>'
-            f'<nvram{attribute}>{path or self.nvram / name}_VARS.fd</nvram>'
+            f'<nvram{attribute}>'
+            f'{path or self.nvram / f"{name}_VARS.fd"}</nvram>'
             f'</os><test:runstate>{1 if running else 5}</test:runstate>'
             + '<test:hasmanagedsave>1</test:hasmanagedsave>' * suspended
             + '</domain>')
@@ -127,10 +128,9 @@ class ListTest(NvramTestCase):
         self.store(self.guest(1))
         self.guest(2, suspended=True)
         home = self.instance(UUIDS[3])
-        self.guest(3, path=home / UUIDS[3])
+        self.guest(3, path=home / f'{UUIDS[3]}_VARS.fd')
         (home / f'{UUIDS[3]}_VARS.fd').write_bytes(OLD)
-        elsewhere = self.directory / 'mine'
-        self.guest(4, path=elsewhere)
+        self.guest(4, path=self.directory / 'mine.fd')
         self.store('instance-00000009')
         store_files.put_aside(str(self.nvram), self.store(
             'instance-00000001').name)
@@ -467,6 +467,20 @@ class BackupTest(NvramTestCase):
                             ('reset', name)):
                 self.assert_fails(self.nvram_command(*command), name, part)
             self.assert_has(path, OLD)
+
+    def test_the_copy_of_a_rescue_is_left_alone(self) -> None:
+        home = self.instance(UUIDS[1])
+        for ending in ('', '.rescue'):
+            (home / f'{UUIDS[1]}_VARS.fd{ending}').write_bytes(OLD)
+        name = self.guest(1, path=home / f'{UUIDS[1]}_VARS.fd.rescue')
+        self.back_up(NEW)
+
+        self.assert_fails(self.nvram_command(
+            'restore', name, str(self.backup)), 'unrescue and stop')
+
+        self.assertIn('shut off', {
+            row['State'] for row in self.rows('list')
+            if row['Store'].endswith('.rescue')})
 
     @testtools.skipUnless(shutil.which('qemu-system-aarch64'),
                           'needs qemu-system-arm')

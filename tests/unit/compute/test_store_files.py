@@ -121,6 +121,27 @@ class WriteTest(StoreFilesTestCase):
         self.assertEqual(b'svirt_image_t\0',
                          store_files.access_to(self.folder, NAME).label)
 
+    def test_content_is_on_the_disk_before_the_name_and_then_the_name(
+            self) -> None:
+        steps = []
+
+        def fsync(file):
+            steps.append('folder' if stat.S_ISDIR(os.fstat(file).st_mode)
+                         else f'{os.fstat(file).st_size} bytes')
+
+        def rename(*args, real=os.rename, **kwargs):
+            steps.append('rename')
+            real(*args, **kwargs)
+
+        with (fixtures.MonkeyPatch('os.fsync', fsync),
+              fixtures.MonkeyPatch('os.rename', rename)):
+            self.write(b'new')
+            store_files.put_aside(self.folder, NAME)
+            store_files.remove(self.folder, NAME)
+
+        self.assertEqual(['3 bytes', 'rename', 'folder', 'rename', 'folder',
+                          'folder'], steps)
+
     def test_a_missing_folder_is_not_made(self) -> None:
         shutil.rmtree(self.guest)
 
