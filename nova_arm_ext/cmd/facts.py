@@ -2,6 +2,7 @@
 """`nova-arm-ext facts`: what libvirt says about this host, as JSON."""
 
 import argparse
+import contextlib
 from typing import Any
 
 from cliff import command
@@ -16,7 +17,8 @@ class Facts(command.Command):
     """Print the facts about this host as JSON.
 
     What could not be found out is null. There is nothing secret in it, so
-    that it can go into a bug report; preview reads it with --facts.
+    that it can go into a bug report; preview reads it with --facts. Under pci
+    are the devices that the PCI inventory leaves out, and why.
     """
 
     _epilog = ('Only a read-only connection is made. Facts that libvirt does '
@@ -32,12 +34,29 @@ class Facts(command.Command):
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
         arguments.add_connect(parser)
+        arguments.add_config_file(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         # not above: cliff imports every command to run one
+        import json
+
         from nova_arm_ext import facts
+        from nova_arm_ext.cmd import failure
         from nova_arm_ext.cmd import host
-        found = host.ask(parsed_args.connect or host.default_uri(), PATIENCE)
-        self.app.stdout.write(facts.Facts(host=found).to_json() + '\n')
+        from nova_arm_ext.cmd import pci
+
+        settings, named = pci.configured(parsed_args.config_file)
+        uri = parsed_args.connect or host.default_uri()
+        found = facts.Facts(host=host.ask(uri, PATIENCE))
+        shown = {**json.loads(found.to_json()), 'pci': None}
+        # a libvirt without node devices has facts all the same
+        with contextlib.suppress(failure.Failure):
+            listed = pci.rows(
+                host.answer(uri, pci.PATIENCE, pci.read_documents),
+                settings, named)
+            shown['pci'] = {'devices': len(listed),
+                            'left_out': pci.left_out(listed)}
+        self.app.stdout.write(
+            json.dumps(shown, indent=2, sort_keys=True) + '\n')
         return 0

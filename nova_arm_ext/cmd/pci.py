@@ -19,6 +19,9 @@ PATIENCE = 60.0
 COLUMNS = ('Address', 'Vendor:Product', 'Class', 'Driver', 'Type',
            'Inventory')
 
+#: What the column Inventory says of a device that is in it.
+INCLUDED = 'yes'
+
 
 class Pci(lister.Lister):
     """List this host's PCI devices, and which the inventory skips.
@@ -52,27 +55,50 @@ class Pci(lister.Lister):
     def take_action(self, parsed_args: argparse.Namespace
                     ) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
         # not above: cliff imports every command to run one
-        from oslo_config import cfg
-
-        from nova_arm_ext import pci
         from nova_arm_ext.cmd import host
-        from nova_arm_ext.cmd import reading
-
-        conf = reading.configuration(parsed_args.config_file)
-        settings = pci.Settings.load(conf)
-        # as Nova has it; its own module cannot be imported here
-        conf.register_opt(
-            cfg.MultiStrOpt('device_spec', default=[], deprecated_opts=[
-                cfg.DeprecatedOpt('passthrough_whitelist', group='pci'),
-                cfg.DeprecatedOpt('pci_passthrough_whitelist',
-                                  group='DEFAULT')]), group='pci')
+        settings, named = configured(parsed_args.config_file)
         documents = host.answer(
-            parsed_args.connect or host.default_uri(), PATIENCE, _documents)
-        return COLUMNS, rows(documents, settings,
-                             pci.DeviceSpec(conf.pci.device_spec))
+            parsed_args.connect or host.default_uri(), PATIENCE,
+            read_documents)
+        return COLUMNS, rows(documents, settings, named)
 
 
-def _documents(connection: Any) -> list[tuple[str, str | None, str]]:
+def configured(files: Sequence[str]
+               ) -> 'tuple[pci.Settings, pci.DeviceSpec]':
+    """What these configuration files say about the inventory.
+
+    :raises Failure: when one cannot be read
+    :raises ConfigurationError: with every fault of the options
+    """
+    from oslo_config import cfg
+
+    from nova_arm_ext import pci
+    from nova_arm_ext.cmd import reading
+
+    conf = reading.configuration(files)
+    settings = pci.Settings.load(conf)
+    # as Nova has it; its own module cannot be imported here
+    conf.register_opt(
+        cfg.MultiStrOpt('device_spec', default=[], deprecated_opts=[
+            cfg.DeprecatedOpt('passthrough_whitelist', group='pci'),
+            cfg.DeprecatedOpt('pci_passthrough_whitelist',
+                              group='DEFAULT')]), group='pci')
+    return settings, pci.DeviceSpec(conf.pci.device_spec)
+
+
+def left_out(listed: Sequence[Sequence[str]]) -> dict[str, list[str]]:
+    """Addresses by the reason for which the inventory lacks them.
+
+    :param listed: rows, as ``rows`` makes them
+    """
+    found: dict[str, list[str]] = {}
+    for address, *_, verdict in listed:
+        if verdict != INCLUDED:
+            found.setdefault(verdict, []).append(address)
+    return found
+
+
+def read_documents(connection: Any) -> list[tuple[str, str | None, str]]:
     """Name, document and error of each PCI device; runs in the child."""
     import libvirt
     found: list[tuple[str, str | None, str]] = []
@@ -115,7 +141,7 @@ def rows(documents: Sequence[tuple[str, str | None, str]],
             verdict = 'no: [pci] device_spec is empty'
         else:
             rule = settings.skipped_by(device, named)
-            verdict = f'skipped by {rule}' if rule else 'yes'
+            verdict = f'skipped by {rule}' if rule else INCLUDED
         result.append((device.address, (
             pci.format_address(device.address), device.ids,
             '-' if device.class_code is None else f'{device.class_code:06x}',

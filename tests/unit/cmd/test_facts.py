@@ -31,7 +31,7 @@ class FactsTest(base.CommandTestCase):
     def test_names_are_the_fixed_ones(self):
         ran = self.run_command('facts', '--connect', 'test:///default')
 
-        self.assertEqual({'format', 'host', 'guest'}, set(ran.json))
+        self.assertEqual({'format', 'host', 'guest', 'pci'}, set(ran.json))
         self.assertEqual(
             {'arch', 'libvirt_version', 'qemu_version', 'virt_types',
              'aarch32_el1', 'firmware'}, set(ran.json['host']))

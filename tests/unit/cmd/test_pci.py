@@ -3,6 +3,11 @@
 
 import json
 
+import fixtures
+
+from nova_arm_ext import pci
+from nova_arm_ext.cmd import failure
+from nova_arm_ext.cmd import pci as pci_command
 from tests import pci_tree
 from tests.unit.cmd import base
 
@@ -64,11 +69,42 @@ class PciTest(base.CommandTestCase):
             *self.conf('[arm_pci]\nskip = nonsense\n')), "'nonsense'")
         self.assert_fails(self.run_command('pci'), 'does not answer')
 
-    def test_a_broken_document_is_one_row(self) -> None:
-        from nova_arm_ext import pci
-        from nova_arm_ext.cmd import pci as command
+    def test_facts_tell_what_is_left_out_and_why(self) -> None:
+        ran = self.run_command('facts', '--connect', self.uri)
+        named = self.run_command('facts', '--connect', self.uri, *self.conf(
+            '[pci]\ndevice_spec = {"address": "0002:01:00.1"}\n'))
 
-        rows = command.rows(
+        self.assertEqual((0, ''), (ran.status, ran.stderr))
+        self.assertEqual(
+            {'devices': 4, 'left_out': {
+                'skipped by 177d:a01e': ['0002:01:00.0'],
+                'skipped by 177d:a034': ['0002:01:00.1', '0002:01:00.2']}},
+            ran.json['pci'])
+        self.assertEqual(['0002:01:00.2'],
+                         named.json['pci']['left_out']['skipped by 177d:a034'])
+
+    def test_facts_fail_with_a_configuration_that_cannot_be_read(self) -> None:
+        for conf in (('--config-file', '/nonexistent'),
+                     self.conf('[arm_pci]\nskip = nonsense\n')):
+            self.assert_fails(self.run_command(
+                'facts', '--connect', self.uri, *conf), 'non')
+
+    def test_facts_without_node_devices_are_null(self) -> None:
+        def asked(uri: str, seconds: float, question: object) -> str:
+            if question is pci_command.read_documents:
+                raise failure.Failure('no node devices')
+            return '{"host": {"arch": "aarch64"}}'
+
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova_arm_ext.cmd.host.answer', asked))
+
+        facts = self.run_command('facts').json
+
+        self.assertIsNone(facts['pci'])
+        self.assertEqual('aarch64', facts['host']['arch'])
+
+    def test_a_broken_document_is_one_row(self) -> None:
+        rows = pci_command.rows(
             [('pci_0002_01_00_1', None, 'it\nis gone'),
              ('pci_0000_00_01_0', '<device/>', ''), ('odd', '', '')],
             pci.Settings(), pci.DeviceSpec())
@@ -76,3 +112,5 @@ class PciTest(base.CommandTestCase):
         self.assertEqual(['odd', '0000:00:01.0', '0002:01:00.1'],
                          [row[0] for row in rows])
         self.assertEqual('BROKEN: it is gone', rows[-1][-1])
+        self.assertEqual(['0002:01:00.1'],
+                         pci_command.left_out(rows)['BROKEN: it is gone'])
