@@ -64,8 +64,9 @@ class Inventory:
         self._device_spec = device_spec
         self._clock = clock
         self._lock = threading.Lock()
-        # the connection from which events come
+        # the connection from which events come, and those asked of it
         self._connection: Any = None
+        self._events: set[int] = set()
         self._skipped: dict[str, list[str]] = {}
         self.forget()
         self._every.add(self)
@@ -165,15 +166,17 @@ class Inventory:
         libvirt = libvirt_host.libvirt
         try:
             connection = self._host.get_connection()
-            if connection is self._connection:
-                return
-            self._connection = connection
+            if connection is not self._connection:
+                self._connection, self._events = connection, set()
             for event in (libvirt.VIR_NODE_DEVICE_EVENT_ID_LIFECYCLE,
                           libvirt.VIR_NODE_DEVICE_EVENT_ID_UPDATE):
-                connection.nodeDeviceEventRegisterAny(
-                    None, event, self._on_event, None)
+                if event not in self._events:
+                    connection.nodeDeviceEventRegisterAny(
+                        None, event, self._on_event, None)
+                    self._events.add(event)
         except Exception as e:
-            # a lost connection shows itself in the listing
+            # a lost connection shows itself in the listing; the next time
+            # it is asked again
             LOG.debug('Libvirt does not tell of changed devices, so the age '
                       'of the PCI inventory alone decides: %s', e)
 
@@ -474,8 +477,9 @@ class _Stock:
     def _mac(self, address: str) -> str | None:
         """The MAC address of a physical function, None if it has none."""
         if address not in self._macs:
-            self._macs[address] = None
-            with contextlib.suppress(exception.PciDeviceNotFoundById):
+            try:
                 self._macs[address] = pci_utils.get_mac_by_pci_address(
                     address)
+            except exception.PciDeviceNotFoundById:
+                self._macs[address] = None
         return self._macs[address]

@@ -333,6 +333,29 @@ class AgeTest(PciTest):
             self.read(inventory)
             self.assertEqual(2, self.listings())
 
+    def test_events_that_cannot_be_had_are_asked_for_again(self) -> None:
+        for code in CODES.values():
+            asked = []
+
+            def register(device: Any, event: int, *rest: Any,
+                         code: int = code, asked: list[int] = asked) -> None:
+                asked.append(event)
+                if len(asked) in (1, 3):
+                    raise libvirt_error(code)
+
+            self.tree.nodeDeviceEventRegisterAny = register
+            with mock.patch.multiple(
+                    libvirt_host.libvirt, create=True,
+                    VIR_NODE_DEVICE_EVENT_ID_LIFECYCLE=0,
+                    VIR_NODE_DEVICE_EVENT_ID_UPDATE=1):
+                inventory = self.inventory(self.tree)
+                for _ in range(4):
+                    self.assertEqual(1, len(self.read(inventory)))
+                    self.now += 301
+
+            # each until it is there, and none twice
+            self.assertEqual([0, 0, 1, 1], asked)
+
     def test_a_new_connection_is_listened_to(self) -> None:
         registered = mock.Mock()
         with mock.patch.multiple(
@@ -611,6 +634,36 @@ class FaultTest(PciTest):
             self.assertEqual(set(self.whole) - {broken['dev_id']},
                              set(found))
             self.assert_complete_but_for(broken['dev_id'], found)
+
+    def test_sysfs_fails_for_the_parent_of_several_functions(self) -> None:
+        [parent] = [one for one in self.whole.values()
+                    if one['address'] == '0000:81:00.0']
+        functions = {name for name, one in self.whole.items()
+                     if one.get('parent_addr') == parent['address']}
+        self.assertEqual(3, len(functions))
+
+        def mac(address: str) -> str:
+            if address == parent['address']:
+                raise OSError('gone')
+            return self.whole[parent['dev_id']]['mac_address']
+
+        sound = compute_pci.pci_utils.get_mac_by_pci_address
+        inventory = self.inventory(self.tree)
+        self.assertEqual(self.whole, self.by_name(inventory))
+        self.stub_out('nova.pci.utils.get_mac_by_pci_address', mac)
+        self.now += 301
+        self.assertEqual(self.whole, self.by_name(inventory))
+        self.now += 601
+
+        found = self.by_name(inventory)
+
+        # none of them is described by halves
+        self.assertEqual(
+            {name: one for name, one in self.whole.items()
+             if name not in functions | {parent['dev_id']}}, found)
+        self.stub_out('nova.pci.utils.get_mac_by_pci_address', sound)
+        self.now += 11
+        self.assertEqual(self.whole, self.by_name(inventory))
 
     def test_missing_and_malformed_fields(self) -> None:
         name = next(iter(self.whole))
