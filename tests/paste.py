@@ -1,13 +1,18 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where Nova's functional tests find the API's paste configuration."""
 
+import functools
 import importlib.metadata
 
 import fixtures
 
 
+@functools.cache
 def locate() -> str:
-    """The path of the file that is installed with Nova."""
+    """The path of the file that is installed with Nova.
+
+    Looked for once: Nova has thousands of files.
+    """
     files = importlib.metadata.files('nova') or ()
     return str(next(file for file in files
                     if file.name == 'api-paste.ini').locate())

@@ -1,0 +1,111 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Compares the extension's driver with a subclass that changes nothing."""
+
+import importlib.metadata
+import json
+import os
+import pathlib
+import subprocess
+import sys
+from collections.abc import Collection
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
+
+import fixtures
+
+from tests import base
+
+_TREE = pathlib.Path(__file__).parents[2]
+_TIMEOUT = 1800
+_ARM = 'nova_arm_ext.compute.driver:ArmLibvirtDriver'
+
+
+class TestCase(base.TestCase):
+    """Runs tests of Nova's, in a process for each processor."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        for name in ('nova', 'gabbi', 'libvirt-python'):
+            try:
+                importlib.metadata.version(name)
+            except importlib.metadata.PackageNotFoundError:
+                self.skipTest(f'{name} is not installed here; '
+                              f'tools/environment makes environments with it')
+        self.directory = pathlib.Path(
+            self.useFixture(fixtures.TempDir()).path)
+
+    def assert_alike(self, tests: Sequence[str], *, at_least: int,
+                     excused: Mapping[str, str]) -> None:
+        """The driver fails none of the tests that an unchanged one passes.
+
+        :param tests: names of modules, classes or methods
+        :param at_least: how many tests there must be; fewer would mean that
+            they were not found, or cannot run
+        :param excused: the reason by the last part of a test's name. One that
+            passes needs no excuse, and is a failure too.
+        """
+        ran, failed = self._run(_ARM, tests)
+        self.assertGreaterEqual(len(ran), at_least)
+
+        # a subclass that changes nothing is asked for these alone, as with
+        # the others there is nothing that it could excuse
+        again, baseline = (self._run('unchanged', tests, failed) if failed
+                           else (set(), {}))
+
+        self.assertEqual(set(failed), again)
+        new = {test: text for test, text in failed.items()
+               if test not in baseline
+               and test.rpartition('.')[2] not in excused}
+        self.assertEqual([], sorted(new), '\n\n'.join(
+            '\n'.join((test, *text.rstrip().splitlines()[-6:]))
+            for test, text in sorted(new.items())))
+        needless = {test for test in ran - set(failed)
+                    if test.rpartition('.')[2] in excused}
+        self.assertEqual(set(), needless, 'these pass without an excuse')
+
+    def _run(self, driver: str, tests: Sequence[str],
+             only: Collection[str] | None = None
+             ) -> tuple[set[str], dict[str, str]]:
+        """The tests that ran, and the traceback of each that failed."""
+        arguments = []
+        if only is not None:
+            names = self.directory / 'only.json'
+            names.write_text(json.dumps(sorted(only)))
+            arguments = ['--only', str(names)]
+        workers = len(os.sched_getaffinity(0))
+        started = [
+            self._start(f'{driver.partition(":")[0]}-{number}', driver,
+                        (*arguments, '--share', f'{number}/{workers}',
+                         '--', *tests))
+            for number in range(workers)]
+        ran: set[str] = set()
+        failed: dict[str, str] = {}
+        for name, process in started:
+            result = self._result(name, process)
+            ran |= set(result['run']) - set(result['skipped'])
+            failed |= result['failed']
+        return ran, failed
+
+    def _start(self, name: str, driver: str, arguments: Sequence[str]
+               ) -> tuple[str, subprocess.Popen[bytes]]:
+        with open(self.directory / f'{name}.log', 'wb') as log:
+            process = subprocess.Popen(
+                (sys.executable, '-W', 'ignore', '-m',
+                 'tests.conformance.run', driver,
+                 str(self.directory / f'{name}.json'), *arguments),
+                stdin=subprocess.DEVNULL, stdout=log,
+                stderr=subprocess.STDOUT, cwd=_TREE)
+        self.addCleanup(process.wait)
+        self.addCleanup(process.kill)
+        return name, process
+
+    def _result(self, name: str, process: subprocess.Popen[bytes]
+                ) -> dict[str, Any]:
+        status = process.wait(timeout=_TIMEOUT)
+        place = self.directory / f'{name}.json'
+        log = (self.directory / f'{name}.log').read_text(errors='replace')
+        self.assertTrue(
+            place.exists(),
+            f'{name} ended with status {status}:\n{log[-4000:]}')
+        return json.loads(place.read_text())
