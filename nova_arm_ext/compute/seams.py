@@ -1,0 +1,138 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The places at which the driver meets Nova's code.
+
+Most of them are private, so that a release may move them without a word. They
+are looked at when nova-compute starts, as a method that Nova calls no more
+would leave guests without their adjustments and nobody would notice.
+"""
+
+import inspect
+from collections.abc import Iterator
+from typing import Any
+
+from nova import version
+from nova.pci import utils as pci_utils
+from nova.virt.libvirt import driver
+from nova.virt.libvirt import guest
+from nova.virt.libvirt import host
+from oslo_log import log as logging
+
+LOG = logging.getLogger(__name__)
+
+#: The first and the last release that the tests run with.
+TESTED = (29, 34)
+
+#: What the driver calls: how many arguments it gives by position (an object
+#: of its class among them), and which by name. What it overrides need not be
+#: listed.
+CALLED: tuple[tuple[Any, str, int, tuple[str, ...]], ...] = (
+    (driver.LibvirtDriver, '_check_emulation_arch', 2, ()),
+    (driver.LibvirtDriver, '_get_guest_config_sysinfo', 2, ()),
+    (host.Host, '_wrap_libvirt_proxy', 2, ()),
+    (host.Host, 'get_capabilities', 1, ()),
+    (host.Host, 'get_connection', 1, ()),
+    (host.Host, 'get_guest', 2, ()),
+    (host.Host, 'list_all_devices', 1, ('flags',)),
+    (host.Host, 'write_instance_config', 2, ()),
+    (guest.Guest, 'get_xml_desc', 1, ()),
+    (pci_utils, 'get_ifname_by_pci_address', 1, ('pf_interface',)),
+    (pci_utils, 'get_mac_by_pci_address', 1, ()),
+    (pci_utils, 'get_vf_num_by_pci_address', 1, ()),
+)
+
+
+def check(ours: type[driver.LibvirtDriver]) -> list[str]:
+    """What of Nova's the driver needs and this release does not have.
+
+    A release with which nobody has tested is told of in a WARNING.
+
+    :param ours: the extension's driver
+    :returns: a sentence for each method that is gone, has other arguments or
+        is called no more
+    """
+    release = version.version_string()
+    faults = [f'Nova {release} {fault}; install a release of nova-arm-ext '
+              f'that knows this Nova' for fault in _faults(ours)]
+    first, last = TESTED
+    if not first <= int(release.partition('.')[0]) <= last:
+        LOG.warning(
+            'nova-arm-ext is tested with Nova %d to %d, and this is Nova %s. '
+            '%s Nothing else is known about it: try it with guests that '
+            'nobody needs before you rely on it.', first, last, release,
+            'Not all methods that it builds on are there.' if faults else
+            'All methods that it builds on are there, with the arguments '
+            'that it knows.')
+    return faults
+
+
+def _faults(ours: type[driver.LibvirtDriver]) -> Iterator[str]:
+    # not by its name in Nova's module, where tests put other classes
+    [novas] = ours.__bases__
+    used = set(_names_in(novas))
+    for name, arguments in overridden(ours):
+        fault = _unlike(novas, name, arguments)
+        if not fault and name.startswith('_') and name not in used:
+            # a public one is called by nova-compute
+            fault = f'does not call {_named(novas, name)} any more'
+        if fault:
+            yield f'{fault}, which nova-arm-ext overrides'
+    for owner, name, count, keywords in CALLED:
+        fault = _not_callable(owner, name, count, keywords)
+        if fault:
+            yield f'{fault}, which nova-arm-ext calls'
+
+
+def overridden(ours: type[driver.LibvirtDriver]
+               ) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """Each method that takes the place of one of Nova's, and its arguments.
+
+    What is the driver's own bears ``_arm`` at the beginning of its name.
+    """
+    for name, method in vars(ours).items():
+        if inspect.isfunction(method) and not name.startswith(
+                ('_arm_', '__')):
+            # not its signature, which may be a copy of Nova's
+            code = method.__code__
+            yield name, code.co_varnames[1:code.co_argcount]
+
+
+def _named(owner: Any, name: str) -> str:
+    return f'{owner.__name__.rpartition(".")[2]}.{name}'
+
+
+def _unlike(owner: Any, name: str, arguments: tuple[str, ...]) -> str:
+    """What is wrong with a method that is overridden.
+
+    Nova may give its arguments by name, so that these count.
+    """
+    method = getattr(owner, name, None)
+    if not callable(method):
+        return f'has no {_named(owner, name)}'
+    known = inspect.signature(method).parameters.values()
+    names = [one.name for one in known][1:]
+    if (tuple(names[:len(arguments)]) == arguments
+            or any(one.kind is one.VAR_POSITIONAL for one in known)):
+        return ''
+    return (f'has {_named(owner, name)}({", ".join(names)}), where '
+            f'({", ".join(arguments)}, ...) is expected')
+
+
+def _not_callable(owner: Any, name: str, count: int,
+                  keywords: tuple[str, ...]) -> str:
+    method = getattr(owner, name, None)
+    if not callable(method):
+        return f'has no {_named(owner, name)}'
+    try:
+        inspect.signature(method).bind(
+            *[None] * count, **dict.fromkeys(keywords))
+    except TypeError as e:
+        return f'has {_named(owner, name)} with other arguments ({e})'
+    return ''
+
+
+def _names_in(owner: type) -> Iterator[str]:
+    """All names that the code of a class has in it."""
+    for method in vars(owner).values():
+        code = getattr(inspect.unwrap(method), '__code__', None)
+        if code is not None:
+            yield from code.co_names

@@ -1,0 +1,157 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The places at which the driver meets Nova: there, moved, or gone."""
+
+# Nova's test packages patch threads as they are imported and must come first.
+import nova.tests.unit
+
+import nova.test  # isort: skip
+
+import ast
+import inspect
+import re
+from collections.abc import Iterator
+from typing import Any
+from unittest import mock
+
+import fixtures
+from nova.tests import fixtures as nova_fixtures
+from nova.virt import fake
+from nova.virt.libvirt import driver as libvirt_driver
+
+from nova_arm_ext import errors
+from nova_arm_ext.compute import driver
+from nova_arm_ext.compute import pci
+from nova_arm_ext.compute import seams
+from tests import base
+
+OVERRIDDEN = dict(seams.overridden(driver.ArmLibvirtDriver))
+
+
+def _lambda(arguments: tuple[str, ...]) -> Any:
+    return eval(f'lambda {", ".join(arguments)}: None')
+
+
+class SeamsTest(nova.test.NoDBTestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.useFixture(nova_fixtures.LibvirtFixture())
+
+    def starts(self) -> None:
+        driver.ArmLibvirtDriver(fake.FakeVirtAPI(), False)
+
+    def refusal(self) -> str:
+        return str(self.assertRaises(errors.ConfigurationError, self.starts))
+
+    def warnings(self) -> list[str]:
+        return [line for line in self.stdlog.logger.output.splitlines()
+                if 'WARNING [nova_arm_ext.compute.seams]' in line]
+
+    def test_this_release_has_them_all(self) -> None:
+        self.starts()
+
+        self.assertEqual([], self.warnings())
+
+    def test_an_unknown_newer_nova_starts_with_a_warning(self) -> None:
+        self.stub_out('nova.version.version_string', lambda: '35.0.0')
+
+        self.starts()
+
+        [warning] = self.warnings()
+        self.assertIn('tested with Nova 29 to 34, and this is Nova 35.0.0. '
+                      'All methods', warning)
+
+    def test_a_newer_nova_may_have_more_arguments(self) -> None:
+        self.stub_out('nova.version.version_string', lambda: '35.0.0')
+        for name, arguments in OVERRIDDEN.items():
+            self.useFixture(fixtures.MockPatchObject(
+                libvirt_driver.LibvirtDriver, name,
+                _lambda(('self', *arguments, 'more', 'still=0'))))
+
+        self.starts()
+
+    def test_each_method_that_is_gone_is_named(self) -> None:
+        self.stub_out('nova.version.version_string', lambda: '35.0.0')
+        wanted = [*((libvirt_driver.LibvirtDriver, name, 'overrides')
+                    for name in OVERRIDDEN),
+                  *((owner, name, 'calls')
+                    for owner, name, _, _ in seams.CALLED)]
+        for owner, name, use in wanted:
+            # None, as a public one is inherited from ComputeDriver
+            with mock.patch.object(owner, name, None):
+                refusal = self.refusal()
+
+            place = owner.__name__.rpartition('.')[2]
+            self.assertEqual(
+                f'nova-arm-ext cannot start: Nova 35.0.0 has no {place}.{name}'
+                f', which nova-arm-ext {use}; install a release of '
+                f'nova-arm-ext that knows this Nova', refusal)
+        self.assertEqual(len(wanted), len(self.warnings()))
+        self.starts()
+
+    def test_each_method_with_other_arguments_is_named(self) -> None:
+        for name, arguments in OVERRIDDEN.items():
+            if not arguments:
+                continue
+            with mock.patch.object(libvirt_driver.LibvirtDriver, name,
+                              _lambda(('self', 'other', *arguments))):
+                self.assertIn(f'LibvirtDriver.{name}(other, ', self.refusal())
+        for owner, name, count, keywords in seams.CALLED:
+            known = [f'a{number}' for number in range(count)]
+            with mock.patch.object(owner, name,
+                              _lambda((*known, 'more', *keywords))):
+                self.assertIn(f'.{name} with other arguments (missing',
+                              self.refusal())
+
+    def test_a_method_that_nova_calls_no_more_is_named(self) -> None:
+        calling = [name for name, method
+                   in vars(libvirt_driver.LibvirtDriver).items()
+                   if '_get_guest_xml' in getattr(
+                       getattr(inspect.unwrap(method), '__code__', None),
+                       'co_names', ())]
+        self.assertLess(3, len(calling))
+        for name in calling:
+            self.useFixture(fixtures.MockPatchObject(
+                libvirt_driver.LibvirtDriver, name,
+                lambda self, *args, **kwargs: None))
+
+        self.assertIn('does not call LibvirtDriver._get_guest_xml any more',
+                      self.refusal())
+
+    def test_all_are_told_at_once_with_other_faults(self) -> None:
+        self.starts()     # registers the options
+        self.flags(group='arm', hooks=['nonsense'])
+
+        with mock.patch.multiple(libvirt_driver.LibvirtDriver,
+                                 **dict.fromkeys(OVERRIDDEN)):
+            refusal = self.refusal()
+
+        self.assertIn("'nonsense'", refusal)
+        self.assertEqual(len(OVERRIDDEN), refusal.count('has no Lib'))
+
+
+class ListTest(base.TestCase):
+    """The list has all that the code calls."""
+
+    def test_each_method_of_novas_that_is_called_is_listed(self) -> None:
+        listed = {name for _, name, _, _ in seams.CALLED}
+
+        found = {name for module in (driver, pci)
+                 for name in self.called(inspect.getsource(module))}
+
+        self.assertEqual(listed, found)
+
+    @staticmethod
+    def called(source: str) -> Iterator[str]:
+        """Methods of Nova's driver, Host, Guest and PCI functions."""
+        ours = vars(driver.ArmLibvirtDriver)
+        for node in ast.walk(ast.parse(source)):
+            if not (isinstance(node, ast.Call)
+                    and isinstance(node.func, ast.Attribute)):
+                continue
+            place, name = ast.unparse(node.func.value), node.func.attr
+            if (place in ('self._host', 'pci_utils')
+                    or re.fullmatch(r'self\._host\.get_guest\(.*\)', place)
+                    or (place == 'self' and name not in ours
+                        and hasattr(libvirt_driver.LibvirtDriver, name))):
+                yield name
