@@ -10,7 +10,7 @@ from tests import base
 PACKAGE = pathlib.Path(nova_arm_ext.__file__).parent
 
 # Each may import itself and what stands before it.
-LAYERS = ('errors', 'facts', 'domain', 'varstore', 'nvram', 'hooks',
+LAYERS = ('errors', 'cpu', 'facts', 'domain', 'varstore', 'nvram', 'hooks',
           'pipeline', 'pci', 'opts', 'compute', 'cmd')
 
 # `nova.virt.arm_ext` in nova's own words; the finder beside it is imported
