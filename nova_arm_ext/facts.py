@@ -12,6 +12,7 @@ from typing import Any
 from typing import TypeVar
 
 from nova_arm_ext import errors
+from nova_arm_ext.cpu import Cpu
 
 #: The number of the JSON form that this release reads and writes.
 FORMAT = 1
@@ -55,6 +56,8 @@ class Host:
     aarch32_el1: bool | None = None
     #: in the order of libvirt's preference
     firmware: tuple[Firmware, ...] | None = None
+    #: None on a host that is not AArch64
+    cpu: Cpu | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -108,7 +111,9 @@ class Facts:
                 qemu_version=host.version('qemu_version'),
                 virt_types=host.virt_types('virt_types'),
                 aarch32_el1=host.take('aarch32_el1', bool),
-                firmware=host.firmware('firmware')),
+                firmware=host.firmware('firmware'),
+                cpu=(None if (data := host.take('cpu', dict)) is None
+                     else Cpu.from_data(data))),
             guest=Guest(
                 extra_specs=guest.strings('extra_specs'),
                 image_properties=guest.strings('image_properties'),
@@ -121,6 +126,10 @@ class Facts:
         for name in ('libvirt_version', 'qemu_version'):
             version = data['host'][name]
             data['host'][name] = version and format_version(version)
+        if self.host.cpu is None:
+            del data['host']['cpu']
+        else:
+            data['host']['cpu'] = self.host.cpu.to_data()
         for name in _SYSTEM:
             if data['guest'][name] is None:
                 del data['guest'][name]

@@ -1,13 +1,24 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every option of nova-arm-ext, for oslo-config-generator and its friends."""
 
+from collections.abc import Sequence
+
 from oslo_config import cfg
 
+from nova_arm_ext import cpu
 from nova_arm_ext import pci
 from nova_arm_ext import pipeline
 
+
+def _cpu_faults(conf: cfg.ConfigOpts) -> Sequence[str]:
+    conf.register_opts(cpu.OPTS, group=cpu.GROUP)
+    faults: list[str] = []
+    pipeline.read_options(conf, cpu.GROUP, cpu.OPTS, faults)
+    return faults
+
+
 #: Checks the options that are not the pipeline's, for `Pipeline.load`.
-CHECKS: tuple[pipeline.Check, ...] = (pci.faults,)
+CHECKS: tuple[pipeline.Check, ...] = (pci.faults, _cpu_faults)
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
@@ -17,6 +28,7 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     :raises ConfigurationError: when an installed hook cannot be imported
     """
     return [(pipeline.GROUP, list(pipeline.OPTS)),
+            (cpu.GROUP, list(cpu.OPTS)),
             (pci.GROUP, list(pci.OPTS)),
             *((pipeline.group_of(name), list(hook.opts))
               for name, hook in sorted(pipeline.installed_hooks().items())

@@ -9,15 +9,18 @@ from collections.abc import Iterator
 from typing import Any
 
 import nova.conf
+import os_traits
 from nova import exception
 from nova.virt.libvirt import driver
 from oslo_log import log as logging
 
+from nova_arm_ext import cpu as arm_cpu
 from nova_arm_ext import errors
 from nova_arm_ext import facts
 from nova_arm_ext import opts
 from nova_arm_ext import pci as arm_pci
 from nova_arm_ext import pipeline
+from nova_arm_ext.compute import cpu
 from nova_arm_ext.compute import gather
 from nova_arm_ext.compute import pci
 from nova_arm_ext.compute import schema
@@ -184,6 +187,97 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         else:
             # also where it is unknown: nobody may count on it
             provider_tree.remove_traits(nodename, AARCH32_EL1)
+        wanted = self._arm_cpu_traits()
+        provider_tree.remove_traits(nodename, *(
+            trait for trait in provider_tree.data(nodename).traits
+            if arm_cpu.is_ours(trait) and trait not in wanted))
+        provider_tree.add_traits(nodename, *wanted)
+
+    def _arm_cpu_traits(self) -> frozenset[str]:
+        """The traits of the CPU that guests with KVM have here."""
+        if (self._arm_host_arch() != 'aarch64' or 'kvm' not in (
+                self._arm_host().virt_types or {}).get('aarch64', ())):
+            return frozenset()
+        return arm_cpu.traits(self._arm_host().cpu or arm_cpu.Cpu(),
+                              os_traits.get_traits('HW_CPU_AARCH64_'))
+
+    def _get_cpu_info(self):
+        cpu_info = super()._get_cpu_info()
+        if self._arm_host_arch() == 'aarch64':
+            cpu.tell(cpu_info, self._arm_host().cpu or arm_cpu.Cpu())
+        return cpu_info
+
+    def _check_cpu_compatibility(self):
+        super()._check_cpu_compatibility()
+        mode = CONF.libvirt.cpu_mode
+        if (mode not in (None, 'none') and self._arm_kvm_on_arm()
+                and not CONF.workarounds.skip_cpu_compare_at_startup):
+            offered = cpu.offered_modes(self._host.get_connection())
+            if offered is not None and mode not in offered:
+                raise exception.InvalidCPUInfo(reason=(
+                    f'[libvirt] cpu_mode is {mode}, and libvirt supports '
+                    f'{", ".join(sorted(offered)) or "none"} for AArch64 '
+                    f'guests with KVM on this host'))
+
+    def _compare_cpu(self, guest_cpu, host_cpu_str, instance):
+        if not self._arm_kvm_on_arm():
+            return super()._compare_cpu(guest_cpu, host_cpu_str, instance)
+        # libvirt compares no CPUs on Arm (virConnectCompareHypervisorCPU,
+        # VIR_ERR_OPERATION_UNSUPPORTED). Hosts are compared before a live
+        # migration, by check_can_live_migrate_destination; what is left is
+        # the check of [libvirt] cpu_models when nova-compute starts.
+        if instance is None:
+            offered = cpu.offered_modes(self._host.get_connection())
+            if offered is not None and guest_cpu.model not in offered.get(
+                    'custom', ()):
+                raise exception.InvalidCPUInfo(reason=(
+                    f'libvirt does not offer the CPU model '
+                    f'{guest_cpu.model} for AArch64 guests with KVM on this '
+                    f'host; guests get its own CPU without [libvirt] '
+                    f'cpu_mode'))
+        return None
+
+    @_as_nova_has_it
+    def check_can_live_migrate_destination(self, context, instance,
+                                           src_compute_info, *args,
+                                           **kwargs):
+        reason = self._arm_why_not_here(instance, src_compute_info)
+        if reason:
+            raise exception.MigrationPreCheckError(reason=reason)
+        return super().check_can_live_migrate_destination(
+            context, instance, src_compute_info, *args, **kwargs)
+
+    def _arm_why_not_here(self, instance: Any, source: Any) -> str | None:
+        """What would fail if a guest were migrated live to this host.
+
+        :param source: fields of the source's compute node
+        """
+        arch = self._check_emulation_arch(instance.image_meta)
+        if arch not in view.ARM:
+            return None
+        machine = instance.system_metadata.get('image_hw_machine_type') or ''
+        if machine.startswith('virt-'):
+            try:
+                self._host.get_canonical_machine_type(arch, machine)
+            except exception.InternalError:
+                return (f'the guest has the machine {machine}, which QEMU on '
+                        f'this host does not have')
+        host = self._arm_host()
+        firmware = instance.image_meta.properties.get('hw_firmware_type')
+        if ((firmware or ('uefi' if arch == 'aarch64' else None)) == 'uefi'
+                and not instance.kernel_id and host.firmware is not None
+                and arch not in {one.arch for one in host.firmware}):
+            return f'this host has no UEFI firmware for {arch} guests'
+        told = cpu.told(source['cpu_info'])
+        if not self._arm_kvm_on_arm() or (arch == 'armv7l'
+                                          and told.aarch32_el1 is False):
+            return None      # emulated
+        return cpu.why_not(told, host.cpu or arm_cpu.Cpu(),
+                           CONF.arm_cpu.compare, instance)
+
+    def _arm_kvm_on_arm(self) -> bool:
+        return (CONF.libvirt.virt_type == 'kvm'
+                and self._arm_host_arch() == 'aarch64')
 
     def _arm_runs_armv7(self) -> bool:
         """Whether new armv7l guests get KVM here."""

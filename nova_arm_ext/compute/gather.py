@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Gathers facts: of the host from libvirt, of a guest from Nova's objects."""
 
-import fcntl
 import functools
 import json
 import os
@@ -17,6 +16,7 @@ from lxml import etree
 from oslo_log import log as logging
 
 from nova_arm_ext import facts
+from nova_arm_ext.compute import cpu
 from nova_arm_ext.domain import view
 
 LOG = logging.getLogger(__name__)
@@ -24,10 +24,6 @@ LOG = logging.getLogger(__name__)
 #: Where QEMU's firmware descriptors are, the later one winning by file name
 #: (docs/interop/firmware.json in QEMU; libvirt adds the user's own folder).
 DESCRIPTORS = ('/usr/share/qemu/firmware', '/etc/qemu/firmware')
-
-#: linux/kvm.h
-_KVM_CHECK_EXTENSION = 0xAE03
-_KVM_CAP_ARM_EL1_32BIT = 93
 
 #: libvirt's names of guest architectures by those of the descriptors
 _DESCRIPTOR_ARCH = {'aarch64': 'aarch64', 'arm': 'armv7l'}
@@ -51,6 +47,7 @@ def host(connection: Any, *, local: bool = True,
     virt_types = None if capabilities is None else _virt_types(capabilities)
     arch = None if capabilities is None else capabilities.findtext(
         'host/cpu/arch')
+    able = aarch32_el1() if local else None
     return facts.Host(
         arch=arch,
         libvirt_version=_asked('libvirt version', lambda: _version(
@@ -58,9 +55,11 @@ def host(connection: Any, *, local: bool = True,
         qemu_version=_asked('QEMU version', lambda: _version(
             connection.getVersion())),
         virt_types=virt_types,
-        aarch32_el1=aarch32_el1() if local else None,
+        aarch32_el1=able,
         firmware=(_firmware(connection, virt_types or {}, descriptors)
-                  if local else None))
+                  if local else None),
+        cpu=(cpu.read(connection, aarch32_el1=able)
+             if local and arch == 'aarch64' else None))
 
 
 def guest(instance: Any, image_meta: Any = None,
@@ -92,27 +91,14 @@ def guest(instance: Any, image_meta: Any = None,
         system_serial=getattr(sysinfo, 'system_serial', None))
 
 
-def aarch32_el1(device: str = '/dev/kvm') -> bool | None:
+def aarch32_el1(device: str = cpu.KVM) -> bool | None:
     """Whether KVM can run 32-bit Arm guests (KVM_CAP_ARM_EL1_32BIT).
 
     :returns: None where there is no KVM to ask, as in some containers
     """
     if os.uname().machine != 'aarch64':
         return False
-    try:
-        kvm = os.open(device, os.O_RDWR | os.O_CLOEXEC)
-    except OSError as e:
-        LOG.info('Whether KVM can run 32-bit Arm guests is unknown: %s', e)
-        return None
-    try:
-        return fcntl.ioctl(kvm, _KVM_CHECK_EXTENSION,
-                           _KVM_CAP_ARM_EL1_32BIT) > 0
-    except OSError as e:
-        LOG.warning('Whether KVM can run 32-bit Arm guests is unknown: %s '
-                    'does not answer: %s', device, e)
-        return None
-    finally:
-        os.close(kvm)
+    return cpu.kvm_can('run 32-bit Arm guests', cpu.CAP_EL1_32BIT, device)
 
 
 def _asked(what: str, ask: Callable[[], T]) -> T | None:

@@ -304,7 +304,7 @@ class Aarch32Test(GatherTestCase):
         for answer, meaning in ((1, True), (0, False)):
             asked = []
             with fixtures.MonkeyPatch(
-                    'nova_arm_ext.compute.gather.fcntl.ioctl',
+                    'nova_arm_ext.compute.cpu.fcntl.ioctl',
                     lambda fd, *arguments, answer=answer, asked=asked:
                     asked.append(arguments) or answer):
                 self.assertIs(meaning, gather.aarch32_el1('/dev/null'))

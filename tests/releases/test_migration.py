@@ -1,0 +1,357 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Live migration between Arm hosts, through the API of a whole service.
+
+API, scheduler, conductor, placement and two nova-compute run in this process,
+over Nova's fake libvirt, which answers here as libvirt does on AArch64. What
+the hosts tell of their CPUs is read from files of real ones.
+"""
+
+# Nova's test packages patch threads as they are imported and must come first.
+import nova.tests.unit
+
+import nova.test  # noqa: F401  isort: skip
+
+import json
+from typing import Any
+
+import fixtures
+from nova import context
+from nova import exception
+from nova import objects
+from nova.tests import fixtures as nova_fixtures
+from nova.tests.fixtures import libvirt as fakelibvirt
+from nova.tests.functional.api import client
+from nova.tests.functional.libvirt import base as nova_base
+from nova.virt.libvirt import host as libvirt_host
+
+# here, as libvirt may not be imported while Nova's fixtures are in place
+from nova_arm_ext.compute import cpu
+from nova_arm_ext.compute import driver
+from tests import cpus
+from tests import paste
+
+ARM = f'arm_ext.{driver.ArmLibvirtDriver.__name__}'
+STOCK = 'libvirt.LibvirtDriver'
+#: VIR_ERR_OPERATION_UNSUPPORTED, libvirt 9.0.0 and 11.3.0
+UNSUPPORTED = 84
+READ = cpu.read
+
+
+def read(connection: Any, **known: Any) -> Any:
+    return READ(connection, **known, device='/nowhere',
+                root=str(cpus.FOLDER / connection.arm_cpu))
+
+
+class ArmServiceTest(nova_base.LibvirtMigrationMixin,
+                     nova_base.ServersTestBase):
+
+    microversion = 'latest'
+    ADMIN_API = True
+
+    def setUp(self) -> None:
+        patched = paste.InstalledPaste()
+        patched.setUp()
+        try:
+            super().setUp()
+        finally:
+            patched.cleanUp()
+        if hasattr(nova_fixtures, 'SynchronousThreadPoolExecutorFixture'):
+            # Up to Nova 31 green threads would share database transactions:
+            # other tests of this process have imported threading as it is
+            self.useFixture(
+                nova_fixtures.SynchronousThreadPoolExecutorFixture())
+            self.useFixture(nova_fixtures.SpawnIsSynchronousFixture())
+        self.libvirt.mock_uname.return_value = fakelibvirt.os_uname(
+            'Linux', '', '5.4.0-0-generic', '', 'aarch64')
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova_arm_ext.compute.gather.cpu.read', read))
+
+    def _get_connection(self, *args: Any, **kwargs: Any) -> Any:
+        """A libvirt of an AArch64 host with KVM."""
+        connection = super()._get_connection(*args, **kwargs)
+        connection.arm_cpu = self.cpu_name
+        capabilities = connection.getCapabilities
+        domain_capabilities = connection.getDomainCapabilities
+
+        def get_capabilities() -> str:
+            before, arch, after = capabilities().partition(
+                "<arch name='aarch64'>")
+            return before + arch + after.replace(
+                "<domain type='qemu'/>",
+                "<domain type='qemu'/><domain type='kvm'/>", 1)
+
+        def get_domain_capabilities(emulator: Any, arch: str, machine: Any,
+                                    virt_type: str, flags: int) -> str:
+            answer = domain_capabilities(emulator, arch, machine, virt_type,
+                                         flags)
+            if arch != 'aarch64' or virt_type != 'kvm':
+                return answer
+            return answer.replace('<domain>qemu', '<domain>kvm').replace(
+                "'host-passthrough' supported='no'",
+                "'host-passthrough' supported='yes'")
+
+        def compare(*args: Any) -> None:
+            raise fakelibvirt.make_libvirtError(
+                libvirt_host.libvirt.libvirtError,
+                'Operation not supported: comparing with the hypervisor CPU '
+                'is not supported for arch aarch64', error_code=UNSUPPORTED)
+
+        connection.getCapabilities = get_capabilities
+        connection.getDomainCapabilities = get_domain_capabilities
+        connection.compareHypervisorCPU = compare
+        return connection
+
+    def start(self, name: str, cpu_name: str, driver_name: str = ARM) -> Any:
+        self.cpu_name = cpu_name
+        self.flags(compute_driver=driver_name)
+        self.start_compute(name)
+        return self.computes[name]
+
+    def start_two(self, source: str, destination: str,
+                  driver_name: str = ARM) -> None:
+        self.src = self.start('src', source, driver_name)
+        self.dest = self.start('dest', destination, driver_name)
+
+    def boot(self, **more: Any) -> None:
+        image = self._create_image({'hw_architecture': 'aarch64'})
+        self.server = self._create_server(
+            networks='none', image_uuid=image['id'], **more)
+
+    def migrate(self, expected: str = 'completed') -> None:
+        try:
+            self._live_migrate(self.server, expected, 'ACTIVE')
+        except client.OpenStackApiException:
+            # nobody waits for the conductor but Nova's test base
+            self.assertEqual('error', expected)
+        else:
+            self.assertEqual('completed', expected)
+
+    def host(self) -> str:
+        host: str = self.api.get_server(
+            self.server['id'])['OS-EXT-SRV-ATTR:host']
+        return host
+
+    def why(self) -> str:
+        """What an administrator is told in the server's actions."""
+        place = f'/servers/{self.server["id"]}/os-instance-actions'
+        [action] = [one for one in self.api.api_get(place).body[
+            'instanceActions'] if one['action'] == 'live-migration']
+        events = self.api.api_get(f'{place}/{action["request_id"]}').body[
+            'instanceAction']['events']
+        return ' '.join(event['details'] or '' for event in events)
+
+    def instance(self) -> objects.Instance:
+        return objects.Instance.get_by_uuid(
+            context.get_admin_context(), self.server['id'])
+
+    def traits(self, name: str) -> set[str]:
+        return set(self.placement.get(
+            f'/resource_providers/{self.compute_rp_uuids[name]}/traits',
+            version='1.6').body['traits'])
+
+
+class MigrationTest(ArmServiceTest):
+
+    def test_a_guest_moves_between_equal_hosts_and_back(self) -> None:
+        # both are Neoverse N1 r3p1
+        self.start_two('altra', 'graviton2')
+        self.boot(host='src')
+
+        self.migrate()
+
+        self.assertEqual('dest', self.host())
+        self.src, self.dest = self.dest, self.src
+        self.migrate()
+        self.assertEqual('src', self.host())
+
+    def test_with_stock_nova_it_moves_between_no_two_hosts(self) -> None:
+        self.start_two('altra', 'altra', STOCK)
+        self.boot(host='src')
+
+        self.migrate('error')
+
+        self.assertEqual('src', self.host())
+        self.assertIn('Operation not supported',
+                      self.stdlog.logger.output)
+
+    def test_an_unlike_host_is_refused_and_the_difference_named(
+            self) -> None:
+        self.start_two('graviton3', 'altra')
+        self.boot(host='src')
+
+        self.migrate('error')
+
+        self.assertEqual('src', self.host())
+        for words in ('the core is Arm Neoverse-N1 r3p1 (MIDR 0x413fd0c1)',
+                      "the source's Arm Neoverse-V1 r1p1",
+                      'it has no asimdfhm, bf16'):
+            self.assertIn(words, self.stdlog.logger.output)
+        self.assertIn('[arm_cpu] compare = compatible', self.why())
+
+    def test_so_it_is_in_the_other_direction(self) -> None:
+        self.start_two('altra', 'graviton3')
+        self.boot(host='src')
+
+        self.migrate('error')
+
+        self.assertIn('the core is Arm Neoverse-V1 r1p1', self.why())
+
+    def test_novas_workaround_does_not_switch_the_comparison_off(
+            self) -> None:
+        # Kolla-Ansible sets it for everybody
+        self.flags(skip_cpu_compare_on_dest=True, group='workarounds')
+        self.start_two('thunderx2', 'kunpeng-920')
+        self.boot(host='src')
+
+        self.migrate('error')
+
+        self.assertIn('Kunpeng 920', self.why())
+
+    def test_compare_warn_and_off_let_everything_pass(self) -> None:
+        self.start_two('thunderx2', 'kunpeng-920')
+        self.boot(host='src')
+        self.flags(compare='warn', group='arm_cpu')
+
+        self.migrate()
+
+        self.assertEqual('dest', self.host())
+        self.assertIn("differs from the source's: the core is HiSilicon",
+                      self.stdlog.logger.output)
+        said = self.stdlog.logger.output.count("differs from the source's")
+        self.flags(compare='off', group='arm_cpu')
+        self.src, self.dest = self.dest, self.src
+        self.migrate()
+        self.assertEqual('src', self.host())
+        self.assertEqual(said, self.stdlog.logger.output.count(
+            "differs from the source's"))
+
+    def test_a_source_that_tells_nothing_is_unknown(self) -> None:
+        self.src = self.start('src', 'altra', STOCK)
+        self.dest = self.start('dest', 'altra')
+        self.boot(host='src')
+        self.flags(compare='strict', group='arm_cpu')
+
+        self.migrate('error')
+
+        self.assertIn('the core of the source is unknown', self.why())
+        self.flags(compare='compatible', group='arm_cpu')
+        self.migrate()
+        self.assertEqual('dest', self.host())
+
+    def test_the_api_shows_administrators_what_a_host_told(self) -> None:
+        self.start('src', 'altra')
+
+        node = objects.ComputeNode.get_first_node_by_host_for_old_compat(
+            context.get_admin_context(), 'src')
+
+        told = json.loads(node.cpu_info)
+        self.assertEqual('aarch64', told['arch'])
+        self.assertEqual([{'midr': '0x413fd0c1', 'revidr': '0x0'}],
+                         told['arm']['cores'])
+        # the API of 2.87 shows it as it is
+        self.api.microversion = '2.87'
+        [shown] = self.api.api_get('/os-hypervisors/detail').body[
+            'hypervisors']
+        self.assertEqual(told['arm'], shown['cpu_info']['arm'])
+
+
+class TraitsTest(ArmServiceTest):
+
+    def test_placement_knows_core_and_features(self) -> None:
+        self.start('src', 'ampereone')
+
+        traits = self.traits('src')
+
+        self.assertLessEqual(
+            {'HW_ARCH_AARCH64', 'HW_CPU_AARCH64_SHA512', 'CUSTOM_ARM_PAUTH',
+             'CUSTOM_ARM_MIDR_C0_AC4', 'CUSTOM_ARM_MIDR_C0_AC4_R0P0',
+             'CUSTOM_ARM_GIC_V3'}, traits)
+        self.assertNotIn('HW_CPU_AARCH64_SVE', traits)
+
+    def test_what_a_host_loses_goes_and_what_others_set_stays(self) -> None:
+        compute = self.start('src', 'graviton3')
+        before = self.traits('src')
+        self.assertIn('HW_CPU_AARCH64_SVE', before)
+        self.placement.put('/traits/CUSTOM_MINE', {}, version='1.6')
+        provider = self.placement.get(
+            f'/resource_providers/{self.compute_rp_uuids["src"]}').body
+        self.placement.put(
+            f'/resource_providers/{self.compute_rp_uuids["src"]}/traits',
+            {'resource_provider_generation': provider['generation'],
+             'traits': sorted(before | {'CUSTOM_MINE'})}, version='1.6')
+        # another CPU in the same board, and another libvirtd
+        compute.driver._host.get_connection().arm_cpu = 'altra'
+        compute.driver._arm_host_facts = None
+        # Nova reads placement anew after five minutes
+        compute.manager.reportclient.clear_provider_cache()
+
+        self._run_periodics()
+
+        after = self.traits('src')
+        self.assertIn('CUSTOM_MINE', after)
+        self.assertIn('CUSTOM_ARM_MIDR_41_D0C', after)
+        for gone in ('HW_CPU_AARCH64_SVE', 'CUSTOM_ARM_MIDR_41_D40',
+                     'CUSTOM_ARM_PAUTH'):
+            self.assertNotIn(gone, after)
+
+    def test_a_flavor_finds_the_host(self) -> None:
+        self.start('src', 'altra')
+        self.start('dest', 'graviton3')
+        flavor = self._create_flavor(extra_spec={
+            'trait:CUSTOM_ARM_MIDR_41_D40': 'required',
+            'trait:HW_CPU_AARCH64_SVE': 'required'})
+
+        self.boot(flavor_id=flavor)
+
+        self.assertEqual('dest', self.host())
+
+    def test_emulating_hosts_and_x86_ones_have_none(self) -> None:
+        self.flags(virt_type='qemu', group='libvirt')
+        self.start('src', 'graviton3')
+        self.libvirt.mock_uname.return_value = fakelibvirt.os_uname(
+            'Linux', '', '5.4.0-0-generic', '', 'x86_64')
+        self.flags(virt_type='kvm', group='libvirt')
+        self.start('dest', 'graviton3')
+
+        for name in ('src', 'dest'):
+            self.assertEqual([], [
+                trait for trait in self.traits(name)
+                if trait.startswith(('HW_CPU_AARCH64', 'CUSTOM_ARM'))])
+
+
+class StartTest(ArmServiceTest):
+    """Which [libvirt] cpu_mode a host starts with."""
+
+    def modes(self, mode: str, *models: str) -> None:
+        self.flags(cpu_mode=mode, cpu_models=list(models), group='libvirt')
+
+    def test_what_libvirt_supports_starts(self) -> None:
+        for name, mode, *models in (
+                ('one', 'host-passthrough'), ('two', 'none'),
+                ('three', 'custom', 'cortex-a57', 'cortex-a72')):
+            self.modes(mode, *models)
+            self.start(name, 'altra')
+
+        self.assertEqual({'one', 'two', 'three'}, set(self.computes))
+
+    def test_with_stock_nova_no_custom_model_starts(self) -> None:
+        self.modes('custom', 'cortex-a57')
+
+        error = self.assertRaises(exception.InvalidCPUInfo, self.start,
+                                  'one', 'altra', STOCK)
+
+        self.assertIn('Operation not supported', str(error))
+
+    def test_what_it_does_not_is_refused_with_a_sentence(self) -> None:
+        for mode, models, words in (
+                ('host-model', (), '[libvirt] cpu_mode is host-model, and '
+                 'libvirt supports custom, host-passthrough for AArch64 '
+                 'guests with KVM'),
+                ('custom', ('neoverse-n9',), 'libvirt does not offer the CPU '
+                 'model neoverse-n9')):
+            self.modes(mode, *models)
+
+            error = self.assertRaises(exception.InvalidCPUInfo, self.start,
+                                      'one', 'altra')
+
+            self.assertIn(words, str(error))
