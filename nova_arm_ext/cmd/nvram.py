@@ -503,4 +503,3 @@ def _told(path: str, function: Any, *args: Any) -> Any:
         return function(*args)
     except errors.Damaged as e:
         raise Failure(f'{path}: {e}') from e
-
