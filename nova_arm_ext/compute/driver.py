@@ -5,6 +5,7 @@ import contextlib
 import copy
 import dataclasses
 import inspect
+from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
@@ -25,7 +26,9 @@ from nova_arm_ext.compute import gather
 from nova_arm_ext.compute import pci
 from nova_arm_ext.compute import schema
 from nova_arm_ext.compute import seams
+from nova_arm_ext.domain import devices
 from nova_arm_ext.domain import pcie
+from nova_arm_ext.domain import previous
 from nova_arm_ext.domain import view
 from nova_arm_ext.hooks import pcie_root_ports
 
@@ -137,14 +140,33 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
     def attach_volume(self, context, connection_info, instance, *args,
                       **kwargs):
         with self._arm_telling_of_ports(instance):
-            return super().attach_volume(context, connection_info, instance,
-                                         *args, **kwargs)
+            super().attach_volume(context, connection_info, instance, *args,
+                                  **kwargs)
+        self._arm_keep_plugged(instance)
 
     @_as_nova_has_it
     def attach_interface(self, context, instance, *args, **kwargs):
         with self._arm_telling_of_ports(instance):
-            return super().attach_interface(context, instance, *args,
-                                            **kwargs)
+            super().attach_interface(context, instance, *args, **kwargs)
+        self._arm_keep_plugged(instance)
+
+    @_as_nova_has_it
+    def detach_volume(self, context, connection_info, instance, mountpoint,
+                      *args, **kwargs):
+        name = mountpoint.rpartition('/')[2]
+        self._arm_check_unplugging(
+            instance, name, lambda device: isinstance(device, devices.Disk)
+            and device.dev == name)
+        super().detach_volume(context, connection_info, instance, mountpoint,
+                              *args, **kwargs)
+
+    @_as_nova_has_it
+    def detach_interface(self, context, instance, vif):
+        mac = vif['address'].lower()
+        self._arm_check_unplugging(
+            instance, mac, lambda device: isinstance(
+                device, devices.Interface) and device.mac == mac)
+        super().detach_interface(context, instance, vif)
 
     @contextlib.contextmanager
     def _arm_telling_of_ports(self, instance: Any) -> Iterator[None]:
@@ -167,6 +189,64 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
                 option=pcie_root_ports.OPTION,
                 extra_spec=pcie_root_ports.EXTRA_SPEC,
                 property=pcie_root_ports.IMAGE_PROPERTY) from e
+
+    def _arm_check_unplugging(self, instance: Any, name: str,
+                              is_it: Callable[[devices.Device], bool]) -> None:
+        """Say no before Nova takes a device apart that QEMU cannot unplug.
+
+        Nova removes it from the stored document and, an interface, from the
+        host's network first, and then meets QEMU's refusal ("Bus
+        'virtio-mmio-bus.31' does not support hotplugging").
+
+        :raises DeviceDetachFailed: for a device on virtio-mmio of a guest
+            that runs
+        """
+        guest = self._arm_running(instance)
+        if guest is None:
+            return
+        for device in devices.addressed(guest):
+            address = device.address
+            if (address is not None and address.is_virtio_mmio
+                    and is_it(device)):
+                raise exception.DeviceDetachFailed(
+                    device=name, reason='it is on virtio-mmio, which devices '
+                    'cannot leave while the guest runs; stop the guest first')
+
+    def _arm_keep_plugged(self, instance: Any) -> None:
+        """Keep a device that was plugged in where the guest has seen it.
+
+        libvirt puts it on PCI in the running guest, and in the stored
+        document on virtio-mmio where others are, so that it would move at
+        the next start (9.0.0).
+        """
+        try:
+            guest = self._arm_running(instance)
+            if guest is None or not guest.has_virtio_mmio:
+                return
+            stored = view.Domain.parse(
+                self._host.get_guest(instance).get_xml_desc(
+                    dump_inactive=True, dump_sensitive=True))
+            if previous.keep_plugged(stored, guest):
+                self._host.write_instance_config(stored.to_xml())
+        except Exception:
+            # the guest has the device, which is what was asked for
+            LOG.exception('A device that was plugged in will be elsewhere '
+                          'when the guest is started anew', instance=instance)
+
+    def _arm_running(self, instance: Any) -> view.Domain | None:
+        """The document of an Arm guest that runs.
+
+        libvirt is not asked about guests of other architectures.
+        """
+        if self._check_emulation_arch(instance.image_meta) not in view.ARM:
+            return None
+        document = self._arm_document(instance)
+        guest = None if document is None else view.Domain.parse(document)
+        # libvirt numbers those that run
+        if (guest is None or not guest.is_arm
+                or guest.element.get('id') is None):
+            return None
+        return guest
 
     def _get_instance_capabilities(self):
         # libvirt offers KVM for armv7l on every AArch64 host, also where the
@@ -339,13 +419,13 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
 
     def _arm_facts(self, instance: Any, image_meta: Any) -> facts.Facts:
         if instance.uuid in self._arm_previous:
-            previous = self._arm_previous[instance.uuid]
+            had = self._arm_previous[instance.uuid]
         else:
             # resize on one host, rescue: the domain is still there
-            previous = self._arm_document(instance)
+            had = self._arm_document(instance)
         return facts.Facts(
             host=self._arm_host(),
-            guest=gather.guest(instance, image_meta, previous,
+            guest=gather.guest(instance, image_meta, had,
                                self._get_guest_config_sysinfo(instance)))
 
     def _arm_host(self) -> facts.Host:

@@ -34,7 +34,7 @@ CALLED: tuple[tuple[Any, str, int, tuple[str, ...]], ...] = (
     (host.Host, 'get_guest', 2, ()),
     (host.Host, 'list_all_devices', 1, ('flags',)),
     (host.Host, 'write_instance_config', 2, ()),
-    (guest.Guest, 'get_xml_desc', 1, ()),
+    (guest.Guest, 'get_xml_desc', 1, ('dump_inactive', 'dump_sensitive')),
     (pci_utils, 'get_ifname_by_pci_address', 1, ('pf_interface',)),
     (pci_utils, 'get_mac_by_pci_address', 1, ()),
     (pci_utils, 'get_vf_num_by_pci_address', 1, ()),

@@ -86,6 +86,32 @@ def keep_a_port_free(domain: view.Domain) -> int:
     return missing
 
 
+def keep_plugged(stored: view.Domain, live: view.Domain) -> int:
+    """Put disks and interfaces of the stored document where the guest that
+    runs has them on PCI, if they are on virtio-mmio there.
+
+    libvirt finds a device that is plugged in two places: a free root port in
+    the running guest, and virtio-mmio in the stored document where others are
+    there (qemuDomainEnsureVirtioAddress; observed, 9.0.0).
+
+    :param stored: changed in place
+    :returns: how many devices have another place now
+    """
+    kinds = (devices.Disk, devices.Interface)
+    seen = {_identity(device): device.address
+            for kind in kinds for device in live.all(kind)}
+    count = 0
+    for device in (device for kind in kinds for device in stored.all(kind)):
+        here, there = device.address, seen.get(_identity(device))
+        if here is None or not here.is_virtio_mmio:
+            continue
+        if there is not None and there.is_pci:
+            here.remove()
+            tree.insert_after(device.element, None, tree.clone(there.element))
+            count += 1
+    return count
+
+
 def _controllers(domain: view.Domain
                  ) -> dict[tuple[str | None, int], devices.Controller]:
     """Controllers by type and index; libvirt counts those without one."""

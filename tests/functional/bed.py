@@ -446,6 +446,12 @@ class Server:
                 f'/servers/{self.uuid}/os-interface',
                 {'interfaceAttachment': {'net_id': network}})
 
+    def detach_interface(self) -> None:
+        """Unplug the first of its network interfaces."""
+        [port, *_] = self._api.get_port_interfaces(self.uuid)
+        with self._action('compute_detach_interface'):
+            self._api.detach_interface(self.uuid, port['port_id'])
+
     def delete(self) -> None:
         self._api.delete_server(self.uuid)
         deadline = time.monotonic() + ACTION_TIMEOUT

@@ -285,6 +285,115 @@ class DriverTest(nova.test.NoDBTestCase):
         self.assertIn('x86_64', found.virt_types)
 
 
+class PluggingTest(nova.test.NoDBTestCase):
+    """Devices that are plugged in and out while some are on virtio-mmio."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.useFixture(nova_fixtures.LibvirtFixture())
+        self.driver = driver.ArmLibvirtDriver(fake.FakeVirtAPI(), False)
+        self.defined: list[str] = []
+        self.stub_out('nova.virt.libvirt.host.Host.write_instance_config',
+                      lambda host, xml: self.defined.append(xml))
+        self.done: list[str] = []
+        for method in ('attach_volume', 'attach_interface', 'detach_volume',
+                       'detach_interface'):
+            self.stub_out(f'nova.virt.libvirt.driver.LibvirtDriver.{method}',
+                          lambda *args, method=method:
+                          self.done.append(method))
+
+    def instance(self, arch: str = 'aarch64') -> objects.Instance:
+        return objects.Instance(id=1, uuid=UUID, image_ref='',
+                                system_metadata={
+                                    'image_hw_architecture': arch})
+
+    @staticmethod
+    def document(address: str, *, running: bool = True) -> str:
+        number = ' id="1"' if running else ''
+        return (f'<domain{number}><os><type arch="aarch64" machine="virt">'
+                f'hvm</type></os><devices>'
+                f'<disk><target dev="vda" bus="virtio"/>'
+                f'<address type="virtio-mmio"/></disk>'
+                f'<disk><target dev="vdb" bus="virtio"/>{address}</disk>'
+                f'<interface type="bridge"><mac address="52:54:00:00:00:0a"/>'
+                f'<model type="virtio"/><address type="virtio-mmio"/>'
+                f'</interface></devices></domain>')
+
+    def libvirt_has(self, live: str, stored: str = '') -> None:
+        found = mock.Mock(spec=libvirt_guest.Guest)
+        found.get_xml_desc.side_effect = (
+            lambda dump_inactive=False, dump_sensitive=False:
+            stored if dump_inactive else live)
+        self.stub_out('nova.virt.libvirt.host.Host.get_guest',
+                      lambda host, instance: found)
+
+    MMIO = '<address type="virtio-mmio"/>'
+    PCI = '<address type="pci" bus="0x05" slot="0x00" function="0x0"/>'
+
+    def detach(self, disk: str) -> None:
+        self.driver.detach_volume(None, {}, self.instance(), f'/dev/{disk}')
+
+    def detach_interface(self) -> None:
+        self.driver.detach_interface(
+            None, self.instance(), {'address': '52:54:00:00:00:0A'})
+
+    def test_what_cannot_leave_stays_and_the_user_is_told(self) -> None:
+        self.libvirt_has(self.document(self.PCI))
+
+        for detach, name in ((lambda: self.detach('vda'), 'vda'),
+                             (self.detach_interface, '52:54:00:00:00:0a')):
+            error = self.assertRaises(exception.DeviceDetachFailed, detach)
+            for words in (name, 'virtio-mmio', 'stop the guest first'):
+                self.assertIn(words, str(error))
+        self.assertEqual([], self.done)
+
+        self.detach('vdb')
+
+        self.assertEqual(['detach_volume'], self.done)
+
+    def test_a_guest_that_is_stopped_is_novas_business(self) -> None:
+        self.libvirt_has(self.document(self.PCI, running=False))
+
+        self.detach('vda')
+        self.detach_interface()
+
+        self.assertEqual(['detach_volume', 'detach_interface'], self.done)
+
+    def test_libvirt_is_not_asked_about_guests_of_others(self) -> None:
+        self.stub_out('nova.virt.libvirt.host.Host.get_guest', None)
+        x86 = self.instance('x86_64')
+
+        self.driver.detach_volume(None, {}, x86, '/dev/vda')
+        self.driver.attach_volume(None, {}, x86, '/dev/vdb')
+
+        self.assertEqual(['detach_volume', 'attach_volume'], self.done)
+
+    def test_a_disk_that_is_plugged_in_is_stored_where_it_is(self) -> None:
+        self.libvirt_has(self.document(self.PCI), self.document(self.MMIO))
+
+        self.driver.attach_volume(None, {}, self.instance(), '/dev/vdb')
+
+        self.assertEqual([self.document(self.PCI)], self.defined)
+
+    def test_nothing_is_stored_where_nothing_moves(self) -> None:
+        for live, stored in ((self.PCI, self.PCI), (self.MMIO, self.MMIO)):
+            self.libvirt_has(self.document(live), self.document(stored))
+
+            self.driver.attach_interface(None, self.instance(), None, None)
+
+        self.assertEqual([], self.defined)
+
+    def test_the_device_is_there_whatever_becomes_of_the_document(
+            self) -> None:
+        self.libvirt_has(self.document(self.PCI), self.document(self.MMIO))
+        self.stub_out('nova.virt.libvirt.host.Host.write_instance_config',
+                      mock.Mock(side_effect=NO_SLOTS))
+
+        self.driver.attach_volume(None, {}, self.instance(), '/dev/vdb')
+
+        self.assertIn('No more available PCI slots', self.stdlog.logger.output)
+
+
 NODE = 'compute'
 
 

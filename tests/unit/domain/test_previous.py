@@ -278,6 +278,34 @@ class TakeOverTest(base.TestCase):
             'devices/hostdev/address/@bus'))
 
 
+class KeepPluggedTest(base.TestCase):
+
+    MMIO = '<address type="virtio-mmio"/>'
+
+    def check(self, live: str, stored: str, becomes: str, count: int) -> None:
+        domain = view.Domain.parse(document(stored))
+
+        self.assertEqual(count, previous.keep_plugged(
+            domain, view.Domain.parse(document(live))))
+        self.assertEqual(document(becomes), domain.to_xml())
+
+    def test_what_was_plugged_in_is_stored_where_it_is(self):
+        for device in (lambda address: disk('vdb', 'virtio', address),
+                       lambda address: nic('fa:16:3e:00:00:01', address)):
+            self.check(device(pci(5)), device(self.MMIO), device(pci(5)), 1)
+
+    def test_all_else_stays(self):
+        rest = (disk('vda', 'virtio', self.MMIO)
+                + disk('vdb', 'virtio', pci(2)) + disk('sda', 'scsi', drive(1))
+                + disk('vdd', 'virtio') + f'<rng model="virtio">{self.MMIO}'
+                '</rng>')
+
+        self.check(
+            disk('vda', 'virtio', self.MMIO) + disk('vdb', 'virtio', pci(3))
+            + disk('sda', 'scsi', drive(2)) + disk('vdd', 'virtio', pci(4))
+            + f'<rng model="virtio">{pci(6)}</rng>', rest, rest, 0)
+
+
 class OddDocumentsTest(base.TestCase):
 
     def test_a_wrong_number_is_told_with_its_place(self):
