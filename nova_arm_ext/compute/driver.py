@@ -13,6 +13,7 @@ import nova.conf
 import os_traits
 from nova import exception
 from nova.virt.libvirt import driver
+from nova.virt.libvirt import utils
 from oslo_log import log as logging
 
 from nova_arm_ext import cpu as arm_cpu
@@ -37,6 +38,11 @@ CONF = nova.conf.CONF
 
 #: The trait of a host whose cores run 32-bit guests by KVM.
 AARCH32_EL1 = 'CUSTOM_ARM_AARCH32_EL1'
+
+#: Where Nova records a guest's machine, for `nova-manage libvirt` too.
+_MACHINE = 'image_hw_machine_type'
+#: What Nova asks for on Arm; the newest versioned one of the same name.
+_MACHINE_ALIAS = 'virt'
 
 
 class GuestNotAdjusted(exception.NovaException):
@@ -123,6 +129,7 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
     def _configure_guest_by_virt_type(self, guest, instance, image_meta,
                                       flavor, *args, **kwargs):
         nova_driver = self
+        image_meta = self._arm_with_machine(instance, image_meta)
         arch = self._check_emulation_arch(image_meta)
         if arch in view.ARM and arch != self._arm_host_arch():
             # Nova asks for firmware of the host's own architecture, which
@@ -135,6 +142,72 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         return super(ArmLibvirtDriver,
                      nova_driver)._configure_guest_by_virt_type(
             guest, instance, image_meta, flavor, *args, **kwargs)
+
+    def _arm_with_machine(self, instance: Any, image_meta: Any) -> Any:
+        """The image, asking for the versioned machine that the guest keeps.
+
+        Nova records the machine in the instance's system_metadata when it
+        makes a guest, and reads it there ever after: the alias ``virt``, which
+        is another machine with every release of QEMU. What is recorded is
+        the machine that libvirt gave a guest that exists, and for a new one
+        that for which the alias stands now.
+        """
+        arch = self._check_emulation_arch(image_meta)
+        if (arch not in view.ARM
+                or utils.get_machine_type(image_meta) != _MACHINE_ALIAS):
+            return image_meta
+        machine = self._arm_machine(instance, arch) or _MACHINE_ALIAS
+        try:
+            machine = self._host.get_canonical_machine_type(arch, machine)
+        except exception.InternalError:
+            # libvirt does not say, or QEMU no longer has it: then nothing
+            # keeps the guest on it
+            LOG.warning('QEMU on this host does not have the machine %s',
+                        machine, instance=instance)
+            return image_meta
+        image_meta = image_meta.obj_clone()
+        image_meta.properties.hw_machine_type = machine
+        instance.system_metadata[_MACHINE] = machine
+        return image_meta
+
+    def _arm_machine(self, instance: Any, arch: str) -> str | None:
+        """The versioned machine of a guest that exists."""
+        recorded = instance.system_metadata.get(_MACHINE) or ''
+        if recorded.startswith(f'{_MACHINE_ALIAS}-'):
+            return recorded
+        if instance.uuid in self._arm_previous:
+            document = self._arm_previous[instance.uuid]
+        else:
+            document = self._arm_document(instance)
+        guest = None if document is None else view.Domain.parse(document)
+        machine = None if guest is None or guest.arch != arch else (
+            guest.machine)
+        return machine if (machine or '').startswith(
+            f'{_MACHINE_ALIAS}-') else None
+
+    @_as_nova_has_it
+    def spawn(self, context, instance, *args, **kwargs):
+        recorded = instance.system_metadata.get(_MACHINE)
+        try:
+            return super().spawn(context, instance, *args, **kwargs)
+        except Exception:
+            # the next host may have another QEMU
+            if recorded is None:
+                instance.system_metadata.pop(_MACHINE, None)
+            else:
+                instance.system_metadata[_MACHINE] = recorded
+            raise
+
+    @_as_nova_has_it
+    def migrate_disk_and_power_off(self, context, instance, *args, **kwargs):
+        # the destination has no document of the guest
+        if instance.system_metadata.get(_MACHINE) == _MACHINE_ALIAS:
+            machine = self._arm_machine(
+                instance, self._check_emulation_arch(instance.image_meta))
+            if machine is not None:
+                instance.system_metadata[_MACHINE] = machine
+        return super().migrate_disk_and_power_off(context, instance, *args,
+                                                  **kwargs)
 
     @_as_nova_has_it
     def attach_volume(self, context, connection_info, instance, *args,
@@ -335,8 +408,8 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         arch = self._check_emulation_arch(instance.image_meta)
         if arch not in view.ARM:
             return None
-        machine = instance.system_metadata.get('image_hw_machine_type') or ''
-        if machine.startswith('virt-'):
+        machine = instance.system_metadata.get(_MACHINE) or ''
+        if machine.startswith(f'{_MACHINE_ALIAS}-'):
             try:
                 self._host.get_canonical_machine_type(arch, machine)
             except exception.InternalError:

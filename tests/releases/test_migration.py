@@ -11,10 +11,12 @@ import nova.tests.unit
 
 import nova.test  # noqa: F401  isort: skip
 
+import dataclasses
 import json
 from typing import Any
 
 import fixtures
+from lxml import etree
 from nova import context
 from nova import exception
 from nova import objects
@@ -22,7 +24,9 @@ from nova.tests import fixtures as nova_fixtures
 from nova.tests.fixtures import libvirt as fakelibvirt
 from nova.tests.functional.api import client
 from nova.tests.functional.libvirt import base as nova_base
+from nova.virt.libvirt import guest as libvirt_guest
 from nova.virt.libvirt import host as libvirt_host
+from nova.virt.libvirt import machine_type_utils
 
 # here, as libvirt may not be imported while Nova's fixtures are in place
 from nova_arm_ext.compute import cpu
@@ -112,10 +116,13 @@ class ArmServiceTest(nova_base.LibvirtMigrationMixin,
         self.src = self.start('src', source, driver_name)
         self.dest = self.start('dest', destination, driver_name)
 
-    def boot(self, **more: Any) -> None:
-        image = self._create_image({'hw_architecture': 'aarch64'})
+    def boot(self, properties: dict[str, str] | None = None,
+             **more: Any) -> None:
+        if not hasattr(self, 'image'):
+            self.image = self._create_image(
+                {'hw_architecture': 'aarch64', **(properties or {})})
         self.server = self._create_server(
-            networks='none', image_uuid=image['id'], **more)
+            networks='none', image_uuid=self.image['id'], **more)
 
     def migrate(self, expected: str = 'completed') -> None:
         try:
@@ -253,6 +260,198 @@ class MigrationTest(ArmServiceTest):
         [shown] = self.api.api_get('/os-hypervisors/detail').body[
             'hypervisors']
         self.assertEqual(told['arm'], shown['cpu_info']['arm'])
+
+
+class MachineTest(ArmServiceTest):
+    """The machine of a guest; QEMU in Nova's fixture has up to virt-5.1."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.defined: list[str] = []
+        # what libvirt made of it, which Nova's fixture does not keep
+        self.libvirt_gave = 'pc-0.12'
+        described = fakelibvirt.Domain.XMLDesc
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova.tests.fixtures.libvirt.Domain.XMLDesc',
+            lambda domain, flags: described(domain, flags).replace(
+                'pc-0.12', self.libvirt_gave)))
+        original = libvirt_guest.Guest.create.__func__
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova.virt.libvirt.guest.Guest.create',
+            classmethod(lambda cls, xml, host:
+                        self.defined.append(xml) or original(cls, xml, host))))
+
+    def machine(self) -> str:
+        """That of the document which went to libvirt last."""
+        found: str = etree.fromstring(self.defined[-1]).find(
+            'os/type').get('machine')
+        return found
+
+    def recorded(self) -> str:
+        found: str = self.instance().system_metadata['image_hw_machine_type']
+        return found
+
+    def upgrade(self, compute: Any, newest: str = 'virt-9.9') -> None:
+        """Another QEMU, for which the alias is another machine."""
+        connection = compute.driver._host.get_connection()
+        capabilities = connection.getCapabilities
+        connection.getCapabilities = lambda: capabilities().replace(
+            "canonical='virt-5.1'", f"canonical='{newest}'").replace(
+            '>virt-5.1<', f'>virt-5.1</machine><machine>{newest}<')
+        compute.driver._host._caps = None
+
+    def reboot(self) -> None:
+        self._reboot_server(self.server, hard=True)
+
+    def test_a_new_guest_has_the_versioned_machine_for_life(self) -> None:
+        compute = self.start('src', 'altra')
+        self.boot()
+        self.assertEqual(('virt-5.1', 'virt-5.1'),
+                         (self.machine(), self.recorded()))
+        self.libvirt_gave = 'virt-5.1'
+        self.upgrade(compute)
+
+        self.reboot()
+
+        self.assertEqual(('virt-5.1', 'virt-5.1'),
+                         (self.machine(), self.recorded()))
+        self.boot()
+        self.assertEqual('virt-9.9', self.machine())
+
+    def test_an_image_that_names_the_alias_is_no_other(self) -> None:
+        self.start('src', 'altra')
+        self.boot(properties={'hw_machine_type': 'virt'})
+
+        self.assertEqual(('virt-5.1', 'virt-5.1'),
+                         (self.machine(), self.recorded()))
+
+    def test_an_image_that_names_a_machine_has_it(self) -> None:
+        self.start('src', 'altra')
+        self.boot(properties={'hw_machine_type': 'virt-4.2'})
+
+        self.assertEqual(('virt-4.2', 'virt-4.2'),
+                         (self.machine(), self.recorded()))
+
+    def test_with_stock_nova_an_upgrade_changes_the_machine(self) -> None:
+        compute = self.start('src', 'altra', STOCK)
+        self.boot()
+        self.libvirt_gave = 'virt-5.1'
+        self.upgrade(compute)
+
+        self.reboot()
+
+        # the alias, and with it virt-9.9
+        self.assertEqual(('virt', 'virt'), (self.machine(), self.recorded()))
+
+    def existing(self) -> Any:
+        """A guest that stock Nova made when QEMU had virt-4.2."""
+        compute = self.start('src', 'altra')
+        with fixtures.MonkeyPatch(
+                'nova_arm_ext.compute.driver.ArmLibvirtDriver.'
+                '_arm_with_machine', lambda made, instance, image: image):
+            self.boot()
+        self.assertEqual('virt', self.recorded())
+        self.libvirt_gave = 'virt-4.2'
+        return compute
+
+    def test_a_guest_that_exists_keeps_what_it_has(self) -> None:
+        self.existing()
+
+        self.reboot()
+
+        self.assertEqual(('virt-4.2', 'virt-4.2'),
+                         (self.machine(), self.recorded()))
+
+    def test_it_keeps_it_on_another_host(self) -> None:
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova.virt.libvirt.driver.LibvirtDriver.'
+            'migrate_disk_and_power_off', lambda *args, **kwargs: '{}'))
+        self.existing()
+        self.start('dest', 'altra')
+
+        self._migrate_server(self.server)
+
+        self.assertEqual('dest', self.host())
+        self.assertEqual(('virt-4.2', 'virt-4.2'),
+                         (self.machine(), self.recorded()))
+
+    def test_what_qemu_no_longer_has_cannot_be_kept(self) -> None:
+        self.existing()
+        self.libvirt_gave = 'virt-1.0'
+
+        self.reboot()
+
+        self.assertEqual(('virt', 'virt'), (self.machine(), self.recorded()))
+        self.assertIn('does not have the machine virt-1.0',
+                      self.stdlog.logger.output)
+
+    def test_a_spawn_that_fails_records_nothing(self) -> None:
+        compute = self.start('src', 'altra')
+        self.boot()
+        instance = self.instance()
+        instance.system_metadata['image_hw_machine_type'] = 'virt'
+
+        def spawn(nova_driver: Any, ctxt: Any, spawned: Any) -> None:
+            spawned.system_metadata['image_hw_machine_type'] = 'virt-5.1'
+            raise exception.InternalError('no')
+
+        for before in ('virt', None):
+            if before is None:
+                del instance.system_metadata['image_hw_machine_type']
+            with fixtures.MonkeyPatch('nova.virt.libvirt.driver.'
+                                      'LibvirtDriver.spawn', spawn):
+                self.assertRaises(
+                    exception.InternalError, compute.driver.spawn,
+                    context.get_admin_context(), instance)
+            self.assertEqual(before, instance.system_metadata.get(
+                'image_hw_machine_type'))
+
+    def test_nova_manage_goes_on_working(self) -> None:
+        compute = self.start('src', 'altra')
+        self.boot()
+        self.upgrade(compute, 'virt-6.2')
+        ctxt, uuid = context.get_admin_context(), self.server['id']
+        self.assertEqual('virt-5.1',
+                         machine_type_utils.get_machine_type(ctxt, uuid))
+        self._stop_server(self.server)
+
+        machine_type_utils.update_machine_type(ctxt, uuid, 'virt-6.2')
+
+        self._start_server(self.server)
+        self.assertEqual(('virt-6.2', 'virt-6.2'),
+                         (self.machine(), self.recorded()))
+        self.assertEqual([], machine_type_utils.get_instances_without_type(
+            ctxt))
+
+    def test_a_host_without_the_machine_is_refused_for_a_migration(
+            self) -> None:
+        self.src = self.start('src', 'altra')
+        self.upgrade(self.src)
+        self.boot(host='src')
+        self.assertEqual('virt-9.9', self.recorded())
+        self.dest = self.start('dest', 'altra')
+
+        self.migrate('error')
+
+        self.assertIn('the machine virt-9.9, which QEMU on this host does '
+                      'not have', self.why())
+
+
+class FirmwareTest(ArmServiceTest):
+
+    def test_a_host_without_firmware_is_refused_for_a_migration(
+            self) -> None:
+        self.start_two('altra', 'altra')
+        self.boot(host='src')
+        found = self.dest.driver._arm_host()
+        self.dest.driver._arm_host_facts = (
+            self.dest.driver._host.get_connection(),
+            dataclasses.replace(found, firmware=()))
+
+        self.migrate('error')
+
+        self.assertIn('this host has no UEFI firmware for aarch64 guests',
+                      self.why())
 
 
 class TraitsTest(ArmServiceTest):
