@@ -166,8 +166,8 @@ class Backup(_OnHost, command.Command):
     """Write a guest's variable store to a file, packed and with a checksum.
 
     The file has a few KiB, and restore makes the same store of it byte for
-    byte. A guest may run meanwhile; then it is what the store holds at that
-    moment.
+    byte. A guest may run meanwhile; then it is what the store holds when
+    nobody writes it for half a second.
     """
 
     def get_parser(self, prog_name: str) -> Any:
@@ -451,10 +451,10 @@ def _sound(parsed_args: argparse.Namespace
     path = os.path.join(folder, name)
     try:
         data = store_files.read(folder, name)
+        if not data.startswith(varstore.MAGIC):
+            data = _told(path, store_files.read_sound, folder, name)
     except OSError as e:
         raise Failure(f'cannot read {path!r}: {e.strerror}') from e
-    if not data.startswith(varstore.MAGIC):
-        _check(path, data)
     return path, data, domain
 
 
@@ -502,4 +502,6 @@ def _told(path: str, function: Any, *args: Any) -> Any:
     try:
         return function(*args)
     except errors.Damaged as e:
+        if path in str(e):
+            raise
         raise Failure(f'{path}: {e}') from e

@@ -23,6 +23,12 @@ from nova_arm_ext import varstore
 #: More than a qcow2 image of a whole flash needs.
 MAX_SIZE = varstore.MAX_SIZE + varstore.MIB
 
+#: How long a running guest's store has to stay the same, and how often it may
+#: not. While firmware rewrites a block it changes all the time, which took 0.3
+#: seconds at most where the processor is emulated.
+SETTLE_SECONDS = 0.5
+SETTLE_TRIES = 20
+
 #: Where SELinux keeps the label of a file.
 LABEL = 'security.selinux'
 
@@ -58,6 +64,37 @@ def read(folder: str, name: str, limit: int = MAX_SIZE) -> bytes:
     if len(data) != size:
         raise errors.Damaged(f'{os.path.join(folder, name)} has changed while '
                              f'it was read')
+    return data
+
+
+def read_sound(folder: str, name: str, size: int | None = None) -> bytes:
+    """The content of a store that firmware will find its variables in.
+
+    To write one variable, firmware may erase and rewrite a block of flash with
+    all of them (edk2 2022.11, NorFlashDxe): seen from outside, there are none
+    for a moment, and then fewer than before. So of a running guest's store
+    that is taken which stays the same for a while.
+
+    :param folder: as in `read`
+    :param name: as in `read`
+    :param size: bytes of flash, as in `varstore.check`
+    :raises FileNotFoundError: when it, or a folder on the way, is not there
+    :raises Damaged: when it is no plain file, or not sound
+    :raises Busy: when the guest writes it all the time
+    """
+    data = read(folder, name)
+    tries = SETTLE_TRIES
+    while in_use(folder, name):
+        time.sleep(SETTLE_SECONDS)
+        before, data = data, read(folder, name)
+        if data == before:
+            break
+        tries -= 1
+        if not tries:
+            raise errors.Busy(
+                f'{os.path.join(folder, name)} is written by its guest all '
+                f'the time; try again')
+    varstore.check(data, size)
     return data
 
 

@@ -270,6 +270,22 @@ class FaultTest(StoreFilesTestCase):
         self.write(NEW)
         self.assert_has(NEW)
 
+    def test_a_lock_on_what_became_the_store_meanwhile_is_none(self) -> None:
+        temporary = self.guest / store_files.temporary_name(self.file.name)
+
+        def flock(*args, real=fcntl.flock):
+            # whoever had the lock is done, and somebody else begins
+            temporary.rename(self.file)
+            temporary.write_bytes(b'of another')
+            real(*args)
+
+        temporary.write_bytes(b'done')
+        with fixtures.MonkeyPatch('fcntl.flock', flock):
+            self.assertRaises(errors.Busy, self.write)
+
+        self.assertEqual(b'done', self.file.read_bytes())
+        self.assertEqual(b'of another', temporary.read_bytes())
+
     def test_many_writers_at_once_leave_one_whole_store(self) -> None:
         def child(number: int) -> None:
             for _ in range(20):
@@ -408,6 +424,61 @@ class InUseTest(StoreFilesTestCase):
         qemu.kill()
         qemu.wait()
         self.assertFalse(store_files.in_use(self.folder, NAME))
+
+
+class ReadSoundTest(StoreFilesTestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.write(OLD)
+        self.slept: list[float] = []
+        #: what the guest writes while somebody waits
+        self.contents: list[bytes] = []
+        self.useFixture(fixtures.MonkeyPatch('time.sleep', self.sleep))
+
+    def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+        if self.contents:
+            self.file.write_bytes(self.contents.pop(0))
+
+    def runs(self) -> None:
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova_arm_ext.compute.store_files.in_use', lambda *_: True))
+
+    def test_a_stopped_guest_s_store_is_read_at_once(self) -> None:
+        self.assertTrue(store_files.read_sound(
+            self.folder, NAME, stores.MIB) == OLD)
+
+        self.assertEqual([], self.slept)
+
+    def test_a_running_guest_s_is_read_when_nobody_writes(self) -> None:
+        self.runs()
+        # erased, and then with fewer variables than before
+        self.contents = [b'\xff' * 4096 + OLD[4096:],
+                         stores.store(), NEW, NEW]
+
+        self.assertTrue(store_files.read_sound(self.folder, NAME) == NEW)
+
+        self.assertEqual([0.5] * 4, self.slept)
+
+    def test_one_that_is_always_written_is_busy(self) -> None:
+        self.runs()
+        self.contents = [NEW, OLD] * 50
+
+        said = self.fault(errors.Busy, store_files.read_sound,
+                          self.folder, NAME)
+
+        self.assertIn(f'{self.file} is written by its guest', said)
+
+    def test_what_stays_damaged_is_damaged(self) -> None:
+        self.runs()
+        self.write(OLD[:5000])
+
+        self.assertIn('ends at byte 5000', self.fault(
+            errors.Damaged, store_files.read_sound, self.folder, NAME))
+        self.write(OLD)
+        self.assertIn('is made for 7', self.fault(
+            errors.Damaged, store_files.read_sound, self.folder, NAME, 7))
 
 
 class PutAsideTest(StoreFilesTestCase):
