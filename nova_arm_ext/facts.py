@@ -74,6 +74,9 @@ class Guest:
     system_product: str | None = None
     #: as ``[libvirt] sysinfo_serial`` has it; None also where that is ``none``
     system_serial: str | None = None
+    #: path of its UEFI variable store; ending in ``_VARS`` where the suffix
+    #: is to be that of the store's template
+    nvram: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -118,6 +121,7 @@ class Facts:
                 extra_specs=guest.strings('extra_specs'),
                 image_properties=guest.strings('image_properties'),
                 previous=guest.take('previous', str),
+                nvram=guest.take('nvram', str),
                 **{name: guest.take(name, str) for name in _SYSTEM}))
 
     def to_json(self) -> str:
@@ -130,7 +134,7 @@ class Facts:
             del data['host']['cpu']
         else:
             data['host']['cpu'] = self.host.cpu.to_data()
-        for name in _SYSTEM:
+        for name in (*_SYSTEM, 'nvram'):
             if data['guest'][name] is None:
                 del data['guest'][name]
         return json.dumps(data, indent=2, sort_keys=True)

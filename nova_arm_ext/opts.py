@@ -1,16 +1,23 @@
 # SPDX-License-Identifier: Apache-2.0
 """Every option of nova-arm-ext, for oslo-config-generator and its friends."""
 
-from collections.abc import Sequence
-
 from oslo_config import cfg
 
 from nova_arm_ext import cpu
+from nova_arm_ext import nvram
 from nova_arm_ext import pci
 from nova_arm_ext import pipeline
 
 
-def _cpu_faults(conf: cfg.ConfigOpts) -> Sequence[str]:
+def nvram_faults(conf: cfg.ConfigOpts) -> list[str]:
+    """Register the options about variable stores; what is wrong with them."""
+    conf.register_opts(nvram.OPTS, group=nvram.GROUP)
+    faults: list[str] = []
+    pipeline.read_options(conf, nvram.GROUP, nvram.OPTS, faults)
+    return faults
+
+
+def _cpu_faults(conf: cfg.ConfigOpts) -> list[str]:
     conf.register_opts(cpu.OPTS, group=cpu.GROUP)
     faults: list[str] = []
     pipeline.read_options(conf, cpu.GROUP, cpu.OPTS, faults)
@@ -18,7 +25,7 @@ def _cpu_faults(conf: cfg.ConfigOpts) -> Sequence[str]:
 
 
 #: Checks the options that are not the pipeline's, for `Pipeline.load`.
-CHECKS: tuple[pipeline.Check, ...] = (pci.faults, _cpu_faults)
+CHECKS: tuple[pipeline.Check, ...] = (nvram_faults, pci.faults, _cpu_faults)
 
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
@@ -29,6 +36,7 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     """
     return [(pipeline.GROUP, list(pipeline.OPTS)),
             (cpu.GROUP, list(cpu.OPTS)),
+            (nvram.GROUP, list(nvram.OPTS)),
             (pci.GROUP, list(pci.OPTS)),
             *((pipeline.group_of(name), list(hook.opts))
               for name, hook in sorted(pipeline.installed_hooks().items())

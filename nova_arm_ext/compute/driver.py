@@ -5,15 +5,21 @@ import contextlib
 import copy
 import dataclasses
 import inspect
+import os
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
+import libvirt
 import nova.conf
 import os_traits
 from nova import exception
+from nova.compute import task_states
+from nova.compute import utils as compute_utils
+from nova.compute import vm_states
 from nova.virt.libvirt import driver
-from nova.virt.libvirt import utils
+from nova.virt.libvirt import guest as libvirt_guest
+from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
 from nova_arm_ext import cpu as arm_cpu
@@ -24,6 +30,7 @@ from nova_arm_ext import pci as arm_pci
 from nova_arm_ext import pipeline
 from nova_arm_ext.compute import cpu
 from nova_arm_ext.compute import gather
+from nova_arm_ext.compute import nvram
 from nova_arm_ext.compute import pci
 from nova_arm_ext.compute import schema
 from nova_arm_ext.compute import seams
@@ -32,6 +39,10 @@ from nova_arm_ext.domain import pcie
 from nova_arm_ext.domain import previous
 from nova_arm_ext.domain import view
 from nova_arm_ext.hooks import pcie_root_ports
+from nova_arm_ext.nvram import Event
+from nova_arm_ext.nvram import Fate
+from nova_arm_ext.nvram import on_rebuild
+from nova_arm_ext.nvram import undefine_keeps
 
 LOG = logging.getLogger(__name__)
 CONF = nova.conf.CONF
@@ -73,6 +84,19 @@ def _as_nova_has_it(method: Any) -> Any:
     return method
 
 
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class _Doing:
+    """What Nova is doing to a guest.
+
+    :param previous: the document that the guest had before
+    :param existing: a hook that refuses does not stop it
+    """
+
+    event: Event
+    previous: str | None = None
+    existing: bool = False
+
+
 class ArmLibvirtDriver(driver.LibvirtDriver):
     """Nova's libvirt driver for compute hosts with Arm guests.
 
@@ -90,9 +114,13 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
             checks=(*opts.CHECKS, lambda conf: seams.check(ArmLibvirtDriver)))
         # (connection, facts): a new connection may lead to a newer libvirt
         self._arm_host_facts = None
-        # instance uuid to the document that the guest had, while Nova
-        # redefines it
-        self._arm_previous = {}
+        # by instance uuid, while it is done
+        self._arm_doing = {}
+        # uuids of guests that are rebuilt because their host is lost
+        self._arm_evacuated = set()
+        # by instance uuid, while it is undefined: whether its disks go
+        self._arm_removed = {}
+        self._arm_stores = nvram.Stores(CONF, nvram.load_store(CONF))
         super().__init__(virtapi, read_only)
         self._arm_pci = pci.Inventory(
             arm_pci.Settings.load(CONF), self._host,
@@ -102,11 +130,11 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
                        image_meta, *args, **kwargs):
         xml = super()._get_guest_xml(context, instance, network_info,
                                      disk_info, image_meta, *args, **kwargs)
-        existing = instance.uuid in self._arm_previous
+        doing = self._arm_doing.get(instance.uuid)
         try:
             return self._arm_pipeline.run(
                 xml, lambda: self._arm_facts(instance, image_meta),
-                existing=existing,
+                existing=doing is not None and doing.existing,
                 record=LOG.isEnabledFor(logging.DEBUG)).xml
         except errors.Refused as e:
             if e.this_host:
@@ -116,15 +144,284 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         except errors.ArmExtError as e:
             raise GuestNotAdjusted(reason=str(e)) from e
 
+    # -- A guest's life, and that of its variable store -----------------------
+
+    @_as_nova_has_it
+    def spawn(self, context, instance, *args, **kwargs):
+        event = Event.SPAWN
+        if instance.task_state == task_states.REBUILD_SPAWNING:
+            event = (Event.EVACUATE if instance.uuid in self._arm_evacuated
+                     else Event.REBUILD)
+        elif (instance.vm_state == vm_states.SHELVED_OFFLOADED
+              or instance.task_state == task_states.RESIZE_FINISH):
+            event = Event.UNSHELVE
+        with self._arm_marked_as(instance, _Doing(event=event)), \
+                self._arm_forgetting_machine(instance):
+            return super().spawn(context, instance, *args, **kwargs)
+
+    @_as_nova_has_it
+    def rebuild(self, context, instance, *args, evacuate=False, **kwargs):
+        # Nova's driver does not implement it: destroy and spawn follow, and
+        # neither is told what it is for
+        if evacuate:
+            self._arm_evacuated.add(instance.uuid)
+        else:
+            self._arm_evacuated.discard(instance.uuid)
+        return super().rebuild(context, instance, *args, evacuate=evacuate,
+                               **kwargs)
+
     def _hard_reboot(self, context, instance, *args, **kwargs):
-        with self._arm_keeping(instance):
+        with self._arm_keeping(instance, Event.HARD_REBOOT):
             return super()._hard_reboot(context, instance, *args, **kwargs)
 
     @_as_nova_has_it
+    def rescue(self, context, instance, *args, **kwargs):
+        doing = _Doing(event=Event.RESCUE,
+                       previous=self._arm_document(instance))
+        with self._arm_marked_as(instance, doing):
+            return super().rescue(context, instance, *args, **kwargs)
+
+    @_as_nova_has_it
+    def unrescue(self, context, instance):
+        with self._arm_marked_as(instance, _Doing(event=Event.UNRESCUE)):
+            return super().unrescue(context, instance)
+
+    @_as_nova_has_it
+    def migrate_disk_and_power_off(self, context, instance, dest, *args,
+                                   **kwargs):
+        document = self._arm_document(instance)
+        guest = _arm_guest(document)
+        if guest is not None:
+            # better now than when the guest has been switched off
+            self._arm_stores.check(guest)
+        self._arm_record_machine(instance)
+        disk_info = super().migrate_disk_and_power_off(
+            context, instance, dest, *args, **kwargs)
+        if document is not None and guest is not None:
+            self._arm_send(instance, dest, guest, document)
+        return disk_info
+
+    def _arm_send(self, instance: Any, dest: str, guest: view.Domain,
+                  document: str) -> None:
+        """Let the store and the document follow the disks.
+
+        Nova has renamed the instance directory by now. That there is one all
+        the same means that it is shared with the destination, or that this
+        host is the destination.
+        """
+        folder = libvirt_utils.get_instance_path(instance)
+        left = folder + '_resize'
+        is_shared = os.path.exists(folder)
+        try:
+            path = nvram.store_of(guest)
+            if path is not None and nvram.is_inside(path, folder):
+                path = os.path.join(left, os.path.basename(path))
+            packed = self._arm_stores.pack(guest, path)
+            for name in self._arm_stores.leave(instance.uuid, left, packed,
+                                               document):
+                libvirt_utils.copy_image(
+                    os.path.join(left, name), os.path.join(folder, name),
+                    host=None if is_shared else dest)
+        except Exception:
+            LOG.error('The UEFI variable store could not be sent to %s; the '
+                      'guest stays on this host', dest, instance=instance)
+            # as Nova does when a disk cannot be copied
+            self._cleanup_remote_migration(
+                None if is_shared else dest, folder, left, is_shared)
+            raise
+
+    @_as_nova_has_it
+    def finish_migration(self, context, migration, instance, *args,
+                         **kwargs):
+        folder = libvirt_utils.get_instance_path(instance)
+        doing = _Doing(event=Event.ARRIVE,
+                       previous=(self._arm_stores.document(folder)
+                                 or self._arm_document(instance)))
+        with self._arm_marked_as(instance, doing):
+            result = super().finish_migration(context, migration, instance,
+                                              *args, **kwargs)
+        self._arm_stores.remove_document(folder)
+        return result
+
+    @_as_nova_has_it
     def finish_revert_migration(self, context, instance, *args, **kwargs):
-        with self._arm_keeping(instance):
-            return super().finish_revert_migration(context, instance, *args,
+        with self._arm_keeping(instance, Event.REVERT):
+            result = super().finish_revert_migration(context, instance,
+                                                     *args, **kwargs)
+        self._arm_stores.remove_document(
+            libvirt_utils.get_instance_path(instance))
+        return result
+
+    def _create_guest(self, context, xml, instance, *args, **kwargs):
+        guest = _arm_guest(xml)
+        doing = self._arm_doing.get(instance.uuid)
+        if guest is not None and doing is not None:
+            self._arm_before_start(context, instance, guest, doing)
+        return super()._create_guest(context, xml, instance, *args, **kwargs)
+
+    def _arm_before_start(self, context: Any, instance: Any,
+                          guest: view.Domain, doing: _Doing) -> None:
+        previous = _arm_guest(doing.previous)
+        fate = self._arm_stores.before_start(
+            doing.event, instance, libvirt_utils.get_instance_path(instance),
+            guest,
+            source=(nvram.store_of(previous)
+                    if previous is not None and doing.event is Event.RESCUE
+                    else None),
+            # Nova evacuates to a directory that it takes for a shared one
+            of_other=not self.image_backend.backend(
+                ).is_shared_block_storage())
+        if fate is Fate.LOST:
+            # for `openstack server event show`
+            with compute_utils.EventReporter(
+                    context, 'arm_nvram_lost', CONF.host, instance.uuid,
+                    graceful_exit=True):
+                pass
+
+    @_as_nova_has_it
+    def power_off(self, instance, *args, **kwargs):
+        result = super().power_off(instance, *args, **kwargs)
+        if self._arm_stores.has_store:
+            guest = _arm_guest(self._arm_document(instance))
+            if guest is not None:
+                self._arm_save_copy(instance, guest)
+        return result
+
+    def _arm_save_copy(self, instance: Any, guest: view.Domain) -> None:
+        try:
+            self._arm_stores.save(instance.uuid, guest)
+        except Exception:
+            # the guest has its own; whatever a third party's driver raises
+            LOG.exception('The UEFI variables of the guest could not be '
+                          'copied to the store that [arm_nvram] names',
+                          instance=instance)
+
+    def _cleanup(self, context, instance, *args, **kwargs):
+        removed = kwargs.get('cleanup_instance_disks', False)
+        doing = self._arm_doing.get(instance.uuid)
+        guest = _arm_guest(self._arm_document(instance))
+        if guest is not None and doing is None and removed:
+            self._arm_before_removal(instance, guest)
+        if (guest is not None and doing is not None
+                and doing.event is Event.HARD_REBOOT):
+            # [workarounds] ensure_libvirt_rbd_instance_dir_cleanup is for
+            # hosts that a guest leaves, and strikes on a hard reboot too
+            kwargs['cleanup_instance_dir'] = False
+        self._arm_removed[instance.uuid] = removed
+        try:
+            super()._cleanup(context, instance, *args, **kwargs)
+        finally:
+            del self._arm_removed[instance.uuid]
+        if doing is None:
+            self._arm_after_cleanup(instance, guest, removed)
+
+    def _arm_before_removal(self, instance: Any, guest: view.Domain) -> None:
+        """Save what is needed again of a guest whose files go."""
+        if instance.task_state == task_states.SHELVING_OFFLOADING:
+            if self._arm_stores.has_store:
+                # without a copy it is not offloaded
+                self._arm_stores.save(instance.uuid, guest)
+            else:
+                LOG.warning(
+                    'The UEFI variables of this guest are lost with '
+                    'offloading it: [arm_nvram] store names no store for '
+                    'copies', instance=instance)
+        elif instance.task_state == task_states.REBUILDING:
+            self._arm_stores.before_rebuild(
+                instance.uuid, guest, on_rebuild(
+                    CONF.arm_nvram.on_rebuild,
+                    gather.image_properties(instance)))
+
+    def _arm_after_cleanup(self, instance: Any, guest: view.Domain | None,
+                           removed: bool) -> None:
+        """Let nothing of a guest stay behind that is not here any more."""
+        folder = libvirt_utils.get_instance_path(instance)
+        if guest is not None and self._arm_is_leaving(instance):
+            self._arm_stores.forget(
+                instance.uuid, folder,
+                own_only=instance.task_state != task_states.RESIZE_REVERTING)
+        if (guest is not None
+                and (removed or self._arm_is_leaving(instance))
+                and not self.instance_exists(instance)):
+            # a rescued guest's own store is not in the document; libvirt
+            # older than 9.2 does not name it in that of a stopped one
+            self._arm_stores.remove_from_libvirt(guest.name or '')
+        if removed and (instance.task_state == task_states.DELETING
+                        or instance.vm_state in (vm_states.SOFT_DELETED,
+                                                 vm_states.DELETED)):
+            self._arm_stores.remove_copies(instance.uuid)
+
+    @staticmethod
+    def _arm_is_leaving(instance: Any) -> bool:
+        """Whether a guest that is undefined here goes on elsewhere."""
+        if instance.task_state == task_states.RESIZE_REVERTING:
+            # there is one where it goes back to, which may be this host
+            return not os.path.exists(
+                libvirt_utils.get_instance_path(instance) + '_resize')
+        return instance.host not in (None, CONF.host)
+
+    def _undefine_domain(self, instance, *args, **kwargs):
+        guest = _arm_guest(self._arm_document(instance))
+        path = None if guest is None else nvram.store_of(guest)
+        if path is None:
+            return super()._undefine_domain(instance, *args, **kwargs)
+        keeps = undefine_keeps(
+            inside=nvram.is_inside(
+                path, libvirt_utils.get_instance_path(instance)),
+            removed=self._arm_removed.get(instance.uuid, True),
+            leaving=(instance.uuid not in self._arm_doing
+                     and self._arm_is_leaving(instance)))
+        if _NOVA_KEEPS:
+            return super()._undefine_domain(
+                instance, *args, **{**kwargs, 'keep_nvram': keeps})
+        nova_driver = self
+        if keeps:
+            nova_driver = copy.copy(self)
+            nova_driver._host = _HostKeepingStores(self._host)
+        return super(ArmLibvirtDriver, nova_driver)._undefine_domain(
+            instance, *args, **kwargs)
+
+    def _live_snapshot(self, *args, **kwargs):
+        return super()._live_snapshot(*map(_keeping_store, args), **kwargs)
+
+    def _swap_volume(self, *args, **kwargs):
+        return super()._swap_volume(*map(_keeping_store, args), **kwargs)
+
+    @_as_nova_has_it
+    def post_live_migration_at_source(self, context, instance, *args,
+                                      **kwargs):
+        super().post_live_migration_at_source(context, instance, *args,
+                                              **kwargs)
+        self._arm_after_live_migration(instance)
+
+    @_as_nova_has_it
+    def rollback_live_migration_at_destination(self, context, instance,
+                                               *args, **kwargs):
+        try:
+            super().rollback_live_migration_at_destination(
+                context, instance, *args, **kwargs)
+        finally:
+            self._arm_after_live_migration(instance)
+
+    def _arm_after_live_migration(self, instance: Any) -> None:
+        """Remove the store from libvirt's folder: libvirt leaves it there.
+
+        One in the instance directory goes with that, or is shared.
+        """
+        if (self._check_emulation_arch(instance.image_meta) in view.ARM
+                and not self.instance_exists(instance)):
+            self._arm_stores.remove_from_libvirt(instance.name)
+
+    @_as_nova_has_it
+    def post_live_migration_at_destination(self, context, instance, *args,
+                                           **kwargs):
+        super().post_live_migration_at_destination(context, instance, *args,
                                                    **kwargs)
+        guest = _arm_guest(self._arm_document(instance))
+        path = None if guest is None else nvram.store_of(guest)
+        folder = libvirt_utils.get_instance_path(instance)
+        if path is not None and nvram.is_inside(path, folder):
+            self._arm_stores.mark(instance.uuid, folder)
 
     def _configure_guest_by_virt_type(self, guest, instance, image_meta,
                                       flavor, *args, **kwargs):
@@ -153,8 +450,9 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         that for which the alias stands now.
         """
         arch = self._check_emulation_arch(image_meta)
-        if (arch not in view.ARM
-                or utils.get_machine_type(image_meta) != _MACHINE_ALIAS):
+        if arch not in view.ARM:
+            return image_meta
+        if libvirt_utils.get_machine_type(image_meta) != _MACHINE_ALIAS:
             return image_meta
         machine = self._arm_machine(instance, arch) or _MACHINE_ALIAS
         try:
@@ -175,21 +473,20 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         recorded = instance.system_metadata.get(_MACHINE) or ''
         if recorded.startswith(f'{_MACHINE_ALIAS}-'):
             return recorded
-        if instance.uuid in self._arm_previous:
-            document = self._arm_previous[instance.uuid]
-        else:
-            document = self._arm_document(instance)
-        guest = None if document is None else view.Domain.parse(document)
+        doing = self._arm_doing.get(instance.uuid)
+        guest = _arm_guest(self._arm_document(instance) if doing is None
+                           else doing.previous)
         machine = None if guest is None or guest.arch != arch else (
             guest.machine)
         return machine if (machine or '').startswith(
             f'{_MACHINE_ALIAS}-') else None
 
-    @_as_nova_has_it
-    def spawn(self, context, instance, *args, **kwargs):
+    @contextlib.contextmanager
+    def _arm_forgetting_machine(self, instance: Any) -> Iterator[None]:
+        """Leave recorded what was, if no guest was made."""
         recorded = instance.system_metadata.get(_MACHINE)
         try:
-            return super().spawn(context, instance, *args, **kwargs)
+            yield
         except Exception:
             # the next host may have another QEMU
             if recorded is None:
@@ -198,16 +495,13 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
                 instance.system_metadata[_MACHINE] = recorded
             raise
 
-    @_as_nova_has_it
-    def migrate_disk_and_power_off(self, context, instance, *args, **kwargs):
-        # the destination has no document of the guest
+    def _arm_record_machine(self, instance: Any) -> None:
+        """Record the machine of a guest whose document stays behind."""
         if instance.system_metadata.get(_MACHINE) == _MACHINE_ALIAS:
             machine = self._arm_machine(
                 instance, self._check_emulation_arch(instance.image_meta))
             if machine is not None:
                 instance.system_metadata[_MACHINE] = machine
-        return super().migrate_disk_and_power_off(context, instance, *args,
-                                                  **kwargs)
 
     @_as_nova_has_it
     def attach_volume(self, context, connection_info, instance, *args,
@@ -448,23 +742,42 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         pci.Inventory.forget_all)
 
     @contextlib.contextmanager
-    def _arm_keeping(self, instance: Any) -> Iterator[None]:
+    def _arm_marked_as(self, instance: Any, doing: _Doing) -> Iterator[None]:
+        """Have it known what is being done to a guest."""
+        self._arm_doing[instance.uuid] = doing
+        try:
+            yield
+        finally:
+            del self._arm_doing[instance.uuid]
+
+    @contextlib.contextmanager
+    def _arm_keeping(self, instance: Any, event: Event) -> Iterator[None]:
         """Record a guest's document, and define it again if all goes wrong.
 
         Nova destroys and undefines a guest before it makes the new document
         (_hard_reboot, 29 to 34), so a failure in between would leave nothing
-        of it: no slots, no path of its variable store.
+        of it: no slots, no path of its variable store. For the case that
+        this process ends in between, the document lies on disk meanwhile.
         """
         recorded = self._arm_document(instance)
-        self._arm_previous[instance.uuid] = recorded
+        folder = libvirt_utils.get_instance_path(instance)
+        on_disk = False
+        if event is Event.HARD_REBOOT:
+            if recorded is None:
+                recorded = self._arm_stores.document(folder)
+            elif _arm_guest(recorded) is not None and os.path.isdir(folder):
+                on_disk = True
+                self._arm_stores.write_document(folder, recorded)
         try:
-            yield
+            with self._arm_marked_as(instance, _Doing(
+                    event=event, previous=recorded, existing=True)):
+                yield
         except Exception:
             if recorded is not None:
                 self._arm_define_again(instance, recorded)
             raise
-        finally:
-            del self._arm_previous[instance.uuid]
+        if on_disk:
+            self._arm_stores.remove_document(folder)
 
     def _arm_document(self, instance: Any) -> str | None:
         """The document of a guest as libvirt has it now."""
@@ -491,15 +804,26 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
                 'was:\n%s', recorded, instance=instance)
 
     def _arm_facts(self, instance: Any, image_meta: Any) -> facts.Facts:
-        if instance.uuid in self._arm_previous:
-            had = self._arm_previous[instance.uuid]
-        else:
-            # resize on one host, rescue: the domain is still there
-            had = self._arm_document(instance)
+        doing = self._arm_doing.get(instance.uuid)
+        # a resize on one host: the domain is still there
+        had = (self._arm_document(instance) if doing is None
+               else doing.previous)
         return facts.Facts(
             host=self._arm_host(),
-            guest=gather.guest(instance, image_meta, had,
-                               self._get_guest_config_sysinfo(instance)))
+            guest=gather.guest(
+                instance, image_meta, had,
+                self._get_guest_config_sysinfo(instance),
+                None if doing is None
+                else self._arm_store_path(instance, doing)))
+
+    def _arm_store_path(self, instance: Any, doing: _Doing) -> str | None:
+        had = _arm_guest(doing.previous)
+        return nvram.path_for(
+            doing.event, instance.uuid,
+            libvirt_utils.get_instance_path(instance),
+            None if had is None else nvram.store_of(had),
+            is_new=had is None,
+            is_here=self.instance_exists(instance))
 
     def _arm_host(self) -> facts.Host:
         """Facts about the host, gathered when they are first needed."""
@@ -544,6 +868,53 @@ class _HostWithUefi:
             if one.secure_boot == has_secure_boot:
                 return one.loader, one.template, False
         raise exception.UEFINotSupported()
+
+
+#: Whether Nova can undefine a guest without its variable store going too.
+_NOVA_KEEPS = 'keep_nvram' in inspect.signature(
+    driver.LibvirtDriver._undefine_domain).parameters
+
+
+class _GuestKeepingStore(libvirt_guest.Guest):
+    """Nova's Guest, but it keeps its variable store when it is undefined.
+
+    Nova 29 to 31.2 and 32.1 remove the file whatever it is for, beneath a
+    running guest too (_live_snapshot, _swap_volume).
+    """
+
+    def delete_configuration(self):
+        self._domain.undefineFlags(
+            libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+            | libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
+
+
+class _HostKeepingStores:
+    """Nova's Host object, but for the guests that it gives."""
+
+    def __init__(self, host: Any) -> None:
+        self._host = host
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._host, name)
+
+    def get_guest(self, instance: Any) -> Any:
+        return _keeping_store(self._host.get_guest(instance))
+
+
+def _keeping_store(argument: Any) -> Any:
+    """The argument, and if it is an Arm guest, one that keeps its store."""
+    if (not _NOVA_KEEPS and isinstance(argument, libvirt_guest.Guest)
+            and _arm_guest(argument.get_xml_desc()) is not None):
+        return _GuestKeepingStore(argument._domain)
+    return argument
+
+
+def _arm_guest(document: str | None) -> view.Domain | None:
+    """A document, parsed, if it is an Arm guest's."""
+    if document is None or not any(arch in document for arch in view.ARM):
+        return None
+    guest = view.Domain.parse(document)
+    return guest if guest.is_arm else None
 
 
 def _no_slot_is_left(error: BaseException) -> bool:

@@ -63,7 +63,8 @@ def host(connection: Any, *, local: bool = True,
 
 
 def guest(instance: Any, image_meta: Any = None,
-          previous: str | None = None, sysinfo: Any = None) -> facts.Guest:
+          previous: str | None = None, sysinfo: Any = None,
+          nvram: str | None = None) -> facts.Guest:
     """What Nova's objects say about a guest.
 
     :param instance: nova.objects.Instance
@@ -71,12 +72,9 @@ def guest(instance: Any, image_meta: Any = None,
         which in rescue is not the instance's own
     :param previous: the domain document that the guest had before
     :param sysinfo: Nova's LibvirtConfigGuestSysinfo for it, if there is one
+    :param nvram: the path that its variable store is to have
     """
-    # all image properties are there, those that Nova does not know included
-    properties = {
-        name.removeprefix('image_'): str(value)
-        for name, value in instance.system_metadata.items()
-        if name.startswith('image_')}
+    properties = image_properties(instance)
     if image_meta is not None and 'properties' in image_meta:
         for name in image_meta.properties.fields:
             if (name in image_meta.properties
@@ -88,7 +86,19 @@ def guest(instance: Any, image_meta: Any = None,
         image_properties=properties, previous=previous,
         system_manufacturer=getattr(sysinfo, 'system_manufacturer', None),
         system_product=getattr(sysinfo, 'system_product', None),
-        system_serial=getattr(sysinfo, 'system_serial', None))
+        system_serial=getattr(sysinfo, 'system_serial', None),
+        nvram=nvram)
+
+
+def image_properties(instance: Any) -> dict[str, str]:
+    """The properties of an instance's image.
+
+    All of them, those that Nova does not know included.
+    """
+    return {
+        name.removeprefix('image_'): str(value)
+        for name, value in instance.system_metadata.items()
+        if name.startswith('image_')}
 
 
 def aarch32_el1(device: str = cpu.KVM) -> bool | None:

@@ -47,6 +47,24 @@ class Access:
     label: bytes | None = None
 
 
+def own() -> Access:
+    """Access for the user of this process alone."""
+    return Access(uid=os.geteuid(), gid=os.getegid(), mode=0o600)
+
+
+def exists(folder: str, name: str) -> bool:
+    """Whether anything has a store's name, be it a store or not.
+
+    :raises Damaged: when a folder on the way is a link
+    """
+    try:
+        with _parent(folder, name) as (parent, base):
+            os.stat(base, dir_fd=parent, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 def read(folder: str, name: str, limit: int = MAX_SIZE) -> bytes:
     """The content of a store.
 

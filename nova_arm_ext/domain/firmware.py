@@ -53,6 +53,17 @@ class Os(view.View):
         """Whether the firmware keeps no variables."""
         return self.loader_stateless is True
 
+    @property
+    def nvram_is_file(self) -> bool:
+        """Whether the variable store is a file by its path, or will be one.
+
+        libvirt 8.5 and newer know stores on the network and on block devices
+        too, which have a ``<source>``.
+        """
+        nvram = self.element.find('nvram')
+        return nvram is None or (nvram.get('type') is None
+                                 and nvram.find('source') is None)
+
     def feature(self, name: str) -> bool | None:
         """Whether a firmware feature is asked for; None if not mentioned."""
         firmware = tree.find(self.element, ('firmware',))

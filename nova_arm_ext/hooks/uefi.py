@@ -7,6 +7,7 @@ import functools
 from lxml import etree
 
 from nova_arm_ext import errors
+from nova_arm_ext import nvram
 from nova_arm_ext.domain import tree
 from nova_arm_ext.domain.firmware import Os
 from nova_arm_ext.domain.view import Domain
@@ -61,6 +62,7 @@ class Uefi(base.Hook):
             self._complete(os, facts, report)
         elif self._needs(os, had, domain, facts):
             self._give(os, had, domain, facts, report)
+        self._place(os, domain, facts, report)
 
     @staticmethod
     def _had(domain: Domain) -> Os | None:
@@ -199,9 +201,8 @@ class Uefi(base.Hook):
         if stateless:
             loader.set('stateless', 'yes')
         else:
-            nvram = etree.Element('nvram', template=firmware.template)
-            nvram.text = store
-            made.append(nvram)
+            made.append(etree.Element('nvram', template=firmware.template))
+            made[-1].text = store
         tree.insert_after(os.element, tree.find(os.element, ('type',)), *made)
         if stateless:
             report.because('os/loader', 'firmware without a variable store, '
@@ -223,6 +224,29 @@ class Uefi(base.Hook):
                                'Nova cannot read a store without a template '
                                'back')
                 return
+
+    @classmethod
+    def _place(cls, os: Os, domain: Domain, facts: Facts,
+               report: Report) -> None:
+        """Say where the variable store lies."""
+        path = facts.guest.nvram
+        if (path is None or not os.has_uefi or os.is_stateless
+                or not os.nvram_is_file):
+            return
+        template = os.nvram_template
+        if template is None:
+            libvirt = facts.host.libvirt_version
+            if (not os.selects_uefi or libvirt is None
+                    or libvirt < SELECTION_PERSISTS):
+                # Nova 33 and 34 fail on a path without a template
+                return
+            fitting = cls._fitting(os, domain, facts)
+            template = fitting.template if fitting else None
+        path = nvram.with_suffix(path, template)
+        if os.nvram != path:
+            os.nvram = path
+            report.because('os/nvram', "the guest's variables lie beside its "
+                                       'other files, named by its uuid')
 
 
 @functools.lru_cache

@@ -241,7 +241,7 @@ class Bed:
             logging.getLogger(name).addHandler(handler)
         self.services.setUp()
         self.connection = libvirt.open('qemu:///system')
-        self._image = self._make_image()
+        self.image = self._make_image()
         sandbox.say(f'ready after {time.monotonic() - started:.1f} s')
 
     def _install_hooks(self) -> None:
@@ -277,6 +277,10 @@ class Bed:
                 and properties.get('hw_firmware_type') != 'uefi'):
             own |= self.kernel(arch)
         return self._upload(parts.disk, 'qcow2', 'bare', own | properties)
+
+    def image_with(self, **properties: str) -> str:
+        """An image in Glance that is another, with these properties."""
+        return self._make_image(**properties)
 
     def kernel(self, arch: str = 'aarch64') -> dict[str, str]:
         """Image properties that name a kernel and an initrd in Glance."""
@@ -334,7 +338,7 @@ class Bed:
         flavor = self.services._create_flavor(
             memory_mb=1024, vcpu=1, disk=1, ephemeral=0,
             extra_spec=extra_specs)
-        image = (self._image if arch == 'aarch64' and not image_properties
+        image = (self.image if arch == 'aarch64' and not image_properties
                  else self._make_image(arch, **image_properties or {}))
         answer = self.services.api.post_server({'server': {
             'name': f'probe-{len(self._servers) + 1}',
@@ -418,6 +422,23 @@ class Server:
 
     def hard_reboot(self) -> None:
         self._act({'reboot': {'type': 'HARD'}}, 'compute_reboot_instance')
+
+    def rescue(self) -> None:
+        """Boot the rescue system, which is a probe guest as well."""
+        self._act({'rescue': {'rescue_image_ref': self._bed.image}},
+                  'compute_rescue_instance')
+
+    def unrescue(self) -> None:
+        self._act({'unrescue': None}, 'compute_unrescue_instance')
+
+    def rebuild(self, **properties: str) -> None:
+        """Put a new image beneath the guest.
+
+        :param properties: of that image
+        """
+        image = self._bed.image_with(**properties)
+        self._act({'rebuild': {'imageRef': image}},
+                  'compute_rebuild_instance')
 
     def reset_state(self) -> None:
         """Take a server out of ERROR, as an administrator does."""

@@ -1,0 +1,66 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Where copies of variable stores are kept while a guest is nowhere.
+
+A driver is found by an entry point in the namespace
+``nova_arm_ext.nvram_stores`` and named by ``[arm_nvram] store``.
+"""
+
+import abc
+import os
+from typing import Any
+
+from nova_arm_ext import varstore
+from nova_arm_ext.compute import store_files
+
+
+class Store(abc.ABC):
+    """Copies of variable stores, packed, by the uuid of their guest.
+
+    It is made with the parsed configuration, and registers options of its
+    own there, if it has any.
+    """
+
+    @abc.abstractmethod
+    def save(self, uuid: str, packed: bytes) -> None:
+        """Keep a copy in the place of the guest's former one.
+
+        :param packed: at most 1 MiB, with a checksum inside
+        :raises Exception: when it is not kept; the former copy is then
+        """
+
+    @abc.abstractmethod
+    def load(self, uuid: str) -> bytes | None:
+        """The guest's copy; None if there is none.
+
+        :raises Exception: when that cannot be told
+        """
+
+    @abc.abstractmethod
+    def remove(self, uuid: str) -> None:
+        """Forget the guest's copy, if there is one."""
+
+
+class Directory(Store):
+    """Files in a folder on storage that all compute hosts share."""
+
+    def __init__(self, conf: Any) -> None:
+        self._folder = conf.arm_nvram.directory
+
+    def save(self, uuid: str, packed: bytes) -> None:
+        os.makedirs(self._folder, mode=0o700, exist_ok=True)
+        store_files.write_atomic(self._folder, self._name(uuid), packed,
+                                 store_files.own())
+
+    def load(self, uuid: str) -> bytes | None:
+        try:
+            return store_files.read(self._folder, self._name(uuid),
+                                    varstore.MAX_PACKED)
+        except FileNotFoundError:
+            return None
+
+    def remove(self, uuid: str) -> None:
+        store_files.remove(self._folder, self._name(uuid))
+
+    @staticmethod
+    def _name(uuid: str) -> str:
+        return f'{uuid}_VARS.packed'

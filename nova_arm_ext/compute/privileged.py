@@ -1,0 +1,54 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is done to variable stores as root, through Nova's privsep.
+
+libvirt leaves the file of a stopped guest to root, mode 0600. Nova's own
+context serves: oslo.privsep takes functions of any module whose name begins
+as the context's does, with "nova", and rootwrap asks for the context alone.
+Each function says who may ask for what by its arguments: a folder that is
+trusted and the path of a store beneath it, in which no link is followed.
+"""
+
+import nova.privsep
+
+from nova_arm_ext import varstore
+from nova_arm_ext.compute import store_files
+
+
+@nova.privsep.sys_admin_pctxt.entrypoint
+def check(folder: str, name: str, size: int | None) -> None:
+    """Check a store (see `varstore.check`)."""
+    varstore.check(store_files.read(folder, name), size)
+
+
+@nova.privsep.sys_admin_pctxt.entrypoint
+def pack(folder: str, name: str, size: int | None) -> bytes:
+    """Check a store, and pack it."""
+    return checked_and_packed(folder, name, size)
+
+
+@nova.privsep.sys_admin_pctxt.entrypoint
+def exists(folder: str, name: str) -> bool:
+    """Whether anything has a store's name."""
+    return store_files.exists(folder, name)
+
+
+@nova.privsep.sys_admin_pctxt.entrypoint
+def put_aside(folder: str, name: str) -> str:
+    """Give a store another name (see `store_files.put_aside`)."""
+    return store_files.put_aside(folder, name)
+
+
+@nova.privsep.sys_admin_pctxt.entrypoint
+def remove(folder: str, name: str) -> bool:
+    """Remove a store (see `store_files.remove`)."""
+    return store_files.remove(folder, name)
+
+
+def checked_and_packed(folder: str, name: str, size: int | None) -> bytes:
+    """A store, packed, if it is sound.
+
+    :raises Damaged: when it is not
+    """
+    data = store_files.read(folder, name)
+    varstore.check(data, size)
+    return varstore.pack(data)

@@ -1,0 +1,81 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A guest's UEFI variables live as long as the guest, on one host.
+
+The guest adds one to a number in a variable each time it boots: a number that
+is too small tells of variables that were lost, or of old ones that came back.
+"""
+
+import pathlib
+
+from tests.functional import base
+
+LIBVIRT = pathlib.Path('/var/lib/libvirt/qemu/nvram')
+
+
+class VariableStoreTest(base.GuestTestCase):
+
+    def stores(self):
+        """All files of variable stores on the host."""
+        return {str(path) for folder in (LIBVIRT, self.bed.instances)
+                for path in folder.rglob('*_VARS*')
+                if not path.name.endswith('_VARS.host')}
+
+    def path(self, server):
+        return str(self.bed.instances / server.uuid
+                   / f'{server.uuid}_VARS.fd')
+
+    def test_a_guest_keeps_its_variables_as_long_as_it_lives(self):
+        server = self.bed.boot()
+        self.assertEqual(1, server.report().boots)
+        self.assertEqual({self.path(server)}, self.stores())
+
+        server.hard_reboot()
+        self.assertEqual(2, server.report().boots)
+        server.stop()
+        server.start()
+        self.assertEqual(3, server.report().boots)
+
+        server.rescue()
+        # the rescue system counts on a copy, of which nothing remains
+        self.assertEqual(4, server.report().boots)
+        server.unrescue()
+        self.assertEqual(4, server.report().boots)
+        self.assertEqual({self.path(server)}, self.stores())
+
+        server.rebuild(arm_nvram_on_rebuild='keep')
+        self.assertEqual(5, server.report().boots)
+        server.rebuild()
+        self.assertEqual(1, server.report().boots)
+        self.assertEqual({self.path(server)}, self.stores())
+
+        server.delete()
+        self.assertEqual(set(), self.stores())
+
+
+class AdoptedStoreTest(VariableStoreTest):
+
+    bed_options = {'driver': 'libvirt.StockDriver'}
+
+    def test_a_guest_keeps_its_variables_as_long_as_it_lives(self):
+        # its place is where Nova alone has put it
+        server = self.bed.boot()
+        self.assertEqual(1, server.report().boots)
+        [path] = self.stores()
+        self.assertEqual(str(LIBVIRT), str(pathlib.Path(path).parent))
+        server.stop()
+        self.bed.restart_compute('arm_ext.ArmLibvirtDriver')
+
+        server.start()
+        self.assertEqual(2, server.report().boots)
+        server.hard_reboot()
+        self.assertEqual(3, server.report().boots)
+        server.rescue()
+        self.assertEqual(4, server.report().boots)
+        self.assertEqual(2, len(self.stores()))
+        server.unrescue()
+        self.assertEqual(4, server.report().boots)
+        self.assertEqual({path}, self.stores())
+
+        server.rescue()
+        server.delete()
+        self.assertEqual(set(), self.stores())
