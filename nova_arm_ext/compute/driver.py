@@ -766,8 +766,14 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
             if recorded is None:
                 recorded = self._arm_stores.document(folder)
             elif _arm_guest(recorded) is not None and os.path.isdir(folder):
-                on_disk = True
-                self._arm_stores.write_document(folder, recorded)
+                try:
+                    self._arm_stores.write_document(folder, recorded)
+                    on_disk = True
+                except OSError as e:
+                    # a reboot needs no free space otherwise
+                    LOG.warning("The guest's document is not saved while "
+                                'Nova defines it anew: %s', e,
+                                instance=instance)
         try:
             with self._arm_marked_as(instance, _Doing(
                     event=event, previous=recorded, existing=True)):
@@ -823,7 +829,8 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
             libvirt_utils.get_instance_path(instance),
             None if had is None else nvram.store_of(had),
             is_new=had is None,
-            is_here=self.instance_exists(instance))
+            is_here=(doing.event is Event.ARRIVE
+                     and self.instance_exists(instance)))
 
     def _arm_host(self) -> facts.Host:
         """Facts about the host, gathered when they are first needed."""

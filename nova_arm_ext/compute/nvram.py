@@ -203,7 +203,7 @@ class Stores:
             self._damaged(instance, place, e)
             fate = Fate.LOST
         if event is not Event.RESCUE:
-            if inside:
+            if inside and host != self._conf.host:
                 self.mark(instance.uuid, folder)
             self._remove(brought)
         if fate is Fate.LOST:

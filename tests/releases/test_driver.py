@@ -182,7 +182,7 @@ class DriverTest(nova.test.NoDBTestCase):
 
         [known] = noting.seen
         self.assertEqual(DOCUMENT, known.guest.previous)
-        self.assertEqual({}, self.driver._arm_previous)
+        self.assertEqual({}, self.driver._arm_doing)
 
     def test_a_failed_reboot_leaves_the_guest_defined(self) -> None:
         # before Nova takes it away, and after
@@ -194,7 +194,7 @@ class DriverTest(nova.test.NoDBTestCase):
         self.assertIn('hook mine failed: RuntimeError: out of coffee',
                       str(error))
         self.assertEqual([DOCUMENT], self.defined)
-        self.assertEqual({}, self.driver._arm_previous)
+        self.assertEqual({}, self.driver._arm_doing)
 
     def test_a_guest_that_nova_did_not_take_away_is_left_alone(self) -> None:
         self.existing(DOCUMENT, DOCUMENT)
