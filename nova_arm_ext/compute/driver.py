@@ -4,6 +4,7 @@
 import contextlib
 import copy
 import dataclasses
+import functools
 import inspect
 import os
 from collections.abc import Callable
@@ -97,6 +98,19 @@ class _Doing:
     existing: bool = False
 
 
+@dataclasses.dataclass(kw_only=True, slots=True)
+class _Undefined:
+    """What is known of a guest that Nova undefines.
+
+    :param removed: its disks are removed from this host
+    :param guest: its document; None if libvirt has not had it, or if it is
+        not an Arm guest
+    """
+
+    removed: bool
+    guest: view.Domain | None = None
+
+
 class ArmLibvirtDriver(driver.LibvirtDriver):
     """Nova's libvirt driver for compute hosts with Arm guests.
 
@@ -118,8 +132,7 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         self._arm_doing = {}
         # uuids of guests that are rebuilt because their host is lost
         self._arm_evacuated = set()
-        # by instance uuid, while it is undefined: whether its disks go
-        self._arm_removed = {}
+        self._arm_undefined = {}
         self._arm_stores = nvram.Stores(CONF, nvram.load_store(CONF))
         super().__init__(virtapi, read_only)
         self._arm_pci = pci.Inventory(
@@ -296,24 +309,33 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
                           'copied to the store that [arm_nvram] names',
                           instance=instance)
 
+    @_as_nova_has_it
+    def destroy(self, context, instance, network_info,
+                block_device_info=None, destroy_disks=True, *args, **kwargs):
+        if destroy_disks and instance.task_state in (
+                task_states.SHELVING_OFFLOADING, task_states.REBUILDING):
+            guest = _arm_guest(self._arm_document(instance))
+            if guest is not None:
+                self._arm_before_removal(instance, guest)
+        super().destroy(context, instance, network_info, block_device_info,
+                        destroy_disks, *args, **kwargs)
+
     def _cleanup(self, context, instance, *args, **kwargs):
-        removed = kwargs.get('cleanup_instance_disks', False)
         doing = self._arm_doing.get(instance.uuid)
-        guest = _arm_guest(self._arm_document(instance))
-        if guest is not None and doing is None and removed:
-            self._arm_before_removal(instance, guest)
-        if (guest is not None and doing is not None
-                and doing.event is Event.HARD_REBOOT):
+        if (doing is not None and doing.event is Event.HARD_REBOOT
+                and _arm_guest(doing.previous) is not None):
             # [workarounds] ensure_libvirt_rbd_instance_dir_cleanup is for
             # hosts that a guest leaves, and strikes on a hard reboot too
             kwargs['cleanup_instance_dir'] = False
-        self._arm_removed[instance.uuid] = removed
+        removed = kwargs.get('cleanup_instance_disks', False)
+        undefined = self._arm_undefined[instance.uuid] = _Undefined(
+            removed=removed)
         try:
             super()._cleanup(context, instance, *args, **kwargs)
         finally:
-            del self._arm_removed[instance.uuid]
+            del self._arm_undefined[instance.uuid]
         if doing is None:
-            self._arm_after_cleanup(instance, guest, removed)
+            self._arm_after_cleanup(instance, undefined.guest, removed)
 
     def _arm_before_removal(self, instance: Any, guest: view.Domain) -> None:
         """Save what is needed again of a guest whose files go."""
@@ -334,21 +356,24 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
 
     def _arm_after_cleanup(self, instance: Any, guest: view.Domain | None,
                            removed: bool) -> None:
-        """Let nothing of a guest stay behind that is not here any more."""
-        folder = libvirt_utils.get_instance_path(instance)
+        """Let nothing of a guest stay behind that is not here any more.
+
+        :param guest: the guest that was undefined
+        """
         if guest is not None and self._arm_is_leaving(instance):
             self._arm_stores.forget(
-                instance.uuid, folder,
+                instance.uuid, libvirt_utils.get_instance_path(instance),
                 own_only=instance.task_state != task_states.RESIZE_REVERTING)
-        if (guest is not None
-                and (removed or self._arm_is_leaving(instance))
+            removed = True
+        if (guest is not None and removed
                 and not self.instance_exists(instance)):
-            # a rescued guest's own store is not in the document; libvirt
-            # older than 9.2 does not name it in that of a stopped one
+            # that of a rescued guest's own system is not in the document;
+            # libvirt older than 9.2 does not name a stopped guest's
             self._arm_stores.remove_from_libvirt(guest.name or '')
-        if removed and (instance.task_state == task_states.DELETING
-                        or instance.vm_state in (vm_states.SOFT_DELETED,
-                                                 vm_states.DELETED)):
+        if removed and self._arm_stores.may_have_copies(instance.uuid) and (
+                instance.task_state == task_states.DELETING
+                or instance.vm_state in (vm_states.SOFT_DELETED,
+                                         vm_states.DELETED)):
             self._arm_stores.remove_copies(instance.uuid)
 
     @staticmethod
@@ -361,25 +386,25 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         return instance.host not in (None, CONF.host)
 
     def _undefine_domain(self, instance, *args, **kwargs):
-        guest = _arm_guest(self._arm_document(instance))
-        path = None if guest is None else nvram.store_of(guest)
-        if path is None:
-            return super()._undefine_domain(instance, *args, **kwargs)
-        keeps = undefine_keeps(
-            inside=nvram.is_inside(
-                path, libvirt_utils.get_instance_path(instance)),
-            removed=self._arm_removed.get(instance.uuid, True),
-            leaving=(instance.uuid not in self._arm_doing
-                     and self._arm_is_leaving(instance)))
-        if _NOVA_KEEPS:
-            return super()._undefine_domain(
-                instance, *args, **{**kwargs, 'keep_nvram': keeps})
-        nova_driver = self
-        if keeps:
-            nova_driver = copy.copy(self)
-            nova_driver._host = _HostKeepingStores(self._host)
+        # what becomes of the store is decided with the document in hand
+        nova_driver = copy.copy(self)
+        nova_driver._host = _HostOfStores(
+            self._host, functools.partial(self._arm_undefine, instance))
         return super(ArmLibvirtDriver, nova_driver)._undefine_domain(
             instance, *args, **kwargs)
+
+    def _arm_undefine(self, instance: Any, guest: view.Domain) -> bool:
+        """Whether a guest that is undefined now keeps its store."""
+        undefined = self._arm_undefined.get(instance.uuid)
+        if undefined is not None:
+            undefined.guest = guest
+        path = nvram.store_of(guest)
+        return path is not None and undefine_keeps(
+            inside=nvram.is_inside(
+                path, libvirt_utils.get_instance_path(instance)),
+            removed=undefined is None or undefined.removed,
+            leaving=(instance.uuid not in self._arm_doing
+                     and self._arm_is_leaving(instance)))
 
     def _live_snapshot(self, *args, **kwargs):
         return super()._live_snapshot(*map(_keeping_store, args), **kwargs)
@@ -408,7 +433,9 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
 
         One in the instance directory goes with that, or is shared.
         """
-        if (self._check_emulation_arch(instance.image_meta) in view.ARM
+        if (self._arm_stores.lies_in_libvirt(instance.name)
+                and self._check_emulation_arch(
+                    instance.image_meta) in view.ARM
                 and not self.instance_exists(instance)):
             self._arm_stores.remove_from_libvirt(instance.name)
 
@@ -762,18 +789,20 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         recorded = self._arm_document(instance)
         folder = libvirt_utils.get_instance_path(instance)
         on_disk = False
-        if event is Event.HARD_REBOOT:
-            if recorded is None:
-                recorded = self._arm_stores.document(folder)
-            elif _arm_guest(recorded) is not None and os.path.isdir(folder):
-                try:
-                    self._arm_stores.write_document(folder, recorded)
-                    on_disk = True
-                except OSError as e:
-                    # a reboot needs no free space otherwise
-                    LOG.warning("The guest's document is not saved while "
-                                'Nova defines it anew: %s', e,
-                                instance=instance)
+        if recorded is None:
+            # a reboot that was cut off; a resize on this very host, which
+            # Nova undefines before it reverts it
+            recorded = self._arm_stores.document(
+                folder if event is Event.HARD_REBOOT else folder + '_resize')
+        elif (event is Event.HARD_REBOOT and os.path.isdir(folder)
+                and _arm_guest(recorded) is not None):
+            try:
+                self._arm_stores.write_document(folder, recorded)
+                on_disk = True
+            except OSError as e:
+                # a reboot needs no free space otherwise
+                LOG.warning("The guest's document is not saved while Nova "
+                            'defines it anew: %s', e, instance=instance)
         try:
             with self._arm_marked_as(instance, _Doing(
                     event=event, previous=recorded, existing=True)):
@@ -879,46 +908,67 @@ class _HostWithUefi:
 
 #: Whether Nova can undefine a guest without its variable store going too.
 _NOVA_KEEPS = 'keep_nvram' in inspect.signature(
-    driver.LibvirtDriver._undefine_domain).parameters
+    libvirt_guest.Guest.delete_configuration).parameters
 
 
-class _GuestKeepingStore(libvirt_guest.Guest):
-    """Nova's Guest, but it keeps its variable store when it is undefined.
+class _GuestOfStore(libvirt_guest.Guest):
+    """Nova's Guest, but for what becomes of its store when it is undefined.
 
     Nova 29 to 31.2 and 32.1 remove the file whatever it is for, beneath a
-    running guest too (_live_snapshot, _swap_volume).
+    running guest too (_live_snapshot, _swap_volume); later ones keep it when
+    the guest is about to leave, and remove it on shared storage.
+
+    :param keeps: tells, of an Arm guest, whether the store is kept
     """
 
-    def delete_configuration(self):
-        self._domain.undefineFlags(
+    def __init__(self, domain: Any,
+                 keeps: Callable[[view.Domain], bool]) -> None:
+        super().__init__(domain)
+        self._arm_keeps = keeps
+
+    def delete_configuration(self, *args, **kwargs):
+        guest = _arm_guest(self.get_xml_desc())
+        if guest is None:
+            return super().delete_configuration(*args, **kwargs)
+        keeps = self._arm_keeps(guest)
+        if _NOVA_KEEPS:
+            return super().delete_configuration(
+                *args, **{**kwargs, 'keep_nvram': keeps})
+        if not keeps:
+            return super().delete_configuration()
+        return self._domain.undefineFlags(
             libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
             | libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
 
 
-class _HostKeepingStores:
+class _HostOfStores:
     """Nova's Host object, but for the guests that it gives."""
 
-    def __init__(self, host: Any) -> None:
+    def __init__(self, host: Any,
+                 keeps: Callable[[view.Domain], bool]) -> None:
         self._host = host
+        self._keeps = keeps
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._host, name)
 
     def get_guest(self, instance: Any) -> Any:
-        return _keeping_store(self._host.get_guest(instance))
+        guest = self._host.get_guest(instance)
+        return (_GuestOfStore(guest._domain, self._keeps)
+                if isinstance(guest, libvirt_guest.Guest) else guest)
 
 
 def _keeping_store(argument: Any) -> Any:
-    """The argument, and if it is an Arm guest, one that keeps its store."""
-    if (not _NOVA_KEEPS and isinstance(argument, libvirt_guest.Guest)
-            and _arm_guest(argument.get_xml_desc()) is not None):
-        return _GuestKeepingStore(argument._domain)
+    """The argument; if it is a guest, one that keeps its store."""
+    if not _NOVA_KEEPS and isinstance(argument, libvirt_guest.Guest):
+        return _GuestOfStore(argument._domain, lambda guest: True)
     return argument
 
 
 def _arm_guest(document: str | None) -> view.Domain | None:
     """A document, parsed, if it is an Arm guest's."""
-    if document is None or not any(arch in document for arch in view.ARM):
+    if not isinstance(document, str) or not any(
+            arch in document for arch in view.ARM):
         return None
     guest = view.Domain.parse(document)
     return guest if guest.is_arm else None

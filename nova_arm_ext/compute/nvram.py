@@ -349,12 +349,18 @@ class Stores:
 
         Only for domains that this host does not have any more.
         """
-        for suffix in SUFFIXES:
-            place = Place(LIBVIRT, f'{name}_VARS{suffix}')
-            if self._exists(place):
-                self._remove(place)
-                LOG.info('Removed the UEFI variable store %s of a guest that '
-                         'is not here any more', place.path)
+        for place in self._in_libvirt(name):
+            self._remove(place)
+            LOG.info('Removed the UEFI variable store %s of a guest that is '
+                     'not here any more', place.path)
+
+    def lies_in_libvirt(self, name: str) -> bool:
+        """Whether a store lies in libvirt's folder under a domain's name."""
+        return bool(self._in_libvirt(name))
+
+    def _in_libvirt(self, name: str) -> list[Place]:
+        return [place for suffix in SUFFIXES if self._exists(
+            place := Place(LIBVIRT, f'{name}_VARS{suffix}'))]
 
     # -- Copies --------------------------------------------------------------
 
@@ -376,6 +382,11 @@ class Stores:
             return False
         self._store.save(uuid, packed)
         return True
+
+    def may_have_copies(self, uuid: str) -> bool:
+        """Whether there can be a copy of a guest's store."""
+        return self.has_store or self._exists(
+            self._brought(Event.REBUILD, uuid, ''))
 
     def remove_copies(self, uuid: str) -> None:
         """Forget the copies of a guest that is deleted."""
