@@ -329,9 +329,10 @@ class Stores:
         the same, where disks are elsewhere (Ceph). After an evacuation this
         note tells whose store lies there.
         """
-        self._write_own(
-            self._place(os.path.join(folder, self._host_note(uuid))),
-            self._conf.host.encode())
+        place = self._place(os.path.join(folder, self._host_note(uuid)))
+        # without the directory there is no store of which to tell
+        if self._exists(self._place(folder)):
+            self._write_own(place, self._conf.host.encode())
 
     def forget(self, uuid: str, folder: str, *, own_only: bool) -> None:
         """Remove the store from an instance directory that stays.
