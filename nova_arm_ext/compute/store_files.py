@@ -357,9 +357,8 @@ def _busy(path: str) -> errors.Busy:
 def _write(file: int, data: bytes) -> None:
     """Write all but blocks of zeros, which become holes."""
     zeros = bytes(_BLOCK)
-    view = memoryview(data)
     for offset in range(0, len(data), _BLOCK):
-        block = view[offset:offset + _BLOCK]
+        block = data[offset:offset + _BLOCK]
         if block == zeros[:len(block)]:
             continue
         while block:
