@@ -4,6 +4,7 @@
 import pathlib
 
 from nova_arm_ext import facts
+from nova_arm_ext import nvram
 from nova_arm_ext.hooks import libvirt_compat
 
 project = 'nova-arm-ext'
@@ -44,6 +45,7 @@ def write_generated(app: object) -> None:
     place = pathlib.Path(__file__).parent / '_generated'
     place.mkdir(exist_ok=True)
     (place / 'libvirt_compat_rules.rst').write_text(rules_table())
+    (place / 'nvram_table.rst').write_text(nvram.table())
 
 
 def setup(app: object) -> None:

@@ -32,7 +32,6 @@ from nova.virt.libvirt import guest as libvirt_guest
 
 from nova_arm_ext import errors
 from nova_arm_ext import facts
-from nova_arm_ext import nvram as plan
 from nova_arm_ext.compute import driver
 from nova_arm_ext.compute import nvram
 from tests import stores
@@ -789,11 +788,3 @@ class CopiesTest(StoresTest):
 
         self.assertIn("'tape', which is not installed; installed are: "
                       'directory', str(error))
-
-
-class PlanTest(nova.test.NoDBTestCase):
-
-    def test_each_event_has_a_rule_that_fits_always(self):
-        for event in plan.Event:
-            rules = [rule for rule in plan.RULES if rule.event is event]
-            self.assertEqual(((), ()), (rules[-1].when, rules[-1].unless))

@@ -1,0 +1,83 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The plan for variable stores."""
+
+import itertools
+
+from nova_arm_ext import nvram
+from nova_arm_ext.nvram import Event
+from nova_arm_ext.nvram import Fate
+from tests import base
+
+NAMES = ('present', 'inside', 'brought', 'saved', 'of_other')
+STATES = [nvram.State(**dict(zip(NAMES, values, strict=True)))
+          for values in itertools.product((False, True), repeat=len(NAMES))]
+
+
+class PlanTest(base.TestCase):
+
+    def test_each_event_has_an_answer_in_every_state(self):
+        for event, state in itertools.product(Event, STATES):
+            self.assertIsInstance(nvram.decide(event, state), Fate)
+
+    def test_each_rule_decides_in_some_state(self):
+        for number, rule in enumerate(nvram.RULES):
+            earlier = [other for other in nvram.RULES[:number]
+                       if other.event is rule.event]
+            self.assertTrue(any(
+                rule.fits(state)
+                and not any(other.fits(state) for other in earlier)
+                for state in STATES), rule)
+
+    def test_what_lies_there_is_used_only_by_a_guest_that_put_it_there(self):
+        may = {Event.HARD_REBOOT, Event.UNDISTURBED, Event.UNRESCUE,
+               Event.REVERT, Event.LIVE_MIGRATE, Event.EVACUATE,
+               Event.ARRIVE}
+
+        self.assertEqual(may, {
+            event for event, state in itertools.product(Event, STATES)
+            if nvram.decide(event, state) is Fate.KEEP})
+        for state in STATES:
+            if not state.of_other:
+                self.assertIsNot(Fate.KEEP,
+                                 nvram.decide(Event.EVACUATE, state))
+            if state.inside:
+                self.assertIsNot(Fate.KEEP, nvram.decide(Event.ARRIVE, state))
+
+    def test_the_documentations_table_has_every_event_once(self):
+        table = nvram.table()
+
+        for event in Event:
+            self.assertEqual(1, table.count(f'   * - {event.value}\n'))
+        self.assertEqual(len(nvram.RULES) + 1, table.count('   * -'))
+
+    def test_libvirt_removes_the_file_of_who_goes_and_has_it_elsewhere(self):
+        self.assertEqual(
+            [(True, True), (True, False), (False, True)],
+            [(removed, leaving) for removed, leaving
+             in itertools.product((True, False), repeat=2)
+             if not nvram.undefine_keeps(inside=False, removed=removed,
+                                         leaving=leaving)])
+
+    def test_libvirt_never_removes_a_file_of_the_instance_directory(self):
+        for removed, leaving in itertools.product((True, False), repeat=2):
+            self.assertTrue(nvram.undefine_keeps(
+                inside=True, removed=removed, leaving=leaving))
+
+    def test_a_store_is_named_by_uuid_with_the_suffix_of_its_template(self):
+        path = nvram.file_of('/instances/u', 'u')
+
+        for template, name in ((None, 'u_VARS.fd'), ('/a/V.fd', 'u_VARS.fd'),
+                               ('/a/v.qcow2', 'u_VARS.qcow2'),
+                               ('/a/v.raw', 'u_VARS.raw')):
+            self.assertEqual(f'/instances/u/{name}',
+                             nvram.with_suffix(path, template))
+        self.assertEqual('/instances/u/u_VARS.raw', nvram.with_suffix(
+            nvram.file_of('/instances/u', 'u', 'name_VARS.raw'), '/a/V.fd'))
+
+    def test_the_image_goes_before_the_option_on_rebuild(self):
+        for default in ('keep', 'reset'):
+            for asked in ('keep', 'reset'):
+                self.assertEqual(asked, nvram.on_rebuild(
+                    default, {'arm_nvram_on_rebuild': asked}))
+            for other in ({}, {'arm_nvram_on_rebuild': 'KEEP'}):
+                self.assertEqual(default, nvram.on_rebuild(default, other))
