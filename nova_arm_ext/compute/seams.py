@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from nova import version
+from nova.compute import utils as compute_utils
 from nova.pci import utils as pci_utils
 from nova.virt.libvirt import driver
 from nova.virt.libvirt import guest
 from nova.virt.libvirt import host
+from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
 LOG = logging.getLogger(__name__)
@@ -27,14 +29,21 @@ TESTED = (29, 34)
 #: listed.
 CALLED: tuple[tuple[Any, str, int, tuple[str, ...]], ...] = (
     (driver.LibvirtDriver, '_check_emulation_arch', 2, ()),
+    (driver.LibvirtDriver, '_cleanup_remote_migration', 5, ()),
     (driver.LibvirtDriver, '_get_guest_config_sysinfo', 2, ()),
+    (driver.LibvirtDriver, 'instance_exists', 2, ()),
     (host.Host, '_wrap_libvirt_proxy', 2, ()),
+    (host.Host, 'get_canonical_machine_type', 3, ()),
     (host.Host, 'get_capabilities', 1, ()),
     (host.Host, 'get_connection', 1, ()),
     (host.Host, 'get_guest', 2, ()),
     (host.Host, 'list_all_devices', 1, ('flags',)),
     (host.Host, 'write_instance_config', 2, ()),
     (guest.Guest, 'get_xml_desc', 1, ('dump_inactive', 'dump_sensitive')),
+    (compute_utils, 'EventReporter', 4, ('graceful_exit',)),
+    (libvirt_utils, 'copy_image', 2, ('host',)),
+    (libvirt_utils, 'get_instance_path', 1, ()),
+    (libvirt_utils, 'get_machine_type', 1, ()),
     (pci_utils, 'get_ifname_by_pci_address', 1, ('pf_interface',)),
     (pci_utils, 'get_mac_by_pci_address', 1, ()),
     (pci_utils, 'get_vf_num_by_pci_address', 1, ()),

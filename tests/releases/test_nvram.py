@@ -99,7 +99,7 @@ class StoresTest(nova.test.NoDBTestCase):
                       lambda host, xml: self.define(xml))
         self.instance = objects.Instance(
             id=1, uuid=UUID, host='a', vm_state=vm_states.ACTIVE,
-            task_state=None, cleaned=False,
+            task_state=None, cleaned=False, image_ref='',
             system_metadata={'image_hw_machine_type': 'virt'},
             flavor=objects.Flavor(extra_specs={}))
         self.image = objects.ImageMeta.from_dict({'properties': {}})
@@ -702,7 +702,7 @@ class TwoHostsTest(StoresTest):
         self.assertEqual(self.template.read_bytes(), self.started)
 
     def test_live_migration_leaves_nothing_in_libvirts_folder(self):
-        self.stub_out('nova_arm_ext.compute.driver.ArmLibvirtDriver.'
+        self.stub_out('nova.virt.libvirt.driver.LibvirtDriver.'
                       '_check_emulation_arch', lambda *args: 'aarch64')
         self.stub_out('nova.objects.Instance.name', NAME)
         self.stub_out('nova.objects.Instance.image_meta', self.image)
