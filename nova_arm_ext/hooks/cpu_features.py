@@ -1,0 +1,259 @@
+# SPDX-License-Identifier: Apache-2.0
+"""SVE, pointer authentication and the GIC as flavor or image ask."""
+
+import dataclasses
+import re
+from collections.abc import Callable
+
+from lxml import etree
+from oslo_config import cfg
+
+from nova_arm_ext import errors
+from nova_arm_ext.cpu import Cpu
+from nova_arm_ext.domain import tree
+from nova_arm_ext.domain.view import Domain
+from nova_arm_ext.facts import Facts
+from nova_arm_ext.facts import format_version
+from nova_arm_ext.hooks import base
+from nova_arm_ext.hooks.base import Report
+
+#: The extra specs, in the order in which they are looked at.
+SVE = 'arm:sve'
+SVE_VECTOR_LENGTH = 'arm:sve_vector_length'
+PAUTH = 'arm:pauth'
+GIC_VERSION = 'arm:gic_version'
+
+#: 9.0.0 answers "unknown CPU feature: pauth", 11.3.0 takes it. One between
+#: them is asked.
+_PAUTH_UNKNOWN_BEFORE = (9, 1, 0)
+
+_ON_OFF = ('on', 'off')
+#: cpu_map/arm_features.xml in libvirt 9.0 to 12.5
+_LENGTHS = tuple(str(bits) for bits in range(128, 2049, 128))
+_VALUES = {SVE: _ON_OFF, SVE_VECTOR_LENGTH: _LENGTHS, PAUTH: _ON_OFF,
+           GIC_VERSION: ('2', '3', 'host')}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Wish:
+    """What is asked for, and where."""
+
+    value: str
+    place: str
+
+
+class CpuFeatures(base.Hook):
+    """Give a guest the CPU features and the GIC that are asked for.
+
+    A guest of which nothing is asked stays as it is: with KVM it has all
+    that the host has. What the host is known to lack is refused, and Nova
+    tries another host. ``hw:pmu``, which Nova has itself, is left to Nova.
+
+    Before, with ``arm:sve_vector_length=256``, ``arm:pauth=off``::
+
+        <cpu mode='host-passthrough' match='exact'>
+          <topology sockets='2' cores='1' threads='1'/>
+
+    After::
+
+        <cpu mode='host-passthrough' match='exact'>
+          <topology sockets='2' cores='1' threads='1'/>
+          <feature policy='require' name='sve'/>
+          <feature policy='require' name='sve256'/>
+          <feature policy='disable' name='pauth'/>
+    """
+
+    after = ('libvirt_compat', 'armv7')
+    opts = (
+        cfg.BoolOpt(
+            'images_may_ask',
+            default=True,
+            help="""
+Whether images may ask for CPU features and the GIC version, with the
+properties ``arm_sve``, ``arm_sve_vector_length``, ``arm_pauth`` and
+``arm_gic_version``. They cannot ask for more than the host has, and the
+extra specs ``arm:sve``, ``arm:sve_vector_length``, ``arm:pauth`` and
+``arm:gic_version`` of the flavor win over them. A guest whose image asks
+where it may not is refused.
+"""),
+    )
+
+    def applies_to(self, domain: Domain, facts: Facts) -> bool:
+        return domain.is_virt
+
+    def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
+        wishes = self._wishes(domain, facts)
+        if not wishes:
+            return
+        cpu = Cpu()
+        if domain.virt_type == 'kvm':
+            cpu = facts.host.cpu or cpu
+        self._sve(domain, cpu, wishes, report)
+        if PAUTH in wishes:
+            version = facts.host.libvirt_version
+            if version is not None and version < _PAUTH_UNKNOWN_BEFORE:
+                raise errors.Refused(
+                    f'{wishes[PAUTH].place} is {wishes[PAUTH].value}, and '
+                    f'libvirt {format_version(version)} knows no pauth; boot '
+                    f'the guest on a host with a newer one', this_host=True)
+            self._switch(domain, 'pauth', wishes[PAUTH], cpu.has_pauth,
+                         report)
+        if GIC_VERSION in wishes:
+            self._gic(domain, cpu, wishes[GIC_VERSION], report)
+
+    def _wishes(self, domain: Domain, facts: Facts) -> dict[str, _Wish]:
+        """What is asked for, by extra spec.
+
+        :raises Refused: by whom it may not be, or what nobody can have
+        """
+        extra_specs = facts.guest.extra_specs
+        if extra_specs is None:
+            extra_specs = domain.extra_specs or {}
+        properties = facts.guest.image_properties or {}
+        found = {}
+        for name, values in _VALUES.items():
+            of_image = name.replace(':', '_')
+            if name in extra_specs:
+                wish = _Wish(extra_specs[name],
+                             f'the extra spec {name} of the flavor')
+            elif of_image in properties:
+                wish = _Wish(properties[of_image],
+                             f'the property {of_image} of the image')
+                if not self.options.images_may_ask:
+                    raise errors.Refused(
+                        f'{wish.place} is set, and images may not ask for '
+                        f'it here ([arm_cpu_features] images_may_ask); take '
+                        f'a flavor that does')
+            else:
+                continue
+            if wish.value not in values:
+                raise errors.Refused(
+                    f'{wish.place} is {wish.value[:60]!r}, not one of '
+                    f'{", ".join(values)}')
+            found[name] = wish
+        return found
+
+    def _sve(self, domain: Domain, cpu: Cpu, wishes: dict[str, _Wish],
+             report: Report) -> None:
+        length = wishes.get(SVE_VECTOR_LENGTH)
+        wish = wishes.get(SVE, length)
+        if wish is None:
+            return
+        if length is not None and wish.value == 'off':
+            raise errors.Refused(
+                f'{length.place} is {length.value}, and {wish.place} is off; '
+                f'vectors have a length with SVE only')
+        self._switch(domain, 'sve', _Wish(
+            'off' if wish.value == 'off' else 'on', wish.place), cpu.has_sve,
+            report)
+        if length is None:
+            return
+        if (cpu.sve_lengths is not None
+                and int(length.value) not in cpu.sve_lengths):
+            raise _lacking(f'{length.place} is {length.value}',
+                           'its SVE vectors have '
+                           + ', '.join(map(str, cpu.sve_lengths)) + ' bits',
+                           f'CUSTOM_ARM_SVE_{length.value}')
+        self._require(domain, f'sve{length.value}', length.place, report)
+        # another one would be the longest instead
+        self._drop(domain, re.compile(r'sve\d+').fullmatch,
+                   f'sve{length.value}')
+
+    def _switch(self, domain: Domain, feature: str, wish: _Wish,
+                there: bool | None, report: Report) -> None:
+        """Turn a feature on or off.
+
+        :param there: whether the host has it; None where that is unknown
+        """
+        on = wish.value == 'on'
+        capable = domain.arch == 'aarch64' and _has_features(domain)
+        if not capable or there is False:
+            if not on:
+                return       # QEMU knows no switch for what is not there
+            if domain.arch != 'aarch64':
+                raise errors.Refused(
+                    f'{wish.place} asks for {feature}, which 32-bit guests '
+                    f'cannot have')
+            if not capable:
+                raise errors.Refused(
+                    f'{wish.place} asks for {feature}, and the guest has '
+                    f'neither the CPU of the host nor all that QEMU can '
+                    f'emulate ([libvirt] cpu_mode)')
+            raise _lacking(f'{wish.place} asks for {feature}',
+                           'its cores or its KVM do not have it',
+                           {'sve': 'HW_CPU_AARCH64_SVE'}.get(
+                               feature, 'CUSTOM_ARM_PAUTH'))
+        if on:
+            self._require(domain, feature, wish.place, report)
+        else:
+            self._set(domain, feature, 'disable', wish.place, report)
+            if feature == 'sve':
+                # libvirt refuses lengths without it
+                self._drop(domain, re.compile(r'sve\d+').fullmatch)
+
+    def _require(self, domain: Domain, feature: str, place: str,
+                 report: Report) -> None:
+        self._set(domain, feature, 'require', place, report)
+
+    @staticmethod
+    def _set(domain: Domain, feature: str, policy: str, place: str,
+             report: Report) -> None:
+        cpu = domain.child('cpu')
+        for element in cpu.iterfind('feature'):
+            if element.get('name') == feature:
+                break
+        else:
+            element = etree.Element('feature', policy='', name=feature)
+            tree.insert_after(cpu, cpu[-1] if len(cpu) else None, element)
+        if element.get('policy') != policy:
+            element.set('policy', policy)
+            report.because(f'cpu/feature[{feature}]',
+                           f'{policy}d, as {place} asks')
+
+    @staticmethod
+    def _drop(domain: Domain, doomed: Callable[[str], object],
+              but: str | None = None) -> None:
+        for element in domain.element.findall('cpu/feature'):
+            name = element.get('name', '')
+            if doomed(name) and name != but:
+                tree.detach(element)
+
+    @staticmethod
+    def _gic(domain: Domain, cpu: Cpu, wish: _Wish, report: Report) -> None:
+        if wish.value == 'host' and domain.virt_type != 'kvm':
+            raise errors.Refused(
+                f'{wish.place} is host, and the guest is emulated; ask for '
+                f'2 or 3')
+        if (wish.value != 'host' and cpu.gic_versions is not None
+                and int(wish.value) not in cpu.gic_versions):
+            raise _lacking(f'{wish.place} is {wish.value}',
+                           'it gives GIC '
+                           + ', '.join(map(str, cpu.gic_versions)),
+                           f'CUSTOM_ARM_GIC_V{wish.value}')
+        if wish.value == '2' and (domain.vcpus or 0) > 8:
+            raise errors.Refused(
+                f'{wish.place} is 2, and a GIC of version 2 serves 8 vCPUs, '
+                f'not {domain.vcpus}; ask for version 3 or for fewer vCPUs')
+        features = domain.child('features')
+        gic = features.find('gic')
+        if gic is None:
+            gic = tree.append(features, 'gic')
+        if gic.get('version') != wish.value:
+            gic.set('version', wish.value)
+            report.because('features/gic/@version', f'as {wish.place} asks')
+
+
+def _has_features(domain: Domain) -> bool:
+    """Whether QEMU knows switches for features of this guest's CPU."""
+    cpu = domain.element.find('cpu')
+    if cpu is None:
+        return False
+    mode = cpu.get('mode', 'custom')
+    return (mode in ('host-passthrough', 'maximum')
+            or (mode == 'custom' and cpu.findtext('model') == 'max'))
+
+
+def _lacking(what: str, why: str, trait: str) -> errors.Refused:
+    return errors.Refused(
+        f'{what}, and this host cannot: {why}; let the flavor ask for the '
+        f'trait {trait}', this_host=True)
