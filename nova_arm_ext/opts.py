@@ -27,6 +27,11 @@ def _cpu_faults(conf: cfg.ConfigOpts) -> list[str]:
 #: Checks the options that are not the pipeline's, for `Pipeline.load`.
 CHECKS: tuple[pipeline.Check, ...] = (nvram_faults, pci.faults, _cpu_faults)
 
+#: The options of the host side and the pipeline, by group.
+GROUPS: tuple[tuple[str, tuple[cfg.Opt, ...]], ...] = (
+    (pipeline.GROUP, pipeline.OPTS), (cpu.GROUP, cpu.OPTS),
+    (nvram.GROUP, nvram.OPTS), (pci.GROUP, pci.OPTS))
+
 
 def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     """The options of the host side, the pipeline and every installed hook.
@@ -34,10 +39,7 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     :returns: pairs of an option group and its options
     :raises ConfigurationError: when an installed hook cannot be imported
     """
-    return [(pipeline.GROUP, list(pipeline.OPTS)),
-            (cpu.GROUP, list(cpu.OPTS)),
-            (nvram.GROUP, list(nvram.OPTS)),
-            (pci.GROUP, list(pci.OPTS)),
+    return [*((group, list(options)) for group, options in GROUPS),
             *((pipeline.group_of(name), list(hook.opts))
               for name, hook in sorted(pipeline.installed_hooks().items())
               if hook.opts)]

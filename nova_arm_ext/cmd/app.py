@@ -21,8 +21,8 @@ NAMESPACE = 'nova_arm_ext.cmd'
 class App(app.App):
     """Show what nova-arm-ext does to Arm guests of OpenStack Nova.
 
-    Three commands change something on this host: nvram restore, nvram reset
-    and nvram orphans --yes.
+    Four commands change something on this host: nvram restore, nvram reset,
+    nvram orphans --yes and, for a moment, doctor --define-test.
     """
 
     NAME = NAME
@@ -32,8 +32,9 @@ class App(app.App):
             description='Arm guests for OpenStack Nova: shows what the hooks '
                         'of nova-arm-ext make of a guest, and why, and looks '
                         'after variable stores. No command changes anything '
-                        'on this host but nvram restore, nvram reset and '
-                        'nvram orphans --yes.',
+                        'on this host but nvram restore, nvram reset, '
+                        'nvram orphans --yes and, for a moment, doctor '
+                        '--define-test.',
             version=None,
             command_manager=commandmanager.CommandManager(NAMESPACE),
             stdout=stdout, stderr=stderr)
@@ -46,7 +47,8 @@ class App(app.App):
             prog=NAME, description=description, add_help=False,
             allow_abbrev=False, usage=f'{NAME} [option ...] command ...',
             epilog=f'{NAME} help COMMAND tells more about one command. Exit '
-                   f'status: 0, or 2 with one line on standard error.')
+                   f'status: 0, or 2 with one line on standard error; '
+                   f'doctor and preview have more.')
         parser.add_argument(
             '-h', '--help', action='store_true',
             help='show this text, or that of the command, and exit')

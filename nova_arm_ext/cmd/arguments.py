@@ -4,13 +4,30 @@
 import argparse
 
 
-def add_config_file(parser: argparse.ArgumentParser) -> None:
-    """Add ``--config-file``, which may be given several times."""
+def add_config_file(
+        parser: argparse.ArgumentParser,
+        default: str = 'none, and the defaults of all options') -> None:
+    """Add ``--config-file``, which may be given several times.
+
+    :param default: what the command reads where it is not given
+    """
     parser.add_argument(
         '--config-file', metavar='FILE', action='append', default=[],
         help='a configuration file, such as the nova.conf of nova-compute; '
-             'may be given several times, the last one wins (default: none, '
-             'and the defaults of all options)')
+             f'may be given several times, the last one wins (default: '
+             f'{default})')
+
+
+def add_folders(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name where variable stores are."""
+    parser.add_argument(
+        '--nvram-dir', metavar='DIR',
+        help="libvirt's folder of stores (default: "
+             "/var/lib/libvirt/qemu/nvram)")
+    parser.add_argument(
+        '--instances-dir', metavar='DIR',
+        help="Nova's folder of instances (default: instances_path in the "
+             "configuration, or /var/lib/nova/instances)")
 
 
 def add_connect(parser: argparse.ArgumentParser) -> None:

@@ -30,21 +30,23 @@ def ask(uri: str, seconds: float) -> facts.Host:
     return facts.Facts.from_json(text).host
 
 
-def answer(uri: str, seconds: float,
-           question: Callable[[Any], Any]) -> Any:
-    """What a function makes of a read-only connection.
+def answer(uri: str, seconds: float, question: Callable[[Any], Any], *,
+           read_only: bool = True) -> Any:
+    """What a function makes of a connection.
 
     A process of its own asks: libvirt's calls have no time limit, and
     libvirt, ssh and their kin write to standard error and read standard
     input as they like.
 
     :param question: gets the connection; what it returns must be picklable
+    :param read_only: a connection that is not may change something, and may
+        ask for domain capabilities, which libvirt tells no other (9.0.0)
     :raises Failure: when there is no answer
     """
     context = multiprocessing.get_context('fork')
     ours, theirs = context.Pipe(duplex=False)
-    child = context.Process(target=_answer, args=(uri, question, theirs),
-                            daemon=True)
+    child = context.Process(
+        target=_answer, args=(uri, question, theirs, read_only), daemon=True)
     child.start()
     theirs.close()
     try:
@@ -63,7 +65,8 @@ def answer(uri: str, seconds: float,
     return value
 
 
-def _answer(uri: str, question: Callable[[Any], Any], pipe: Any) -> None:
+def _answer(uri: str, question: Callable[[Any], Any], pipe: Any,
+            read_only: bool) -> None:
     """What the child process does."""
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
@@ -75,7 +78,8 @@ def _answer(uri: str, question: Callable[[Any], Any], pipe: Any) -> None:
         # libvirt is loaded where it is needed: a preview with a facts file
         # works without it
         import libvirt
-        pipe.send((True, question(libvirt.openReadOnly(uri))))
+        connect = libvirt.openReadOnly if read_only else libvirt.open
+        pipe.send((True, question(connect(uri))))
     except Exception as e:
         # every kind of it is the other process's to tell
         pipe.send((False, str(e) or type(e).__name__))

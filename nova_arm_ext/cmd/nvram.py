@@ -61,14 +61,7 @@ class _OnHost:
         parser = super().get_parser(prog_name)     # type: ignore[misc]
         arguments.add_connect(parser)
         arguments.add_config_file(parser)
-        parser.add_argument(
-            '--nvram-dir', metavar='DIR',
-            help="libvirt's folder of stores (default: "
-                 "/var/lib/libvirt/qemu/nvram)")
-        parser.add_argument(
-            '--instances-dir', metavar='DIR',
-            help="Nova's folder of instances (default: instances_path in the "
-                 "configuration, or /var/lib/nova/instances)")
+        arguments.add_folders(parser)
         return parser
 
 
@@ -379,25 +372,11 @@ def _folders(parsed_args: argparse.Namespace) -> 'stores.Folders':
     :raises Failure: when one that is named is not there
     """
     # not above: cliff imports every command to run one
-    from oslo_config import cfg
-
     from nova_arm_ext.cmd import reading
     from nova_arm_ext.cmd import stores
-    from nova_arm_ext.cmd.failure import Failure
-    conf = reading.configuration(parsed_args.config_file)
-    # as Nova has them; its own modules cannot be imported here
-    conf.register_opts([
-        cfg.StrOpt('state_path', default='/var/lib/nova'),
-        cfg.StrOpt('instances_path', default='$state_path/instances'),
-        cfg.StrOpt('instance_name_template', default='instance-%08x')])
-    for named in (parsed_args.nvram_dir, parsed_args.instances_dir):
-        if named is not None and not os.path.isdir(named):
-            raise Failure(f'there is no folder {named!r}')
-    return stores.Folders(
-        nvram=os.path.abspath(parsed_args.nvram_dir or stores.NVRAM_FOLDER),
-        instances=os.path.abspath(
-            parsed_args.instances_dir or conf.instances_path),
-        name_template=conf.instance_name_template)
+    return stores.Folders.configured(
+        reading.configuration(parsed_args.config_file),
+        nvram=parsed_args.nvram_dir, instances=parsed_args.instances_dir)
 
 
 def _of_guest(parsed_args: argparse.Namespace) -> 'stores.Store':

@@ -19,8 +19,10 @@ PATIENCE = 60.0
 COLUMNS = ('Address', 'Vendor:Product', 'Class', 'Driver', 'Type',
            'Inventory')
 
-#: What the column Inventory says of a device that is in it.
+#: What the column Inventory says of a device that is in it, and how it begins
+#: for one that cannot be read.
 INCLUDED = 'yes'
+BROKEN = 'BROKEN: '
 
 
 class Pci(lister.Lister):
@@ -70,12 +72,19 @@ def configured(files: Sequence[str]
     :raises Failure: when one cannot be read
     :raises ConfigurationError: with every fault of the options
     """
+    from nova_arm_ext.cmd import reading
+    return settings_of(reading.configuration(files))
+
+
+def settings_of(conf: Any) -> 'tuple[pci.Settings, pci.DeviceSpec]':
+    """What a configuration says about the inventory.
+
+    :param conf: oslo.config's; options are registered here
+    :raises ConfigurationError: with every fault of the options
+    """
     from oslo_config import cfg
 
     from nova_arm_ext import pci
-    from nova_arm_ext.cmd import reading
-
-    conf = reading.configuration(files)
     settings = pci.Settings.load(conf)
     # as Nova has it; its own module cannot be imported here
     conf.register_opt(
@@ -133,7 +142,7 @@ def rows(documents: Sequence[tuple[str, str | None, str]],
         except errors.InvalidDocument as e:
             place = pci.format_address(address) if address else one_line(name)
             result.append((address or (), (
-                place, '-', '-', '-', '-', f'BROKEN: {one_line(str(e))}')))
+                place, '-', '-', '-', '-', f'{BROKEN}{one_line(str(e))}')))
             continue
         if not settings.enabled:
             verdict = 'no: [arm_pci] enabled = false'

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads the files that the user names: documents, facts, configuration."""
 
+import glob
 import os
 import stat
 import sys
@@ -45,9 +46,17 @@ def read(file: str, limit: int) -> bytes:
     return data
 
 
-def configuration(files: Sequence[str]) -> cfg.ConfigOpts:
+def files_of_nova_compute() -> tuple[list[str], list[str]]:
+    """The files and folders that nova-compute reads where it is not told."""
+    return (cfg.find_config_files(project='nova', prog='nova-compute'),
+            cfg.find_config_dirs(project='nova', prog='nova-compute'))
+
+
+def configuration(files: Sequence[str],
+                  folders: Sequence[str] = ()) -> cfg.ConfigOpts:
     """The options of these files and of no others.
 
+    :param folders: of each all files that end in .conf, read after the others
     :raises Failure: when one cannot be read
     """
     for file in files:
@@ -64,7 +73,7 @@ def configuration(files: Sequence[str]) -> cfg.ConfigOpts:
     conf = cfg.ConfigOpts()
     try:
         conf(args=[], project='nova', default_config_files=list(files),
-             default_config_dirs=[])
+             default_config_dirs=list(folders))
     except UnicodeDecodeError as e:
         raise Failure(f'the configuration is not text in UTF-8: {e} '
                       f'({", ".join(files)})') from e
@@ -77,3 +86,21 @@ def _unreadable(file: str, error: Exception) -> Failure:
     reason = error.strerror if isinstance(error, OSError) else str(error)
     name = name_of(file) if file == STDIN else repr(file)
     return Failure(f'cannot read {name}: {reason}')
+
+
+def parsed(conf: cfg.ConfigOpts
+           ) -> list[tuple[str, dict[str, dict[str, list[str]]]]]:
+    """Each configuration file with what it says, be it known or not.
+
+    :param conf: the configuration that they belong to
+    :returns: names of files, and of each the values by section and name
+    """
+    files = list(conf.config_file or [])
+    for folder in conf.config_dir or []:
+        files += sorted(glob.glob(os.path.join(folder, '*.conf')))
+    found = []
+    for file in files:
+        sections: dict[str, dict[str, list[str]]] = {}
+        cfg.ConfigParser(file, sections).parse()
+        found.append((file, sections))
+    return found

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lxml import etree
+from oslo_config import cfg
 
 from nova_arm_ext.cmd import host
 from nova_arm_ext.cmd.failure import Failure
@@ -65,6 +66,27 @@ class Folders:
     nvram: str               #: libvirt's
     instances: str           #: Nova's instances_path
     name_template: str       #: Nova's instance_name_template
+
+    @classmethod
+    def configured(cls, conf: cfg.ConfigOpts, *, nvram: str | None = None,
+                   instances: str | None = None) -> 'Folders':
+        """The folders that a configuration names.
+
+        :param nvram, instances: others than those
+        :raises Failure: when one of these is not there
+        """
+        # as Nova has them; its own modules cannot be imported here
+        conf.register_opts([
+            cfg.StrOpt('state_path', default='/var/lib/nova'),
+            cfg.StrOpt('instances_path', default='$state_path/instances'),
+            cfg.StrOpt('instance_name_template', default='instance-%08x')])
+        for named in (nvram, instances):
+            if named is not None and not os.path.isdir(named):
+                raise Failure(f'there is no folder {named!r}')
+        return cls(
+            nvram=os.path.abspath(nvram or NVRAM_FOLDER),
+            instances=os.path.abspath(instances or conf.instances_path),
+            name_template=conf.instance_name_template)
 
     def split(self, path: str) -> tuple[str, str]:
         """The folder to trust for a path, and the path from there.

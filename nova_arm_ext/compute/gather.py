@@ -174,27 +174,48 @@ def _described(folders: Iterable[str]) -> list[facts.Firmware] | None:
     :returns: in the order of their file names, which is the order of
         preference; None where no folder can be read
     """
+    files = descriptor_files(folders)
+    if files is None:
+        return None
+    found = []
+    for file in files:
+        try:
+            found += read_descriptor(file)
+        except (OSError, ValueError) as e:
+            LOG.warning('Firmware descriptor %s is passed over: %s', file, e)
+    return found
+
+
+def descriptor_files(folders: Iterable[str]) -> list[pathlib.Path] | None:
+    """The firmware descriptors, in the order of preference.
+
+    :returns: of each file name the one in the last folder; None where there
+        is no folder
+    """
     files: dict[str, pathlib.Path] = {}
-    readable = False
+    there = False
     for folder in folders:
         path = pathlib.Path(folder)
         if path.is_dir():
-            readable = True
+            there = True
             files.update((file.name, file) for file in path.glob('*.json'))
-    if not readable:
-        return None
-    found = []
-    for name in sorted(files):
-        try:
-            data = files[name].read_bytes()
-            # an empty file masks the one of its name in another folder
-            if data:
-                found += _descriptor(json.loads(data))
-        except (OSError, ValueError, LookupError, TypeError,
-                AttributeError, RecursionError) as e:
-            LOG.warning('Firmware descriptor %s is passed over: %s: %s',
-                        files[name], type(e).__name__, e)
-    return found
+    return [files[name] for name in sorted(files)] if there else None
+
+
+def read_descriptor(file: pathlib.Path) -> list[facts.Firmware]:
+    """The Arm firmware for split pflash that one descriptor tells of.
+
+    :raises OSError: when it cannot be read
+    :raises ValueError: when it is no descriptor
+    """
+    data = file.read_bytes()
+    if not data:
+        return []     # it masks the one of its name in another folder
+    try:
+        return _descriptor(json.loads(data))
+    except (ValueError, LookupError, TypeError, AttributeError,
+            RecursionError) as e:
+        raise ValueError(f'{type(e).__name__}: {e}') from e
 
 
 def _descriptor(data: Any) -> list[facts.Firmware]:

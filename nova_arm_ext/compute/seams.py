@@ -50,6 +50,12 @@ CALLED: tuple[tuple[Any, str, int, tuple[str, ...]], ...] = (
 )
 
 
+def release() -> str:
+    """The release of Nova that is installed."""
+    found: str = version.version_string()
+    return found
+
+
 def check(ours: type[driver.LibvirtDriver]) -> list[str]:
     """What of Nova's the driver needs and this release does not have.
 
@@ -59,15 +65,15 @@ def check(ours: type[driver.LibvirtDriver]) -> list[str]:
     :returns: a sentence for each method that is gone, has other arguments or
         is called no more
     """
-    release = version.version_string()
-    faults = [f'Nova {release} {fault}; install a release of nova-arm-ext '
+    found = release()
+    faults = [f'Nova {found} {fault}; install a release of nova-arm-ext '
               f'that knows this Nova' for fault in _faults(ours)]
     first, last = TESTED
-    if not first <= int(release.partition('.')[0]) <= last:
+    if not first <= int(found.partition('.')[0]) <= last:
         LOG.warning(
             'nova-arm-ext is tested with Nova %d to %d, and this is Nova %s. '
             '%s Nothing else is known about it: try it with guests that '
-            'nobody needs before you rely on it.', first, last, release,
+            'nobody needs before you rely on it.', first, last, found,
             'Not all methods that it builds on are there.' if faults else
             'All methods that it builds on are there, with the arguments '
             'that it knows.')

@@ -39,7 +39,7 @@ class HelpTest(base.CommandTestCase):
         ran = self.run_command()
 
         self.assertEqual((0, ''), (ran.status, ran.stderr))
-        for name in ('hooks', 'facts', 'preview', 'nvram list'):
+        for name in ('doctor', 'hooks', 'facts', 'preview', 'nvram list'):
             self.assertIn(f'\n  {name} ', ran.stdout)
 
     def test_help_is_the_same_however_it_is_asked_for(self):
@@ -49,7 +49,8 @@ class HelpTest(base.CommandTestCase):
             self.assertEqual(alone, self.run_command(*arguments))
 
     def test_each_command_has_help(self):
-        for name in ('hooks', 'facts', 'preview', 'nvram list', 'nvram show',
+        for name in ('doctor', 'hooks', 'facts', 'preview',
+                     'nvram list', 'nvram show',
                      'nvram backup', 'nvram restore', 'nvram reset',
                      'nvram orphans'):
             ran = self.run_command(*name.split(), '--help')

@@ -1,0 +1,248 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What a check is, what it finds, and where it looks."""
+
+import dataclasses
+import enum
+import functools
+from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Iterator
+from collections.abc import Mapping
+from typing import Any
+
+from lxml import etree
+from oslo_config import cfg
+
+from nova_arm_ext import facts
+from nova_arm_ext.cmd import failure
+from nova_arm_ext.cmd import host
+from nova_arm_ext.cmd import stores
+from nova_arm_ext.compute import gather
+from nova_arm_ext.domain import view
+
+#: A libvirtd that has just started asks every QEMU on the host first, and a
+#: few thousand PCI devices are asked for their documents.
+PATIENCE = 90.0
+
+DEV_KVM = '/dev/kvm'
+
+
+class Status(enum.Enum):
+    """How a check went, the worst one last."""
+
+    OK = 'ok'
+    NOT_APPLICABLE = 'not applicable'
+    WARNING = 'warning'
+    FAILURE = 'failure'
+
+    @property
+    def exit_status(self) -> int:
+        """0, 1 or 2; the codes of oslo.upgradecheck are the same."""
+        return {Status.WARNING: 1, Status.FAILURE: 2}.get(self, 0)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Finding:
+    """One thing that a check says.
+
+    :param text: what was found, with place and value
+    :param advice: what to do about it; empty where there is nothing to do
+    """
+
+    status: Status
+    text: str
+    advice: str = ''
+
+    @property
+    def sentence(self) -> str:
+        """Text and advice on one line."""
+        return failure.one_line(
+            f'{self.text}; {self.advice}' if self.advice else self.text)
+
+
+def ok(text: str) -> Finding:
+    return Finding(status=Status.OK, text=text)
+
+
+def not_applicable(text: str) -> Finding:
+    return Finding(status=Status.NOT_APPLICABLE, text=text)
+
+
+def warning(text: str, advice: str) -> Finding:
+    return Finding(status=Status.WARNING, text=text, advice=advice)
+
+
+def fault(text: str, advice: str) -> Finding:
+    return Finding(status=Status.FAILURE, text=text, advice=advice)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Survey:
+    """What libvirt says; gathered in one go, by a process of its own.
+
+    :param domain_capabilities: of each Arm architecture that libvirt offers
+        guests of; where it was an error, that is left out
+    :param pci: name, document and error of each device; None where libvirt
+        knows of no devices
+    """
+
+    uri: str
+    driver: str
+    host: facts.Host
+    capabilities: Any
+    domain_capabilities: Mapping[str, Any]
+    pci: list[tuple[str, str | None, str]] | None
+
+    @property
+    def is_local(self) -> bool:
+        """Whether this libvirt is on this machine."""
+        return host.is_local(self.uri)
+
+    @property
+    def qemu_user(self) -> tuple[int, int] | None:
+        """The user and group that QEMU runs as; None where it is unknown."""
+        for model in self.capabilities.findall('host/secmodel'):
+            label = model.findtext('baselabel')
+            if model.findtext('model') == 'dac' and label:
+                # such as +64055:+108
+                user, _, group = label.replace('+', '').partition(':')
+                return int(user), int(group)
+        return None
+
+
+class Silent(failure.Failure):
+    """libvirt does not answer; the check of libvirt says why."""
+
+
+class Surroundings:
+    """Where the checks look: configuration, libvirt, files."""
+
+    def __init__(self, conf: cfg.ConfigOpts, uri: str, *,
+                 descriptors: Iterable[str] = gather.DESCRIPTORS,
+                 dev_kvm: str = DEV_KVM, nvram: str | None = None,
+                 instances: str | None = None) -> None:
+        """
+        :param conf: parsed configuration; options are registered here
+        :param uri: the libvirt to ask
+        :param descriptors: folders of firmware descriptors
+        :param nvram, instances: other folders of variable stores and of
+            instances than libvirt's and Nova's own
+        """
+        self.conf = conf
+        self.uri = uri
+        self.descriptors = tuple(descriptors)
+        self.dev_kvm = dev_kvm
+        self._nvram = nvram
+        self._instances = instances
+
+    @functools.cached_property
+    def _asked(self) -> Survey | Silent:
+        question = functools.partial(_survey, descriptors=self.descriptors)
+        try:
+            try:
+                answer = host.answer(self.uri, PATIENCE, question,
+                                     read_only=False)
+            except failure.Failure:
+                # whoever may only look learns the rest
+                answer = host.answer(self.uri, PATIENCE, question)
+        except failure.Failure as e:
+            return Silent(str(e))
+        return Survey(
+            uri=answer['uri'], driver=answer['driver'],
+            host=facts.Facts.from_json(answer['facts']).host,
+            capabilities=_parsed(answer['capabilities']),
+            domain_capabilities={
+                arch: _parsed(document) for arch, document
+                in answer['domain_capabilities'].items()},
+            pci=answer['pci'])
+
+    @property
+    def survey(self) -> Survey:
+        """What libvirt says.
+
+        :raises Silent: when it does not answer
+        """
+        if isinstance(self._asked, Silent):
+            raise self._asked
+        return self._asked
+
+    @functools.cached_property
+    def folders(self) -> stores.Folders:
+        """Where variable stores are.
+
+        :raises Failure: when a folder that was named is not there
+        """
+        return stores.Folders.configured(
+            self.conf, nvram=self._nvram, instances=self._instances)
+
+    @functools.cached_property
+    def virt_type(self) -> str:
+        """Nova's ``[libvirt] virt_type``."""
+        # as Nova has it; its own module cannot be imported here
+        self.conf.register_opt(cfg.StrOpt('virt_type', default='kvm'),
+                               group='libvirt')
+        return str(self.conf.libvirt.virt_type)
+
+
+def _parsed(document: str) -> Any:
+    return etree.fromstring(document.encode(), etree.XMLParser(
+        resolve_entities=False, no_network=True))
+
+
+def _survey(connection: Any, descriptors: Iterable[str]) -> dict[str, Any]:
+    """All answers; runs in the child."""
+    import libvirt as binding
+
+    from nova_arm_ext.cmd import pci
+    uri = connection.getURI()
+    found = gather.host(connection, local=host.is_local(uri),
+                        descriptors=descriptors)
+    documents = {}
+    for arch in sorted(view.ARM & (found.virt_types or {}).keys()):
+        kinds = (found.virt_types or {})[arch]
+        try:
+            documents[arch] = connection.getDomainCapabilities(
+                None, arch, 'virt', 'kvm' if 'kvm' in kinds else 'qemu', 0)
+        except binding.libvirtError:
+            continue     # no such machine
+    try:
+        devices = pci.read_documents(connection)
+    except binding.libvirtError:
+        devices = None
+    return {'uri': uri, 'driver': connection.getType(),
+            'facts': facts.Facts(host=found).to_json(),
+            'capabilities': connection.getCapabilities(),
+            'domain_capabilities': documents, 'pci': devices}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Check:
+    """One subject that is looked at.
+
+    :param look: gives what it finds
+    """
+
+    name: str
+    look: Callable[[Surroundings], Iterable[Finding]]
+
+    def findings(self, place: Surroundings) -> Iterator[Finding]:
+        """What there is to say, at least one thing; it never raises."""
+        said = False
+        try:
+            for finding in self.look(place):
+                said = True
+                yield finding
+        except Silent:
+            yield not_applicable('unknown, because libvirt does not answer')
+            return
+        except failure.Failure as e:
+            yield fault(str(e), 'correct that, and run this again')
+            return
+        except Exception as e:
+            # one check's end must not be that of the others
+            yield fault(f'the check itself failed: {type(e).__name__}: {e}',
+                        '"nova-arm-ext --debug doctor" shows where; please '
+                        'report it')
+            return
+        if not said:
+            yield ok('nothing to object')

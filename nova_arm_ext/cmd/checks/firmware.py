@@ -1,0 +1,191 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The firmware that guests boot with: descriptors, files, libvirt's view."""
+
+import os
+import struct
+from collections.abc import Iterator
+
+from nova_arm_ext import errors
+from nova_arm_ext import facts
+from nova_arm_ext import varstore
+from nova_arm_ext.cmd.checks.base import fault
+from nova_arm_ext.cmd.checks.base import Finding
+from nova_arm_ext.cmd.checks.base import not_applicable
+from nova_arm_ext.cmd.checks.base import ok
+from nova_arm_ext.cmd.checks.base import Surroundings
+from nova_arm_ext.cmd.checks.base import warning
+from nova_arm_ext.compute import gather
+
+_INSTALL = ('install {what}: qemu-efi-{arch} on Debian and Ubuntu, '
+            'edk2-{arch} on Fedora and its kin')
+INSTALL_64 = _INSTALL.format(what='UEFI for AArch64', arch='aarch64')
+INSTALL_32 = _INSTALL.format(what='it if 32-bit guests need it', arch='arm')
+
+
+def descriptors(place: Surroundings) -> Iterator[Finding]:
+    """Whether there are descriptors, and can be read."""
+    files = gather.descriptor_files(place.descriptors)
+    if files is None:
+        yield fault(
+            f'there is no folder of firmware descriptors: '
+            f'{", ".join(place.descriptors)}', INSTALL_64)
+        return
+    found = []
+    for file in files:
+        try:
+            found += gather.read_descriptor(file)
+        except OSError as e:
+            yield fault(f'{file} cannot be read: {e.strerror}',
+                        'correct its permissions')
+        except ValueError as e:
+            # libvirt gives up at the first one that it cannot parse
+            # (qemuFirmwareFetchParsedConfigs)
+            yield fault(f'{file} is no firmware descriptor: {e}',
+                        'libvirt selects no firmware with it: correct it, or '
+                        'mask it with an empty file of its name in '
+                        '/etc/qemu/firmware')
+    aarch64 = sum(one.arch == 'aarch64' for one in found)
+    if not aarch64:
+        yield fault(f'none of {len(files)} descriptors is for AArch64 and a '
+                    f'flash of its own for variables', INSTALL_64)
+    else:
+        yield ok(f'{aarch64} for AArch64, {len(found) - aarch64} for 32-bit '
+                 f'Arm')
+
+
+def _described(place: Surroundings) -> Iterator[tuple[str, facts.Firmware]]:
+    """The firmware of every descriptor that can be read, and its file."""
+    for file in gather.descriptor_files(place.descriptors) or ():
+        try:
+            for one in gather.read_descriptor(file):
+                yield str(file), one
+        except (OSError, ValueError):
+            continue     # told of by the check of descriptors
+
+
+def files(place: Surroundings) -> Iterator[Finding]:
+    """Whether the files that descriptors name are there and fit."""
+    found, sound = 0, 0
+    for descriptor, one in _described(place):
+        found += 1
+        objections = list(_objections(descriptor, one))
+        yield from objections
+        sound += not objections
+    if not found:
+        yield not_applicable('no descriptor names any')
+    elif sound:
+        yield ok(f'those of {sound} of {found} firmwares are whole')
+    else:
+        yield fault('no firmware for Arm guests is whole', INSTALL_64)
+
+
+def _objections(descriptor: str, one: facts.Firmware) -> Iterator[Finding]:
+    for path, form, is_template in (
+            (one.loader, one.loader_format, False),
+            (one.template, one.template_format, True)):
+        try:
+            size, wrong = _looked_at(path, form, is_template)
+        except FileNotFoundError:
+            yield warning(
+                f'{path} is not there, which {descriptor} names',
+                'install the package that has it, or mask the descriptor '
+                'with an empty file of its name in /etc/qemu/firmware')
+            continue
+        except OSError as e:
+            yield fault(f'{path} cannot be read: {e.strerror}',
+                        'QEMU\'s user has to: correct its permissions')
+            continue
+        if size != varstore.MAX_SIZE:
+            yield fault(
+                f'{path} is {size} bytes large, and the flash of the virt '
+                f'machine {varstore.MAX_SIZE}',
+                'guests with it do not start: pad it with "truncate -s 64M", '
+                'or install a package whose firmware is padded')
+        elif wrong:
+            yield fault(f'{path}: {wrong}',
+                        'install its package again: each new guest gets a '
+                        'copy of it')
+
+
+def _looked_at(path: str, form: str, is_template: bool) -> tuple[int, str]:
+    """The size of the flash in a file, and what is wrong with variables."""
+    with open(path, 'rb') as file:
+        if form == 'qcow2':
+            head = file.read(32)
+            if len(head) == 32 and head.startswith(varstore.QCOW2):
+                return struct.unpack('>Q', head[24:])[0], ''
+            return file.seek(0, os.SEEK_END), ''
+        size = file.seek(0, os.SEEK_END)
+        if not is_template or size != varstore.MAX_SIZE:
+            return size, ''
+        file.seek(0)
+        try:
+            varstore.check(file.read())
+        except errors.Damaged as e:
+            return size, str(e)
+        return size, ''
+
+
+def seen_by_libvirt(place: Surroundings) -> Iterator[Finding]:
+    """Whether libvirt and this file system have the same firmware.
+
+    They may be in two containers, and from release 33 on Nova looks here for
+    the file that libvirt has chosen (_copy_guest_firmware_elements).
+    """
+    survey = place.survey
+    if not survey.is_local:
+        yield not_applicable(f'{survey.uri} is on another machine')
+        return
+    described = list(_described(place))
+    for arch, document in survey.domain_capabilities.items():
+        theirs = [value.text for value in document.findall('os/loader/value')
+                  if value.text]
+        if not theirs and arch == 'aarch64':
+            yield fault('libvirt has found no UEFI for AArch64 guests',
+                        f'where libvirt runs, {INSTALL_64}')
+        for path in theirs:
+            if not os.path.exists(path):
+                yield fault(
+                    f'libvirt has {path} for {arch} guests, and here it is '
+                    f'not',
+                    'Nova selects other firmware for guests whose loader it '
+                    'does not see: install the same package here')
+        for _, one in described:
+            if (one.arch == arch and os.path.exists(one.loader)
+                    and one.loader not in theirs):
+                yield warning(
+                    f'{one.loader} is here, and libvirt does not see it for '
+                    f'{arch} guests',
+                    'install the same package where libvirt runs')
+        if theirs and all(map(os.path.exists, theirs)):
+            yield ok(f'{arch}: {", ".join(theirs)}')
+    if not survey.domain_capabilities:
+        yield not_applicable('unknown: libvirt tells no domain capabilities '
+                             'of Arm guests to this user')
+
+
+def _fitting(place: Surroundings, arch: str) -> list[facts.Firmware]:
+    return [one for _, one in _described(place) if one.arch == arch
+            and os.path.exists(one.loader) and os.path.exists(one.template)]
+
+
+def for_32_bit(place: Surroundings) -> Iterator[Finding]:
+    """Whether 32-bit guests can boot by UEFI."""
+    fitting = _fitting(place, 'armv7l')
+    if fitting:
+        yield ok(fitting[0].loader)
+    else:
+        yield warning('there is none: 32-bit guests boot a kernel of their '
+                      'own alone', INSTALL_32)
+
+
+def for_secure_boot(place: Surroundings) -> Iterator[Finding]:
+    """Whether guests can have Secure Boot."""
+    fitting = [one for one in _fitting(place, 'aarch64') if one.secure_boot]
+    if any(one.enrolled_keys for one in fitting):
+        yield ok(next(one for one in fitting if one.enrolled_keys).loader)
+    else:
+        yield not_applicable('there is none with keys: guests that ask for '
+                             'Secure Boot are refused on this host')
+
+

@@ -1,0 +1,169 @@
+# SPDX-License-Identifier: Apache-2.0
+"""libvirt, KVM and what the host's hardware brings."""
+
+import os
+from collections.abc import Iterator
+
+from nova_arm_ext import errors
+from nova_arm_ext import facts
+from nova_arm_ext.cmd.checks.base import fault
+from nova_arm_ext.cmd.checks.base import Finding
+from nova_arm_ext.cmd.checks.base import not_applicable
+from nova_arm_ext.cmd.checks.base import ok
+from nova_arm_ext.cmd.checks.base import Silent
+from nova_arm_ext.cmd.checks.base import Surroundings
+from nova_arm_ext.cmd.checks.base import warning
+from nova_arm_ext.domain import view
+
+#: What Nova 31 to 34 start with (MIN_LIBVIRT_VERSION, MIN_QEMU_VERSION).
+OLDEST_LIBVIRT = (8, 0, 0)
+OLDEST_QEMU = (6, 2, 0)
+
+#: How many devices or files are named before the rest is counted.
+NAMED = 3
+
+
+def some(names: list[str]) -> str:
+    """A few names, and how many more there are."""
+    more = len(names) - NAMED
+    return ', '.join(names[:NAMED]) + (f' and {more} more' if more > 0 else '')
+
+
+def libvirt(place: Surroundings) -> Iterator[Finding]:
+    """Whether libvirt answers, and which versions it tells of."""
+    try:
+        survey = place.survey
+    except Silent as e:
+        yield fault(
+            str(e), 'start libvirtd (or virtqemud); in a container mount its '
+                    '/run/libvirt, and run this as a user who may use it')
+        return
+    if survey.driver != 'QEMU':
+        yield fault(f'{survey.uri} is the driver {survey.driver} of libvirt',
+                    'name that of QEMU with --connect, as qemu:///system')
+        return
+    for name, version, oldest in (
+            ('libvirt', survey.host.libvirt_version, OLDEST_LIBVIRT),
+            ('QEMU', survey.host.qemu_version, OLDEST_QEMU)):
+        if version is None:
+            yield warning(f'the version of {name} is unknown',
+                          'see what libvirt logs')
+        elif version < oldest:
+            yield fault(
+                f'{name} is {facts.format_version(version)}, and Nova needs '
+                f'{facts.format_version(oldest)}', f'install a newer {name}')
+    arches = sorted(view.ARM & (survey.host.virt_types or {}).keys())
+    if 'aarch64' not in arches:
+        yield fault(
+            'libvirt offers no aarch64 guests: it has found no QEMU for them',
+            'install qemu-system-arm (Debian) or qemu-kvm where libvirt runs, '
+            'and restart it')
+    elif survey.host.libvirt_version and survey.host.qemu_version:
+        yield ok(
+            f'libvirt {facts.format_version(survey.host.libvirt_version)}, '
+            f'QEMU {facts.format_version(survey.host.qemu_version)} at '
+            f'{survey.uri}, guests: {", ".join(arches)}')
+
+
+def kvm(place: Surroundings) -> Iterator[Finding]:
+    """Whether guests of the host's own architecture run by KVM."""
+    survey = place.survey
+    arch = survey.host.arch
+    if arch not in view.ARM:
+        yield not_applicable(f'this is an {arch} host, which emulates its '
+                             f'Arm guests')
+        return
+    if place.virt_type == 'qemu':
+        yield warning('[libvirt] virt_type is qemu: all guests are emulated',
+                      'set it to kvm unless that is what you want')
+        return
+    offered = 'kvm' in (survey.host.virt_types or {}).get(arch, ())
+    if not survey.is_local:
+        if offered:
+            yield ok(f'libvirt offers KVM for {arch}')
+        else:
+            yield fault(f'libvirt offers no KVM for {arch}',
+                        'run this on that host to see why')
+        return
+    if not os.path.exists(place.dev_kvm):
+        text, advice = f'there is no {place.dev_kvm}', (
+            'load the kernel module kvm; check that the firmware starts '
+            'Linux at EL2; give the container the device')
+        # nova-compute itself does not open it
+        yield (warning if offered else fault)(text, advice)
+        return
+    try:
+        os.close(os.open(place.dev_kvm, os.O_RDWR | os.O_CLOEXEC))
+    except OSError as e:
+        yield warning(
+            f'{place.dev_kvm} cannot be opened: {e.strerror}',
+            'put the user into the group that owns it (kvm)')
+        return
+    if offered:
+        yield ok(f'libvirt offers KVM for {arch}')
+    else:
+        yield fault(f'{place.dev_kvm} is there, but libvirt offers no KVM for '
+                    f'{arch}', 'check that QEMU\'s user may open it, and '
+                    'restart libvirt, which keeps what it has once found out')
+
+
+def aarch32(place: Surroundings) -> Iterator[Finding]:
+    """How 32-bit guests run."""
+    host = place.survey.host
+    if 'armv7l' not in (host.virt_types or {}):
+        yield not_applicable('libvirt offers no armv7l guests')
+    elif host.arch != 'aarch64':
+        yield not_applicable(f'this is an {host.arch} host')
+    elif host.aarch32_el1:
+        yield ok('the cores run AArch32 at EL1: 32-bit guests get KVM')
+    elif host.aarch32_el1 is None:
+        yield warning(
+            'whether the cores run AArch32 at EL1 is unknown: KVM could not '
+            'be asked, and 32-bit guests are emulated',
+            f'let this user open {place.dev_kvm}')
+    else:
+        yield ok('the cores do not run AArch32 at EL1: 32-bit guests are '
+                 'emulated')
+
+
+def gic(place: Surroundings) -> Iterator[Finding]:
+    """Which interrupt controllers guests can have."""
+    document = place.survey.domain_capabilities.get('aarch64')
+    if document is None:
+        yield not_applicable('libvirt has no domain capabilities for aarch64')
+        return
+    versions = [value.text for value in document.findall(
+        "features/gic/enum[@name='version']/value")]
+    if not versions:
+        yield not_applicable('libvirt names no GIC versions')
+    elif versions == ['2']:
+        yield warning('guests can have a GIC of version 2 alone',
+                      'keep to flavors with at most 8 vCPUs on this host')
+    else:
+        yield ok(f'versions {", ".join(filter(None, versions))}')
+
+
+def pci_devices(place: Surroundings) -> Iterator[Finding]:
+    """Which PCI devices the inventory leaves out."""
+    from nova_arm_ext.cmd import pci
+    if place.survey.pci is None:
+        yield not_applicable('this libvirt tells of no devices')
+        return
+    try:
+        settings, named = pci.settings_of(place.conf)
+    except errors.ConfigurationError as e:
+        yield not_applicable(f'unknown: {"; ".join(e.faults)}')
+        return
+    listed = pci.rows(place.survey.pci, settings, named)
+    reasons = pci.left_out(listed)
+    broken = sorted(address for reason, addresses in reasons.items()
+                    if reason.startswith(pci.BROKEN) for address in addresses)
+    if broken:
+        yield warning(
+            f'{len(broken)} of {len(listed)} cannot be read: {some(broken)}',
+            'the others are in the inventory all the same; "nova-arm-ext '
+            'pci" says why, and [arm_pci] skip leaves them out in silence')
+        return
+    skipped = '; '.join(f'{len(addresses)} {reason}'
+                        for reason, addresses in reasons.items())
+    yield ok(f'{len(listed)} devices' + (f', {skipped}' if skipped else ''))

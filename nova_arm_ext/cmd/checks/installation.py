@@ -1,0 +1,153 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Whether the extension is installed whole, chosen, and configured."""
+
+import difflib
+import importlib.metadata
+import importlib.util
+from collections.abc import Iterator
+
+from oslo_config import cfg
+
+from nova_arm_ext import errors
+from nova_arm_ext import opts
+from nova_arm_ext import pipeline
+from nova_arm_ext.cmd import reading
+from nova_arm_ext.cmd.checks.base import fault
+from nova_arm_ext.cmd.checks.base import Finding
+from nova_arm_ext.cmd.checks.base import not_applicable
+from nova_arm_ext.cmd.checks.base import ok
+from nova_arm_ext.cmd.checks.base import Surroundings
+from nova_arm_ext.cmd.checks.base import warning
+
+DRIVER = 'arm_ext.ArmLibvirtDriver'
+ALIAS = 'nova.virt.arm_ext'
+
+
+def hooks(place: Surroundings) -> Iterator[Finding]:
+    """Whether each entry point is found and can be imported."""
+    found, faults = pipeline.find_hooks()
+    for message in faults.values():
+        yield fault(message, 'repair or uninstall the package that brings it')
+    named = {point.name for point in
+             importlib.metadata.entry_points(group=pipeline.NAMESPACE)}
+    lost = sorted(named - found.keys() - faults.keys())
+    if lost:
+        # stevedore keeps a list of its own, by the times of directories
+        yield fault(
+            f'installed, but not found: {", ".join(lost)}',
+            'remove the folder python-entrypoints from the cache of the user '
+            'who runs nova-compute (~/.cache), and restart nova-compute')
+    if not named:
+        yield fault('no hook is installed: the metadata of the package '
+                    'nova-arm-ext is missing', 'install it again with pip')
+    elif not lost and not faults:
+        yield ok(f'{len(found)} installed: {", ".join(sorted(found))}')
+
+
+def options(place: Surroundings) -> Iterator[Finding]:
+    """Whether nova-compute would start with the configuration."""
+    try:
+        loaded = pipeline.Pipeline.load(place.conf, checks=opts.CHECKS)
+    except errors.ConfigurationError as e:
+        for message in e.faults:
+            yield fault(message, 'nova-compute does not start with it')
+        return
+    files = place.conf.config_file or []
+    yield ok(f'read from {", ".join(files) or "no file"}; enabled are '
+             f'{", ".join(loaded.hooks) or "no hooks"}')
+
+
+def option_names(place: Surroundings) -> Iterator[Finding]:
+    """Whether oslo.config would pass over an option in silence."""
+    known = _known()
+    files = reading.parsed(place.conf)
+    for file, sections in files:
+        for section, values in sections.items():
+            group = section.lower()
+            if group not in known:
+                close = difflib.get_close_matches(group, known, 1, 0.75)
+                if close or group == 'arm' or group.startswith('arm_'):
+                    yield warning(
+                        f'{file}: there is no group [{section}]',
+                        f'did you mean [{close[0]}]?' if close else
+                        'it has no effect: is the hook of this name '
+                        'installed?')
+                continue
+            for name in sorted(values.keys() - known[group]):
+                close = difflib.get_close_matches(name, known[group], 1)
+                yield warning(
+                    f'{file}: there is no option {name} in [{section}]',
+                    f'did you mean {close[0]}?' if close
+                    else 'it has no effect: remove it')
+
+
+def _known() -> dict[str, set[str]]:
+    """The names of all options, by group."""
+    installed, _ = pipeline.find_hooks()
+    groups: dict[str, set[str]] = {}
+    for group, options in (*opts.GROUPS, *(
+            (pipeline.group_of(name), hook.opts)
+            for name, hook in installed.items())):
+        groups[group] = {name for option in options for name in _names(option)}
+    return groups
+
+
+def _names(option: cfg.Opt) -> Iterator[str]:
+    yield option.name
+    yield option.dest
+    for old in option.deprecated_opts:
+        if old.name:
+            yield old.name
+
+
+def driver(place: Surroundings) -> Iterator[Finding]:
+    """Whether nova-compute is told to use the driver."""
+    # as Nova has it; its own module cannot be imported here
+    place.conf.register_opt(cfg.StrOpt('compute_driver'))
+    chosen = place.conf.compute_driver
+    if chosen == DRIVER:
+        yield ok(f'[DEFAULT] compute_driver is {DRIVER}')
+    elif not place.conf.config_file:
+        yield not_applicable(
+            'unknown: no nova.conf was found; name it with --config-file')
+    else:
+        yield warning(
+            f'[DEFAULT] compute_driver is {chosen or "not set"}: nova-compute '
+            f'does not use the extension',
+            f'set it to {DRIVER} in the nova.conf of nova-compute')
+
+
+def nova(place: Surroundings) -> Iterator[Finding]:
+    """Whether this release of Nova has what the driver builds on."""
+    if importlib.util.find_spec('nova') is None:
+        yield not_applicable(
+            'Nova is not installed in this environment; run this in that of '
+            'nova-compute')
+        return
+    try:
+        # Nova's modules, which only compute may name, come with these
+        from nova_arm_ext.compute import driver as compute_driver
+        from nova_arm_ext.compute import seams
+        faults = seams.check(compute_driver.ArmLibvirtDriver)
+        release = seams.release()
+        alias = importlib.util.find_spec(ALIAS)
+    except Exception as e:
+        yield fault(f'the driver cannot be imported: {type(e).__name__}: {e}',
+                    'check the environment with "pip check"')
+        return
+    for message in faults:
+        yield fault(message, 'nova-compute does not start with it')
+    if alias is None:
+        yield fault(
+            f'{ALIAS} cannot be found: this Python has not read '
+            f'nova_arm_ext.pth',
+            'install the package with pip into a site directory, not with '
+            '--target')
+    first, last = seams.TESTED
+    if not first <= int(release.partition('.')[0]) <= last:
+        yield warning(
+            f'Nova {release} is not among the releases that the extension is '
+            f'tested with ({first} to {last})',
+            'look for a newer nova-arm-ext')
+    elif not faults:
+        yield ok(f'Nova {release} has all that the driver builds on')

@@ -1,0 +1,95 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`nova-arm-ext doctor`: is this compute host ready for Arm guests?"""
+
+import argparse
+from typing import Any
+from typing import TYPE_CHECKING
+
+from cliff import command
+
+from nova_arm_ext.cmd import arguments
+
+if TYPE_CHECKING:
+    from nova_arm_ext.cmd.checks import base
+
+
+class Doctor(command.Command):
+    """Check this compute host: one line a check, and what to do.
+
+    Looks at the installation, the configuration, Nova, libvirt, KVM, PCI
+    devices, firmware and variable stores. Run it where nova-compute runs, in
+    its container and environment, as root.
+    """
+
+    _epilog = ('Nothing is changed. With --define-test alone a few guests are '
+               'defined and undefined again at once, and none is started. '
+               'Exit status: 0 if all is well, 1 with warnings, 2 with '
+               'failures.')
+
+    def get_epilog(self) -> str:
+        # cliff's own looks through all installed packages, to name the one
+        # that brought the command
+        return self._epilog
+
+    def get_parser(self, prog_name: str) -> Any:
+        parser = super().get_parser(prog_name)
+        arguments.add_connect(parser)
+        arguments.add_config_file(
+            parser, "those that nova-compute finds by itself, such as "
+                    "/etc/nova/nova.conf")
+        arguments.add_folders(parser)
+        parser.add_argument(
+            '--define-test', action='store_true',
+            help='let libvirt define guests of several kinds as the hooks '
+                 'make them (UEFI, Secure Boot, vIOMMU, ARMv7, many root '
+                 'ports, all on virtio-mmio), and undefine them')
+        parser.add_argument('--json', action='store_true',
+                            help='print JSON, for scripts')
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        # not above: cliff imports every command to run one
+        from nova_arm_ext.cmd import checks
+        from nova_arm_ext.cmd import host
+        from nova_arm_ext.cmd import reading
+        from nova_arm_ext.cmd.checks import base
+        from nova_arm_ext.cmd.checks import canaries
+
+        files, folders = parsed_args.config_file, list[str]()
+        if not files:
+            files, folders = reading.files_of_nova_compute()
+        place = base.Surroundings(
+            reading.configuration(files, folders),
+            parsed_args.connect or host.default_uri(),
+            nvram=parsed_args.nvram_dir, instances=parsed_args.instances_dir)
+        every = [*checks.CHECKS]
+        if parsed_args.define_test:
+            every.append(base.Check('define test', canaries.define_test))
+        found = []
+        for check in every:
+            for finding in check.findings(place):
+                found.append((check.name, finding))
+                if not parsed_args.json:
+                    self.app.stdout.write(line(check.name, finding))
+                    self.app.stdout.flush()
+        if parsed_args.json:
+            self.app.stdout.write(to_json(found))
+        return max(finding.status.exit_status for _, finding in found)
+
+
+def line(name: str, finding: 'base.Finding') -> str:
+    """One finding for people."""
+    return f'{finding.status.value:15} {name}: {finding.sentence}\n'
+
+
+def to_json(found: 'list[tuple[str, base.Finding]]') -> str:
+    """All findings for programs."""
+    import json
+    worst = max(finding.status.exit_status for _, finding in found)
+    return json.dumps({
+        'status': ('ok', 'warning', 'failure')[worst],
+        'checks': [{
+            'check': name, 'status': finding.status.value,
+            'text': finding.text, 'advice': finding.advice or None,
+        } for name, finding in found],
+    }, indent=2) + '\n'

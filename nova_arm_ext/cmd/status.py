@@ -1,0 +1,65 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`nova-arm-ext-status upgrade check`: the doctor's checks as others have it.
+
+The command, its table, its ``--json`` and its exit status are those of
+oslo.upgradecheck, as ``nova-status upgrade check`` has them.
+"""
+
+import functools
+import sys
+from collections.abc import Sequence
+
+from oslo_config import cfg
+from oslo_upgradecheck import upgradecheck
+
+from nova_arm_ext.cmd import checks
+from nova_arm_ext.cmd import failure
+from nova_arm_ext.cmd import host
+from nova_arm_ext.cmd import reading
+from nova_arm_ext.cmd.checks import base
+
+
+class Checks(upgradecheck.UpgradeCommands):
+    """Each of the doctor's checks, with its findings in one text."""
+
+    _upgrade_checks = tuple(
+        (check.name, functools.partial(
+            lambda self, check: self.result_of(check), check=check))
+        for check in checks.CHECKS)
+
+    def __init__(self, conf: cfg.ConfigOpts) -> None:
+        self._conf = conf
+
+    @functools.cached_property
+    def _place(self) -> base.Surroundings:
+        return base.Surroundings(self._conf, host.default_uri())
+
+    def result_of(self, check: base.Check) -> upgradecheck.Result:
+        """What oslo.upgradecheck shows of one check."""
+        found = list(check.findings(self._place))
+        worst = max(finding.status.exit_status for finding in found)
+        return upgradecheck.Result(
+            upgradecheck.Code(worst),
+            '. '.join(finding.sentence for finding in found
+                      if finding.status.exit_status == worst))
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command.
+
+    :param argv: arguments, without the name of the program
+    :returns: 0, 1 with warnings, 2 with failures, 255 for an error
+    """
+    conf = cfg.ConfigOpts()
+    files, _ = reading.files_of_nova_compute()
+    try:
+        return upgradecheck.main(
+            conf, 'nova', Checks(conf),
+            list(sys.argv[1:] if argv is None else argv), files)
+    except cfg.Error as e:
+        sys.stderr.write(f'nova-arm-ext-status: {failure.one_line(str(e))}\n')
+        return 255
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,144 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults of firmware."""
+
+import os
+import struct
+
+from nova_arm_ext.cmd.checks import firmware
+from tests.unit.cmd.checks import base
+
+
+class FirmwareTest(base.ChecksTestCase):
+
+    def test_nothing_is_found_where_nothing_is_wrong(self) -> None:
+        for check in (firmware.descriptors, firmware.files,
+                      firmware.seen_by_libvirt, firmware.for_32_bit):
+            self.assert_ok(check)
+
+    def test_no_descriptors_at_all(self) -> None:
+        for file in (self.directory / 'descriptors').iterdir():
+            file.unlink()
+        (self.directory / 'descriptors').rmdir()
+
+        self.assert_finds('failure', firmware.descriptors, 'no folder',
+                          'qemu-efi-aarch64')
+        self.assert_finds('not applicable', firmware.files, 'no descriptor')
+
+    def test_no_descriptor_for_aarch64(self) -> None:
+        (self.directory / 'descriptors/AAVMF.json').unlink()
+
+        self.assert_finds('failure', firmware.descriptors,
+                          'none of 1 descriptors', 'qemu-efi-aarch64')
+
+    def test_a_descriptor_that_is_none(self) -> None:
+        for content in ('{', '{"targets": []}', '[]'):
+            self.file('descriptors/10-broken.json', content)
+
+            self.assert_finds('failure', firmware.descriptors,
+                              '10-broken.json is no firmware descriptor',
+                              'mask it')
+
+    def test_an_empty_descriptor_masks_another(self) -> None:
+        self.file('descriptors/10-empty.json', '')
+
+        self.assert_ok(firmware.descriptors)
+
+    def test_a_descriptor_that_cannot_be_read(self) -> None:
+        os.symlink('/nonexistent/file',
+                   self.directory / 'descriptors/10-gone.json')
+
+        self.assert_finds('failure', firmware.descriptors,
+                          '10-gone.json cannot be read')
+
+    def test_firmware_that_is_not_there(self) -> None:
+        (self.directory / 'AAVMF_CODE.fd').unlink()
+
+        self.assert_finds('warning', firmware.files,
+                          'AAVMF_CODE.fd is not there', 'AAVMF.json',
+                          'install the package')
+
+    def test_no_firmware_is_whole(self) -> None:
+        for file in self.directory.glob('*_VARS.fd'):
+            file.unlink()
+
+        self.assert_finds('failure', firmware.files,
+                          'no firmware for Arm guests is whole')
+
+    def test_firmware_that_is_not_padded(self) -> None:
+        os.truncate(self.directory / 'AAVMF_CODE.fd', 2 * base.MIB)
+
+        self.assert_finds('failure', firmware.files,
+                          'AAVMF_CODE.fd is 2097152 bytes large', '67108864',
+                          'truncate -s 64M')
+
+    def test_firmware_in_a_small_qcow2_image(self) -> None:
+        self.firmware('aarch64', 'small', form='qcow2')
+        for part in ('CODE', 'VARS'):
+            self.file(f'small_{part}.fd', b'QFI\xfb' + bytes(20) + struct.pack(
+                '>Q', 2 * base.MIB))
+
+        self.assert_finds('failure', firmware.files,
+                          'small_CODE.fd is 2097152 bytes large')
+
+    def test_firmware_in_a_qcow2_image(self) -> None:
+        self.firmware('aarch64', 'right', form='qcow2')
+        for part in ('CODE', 'VARS'):
+            self.file(f'right_{part}.fd', b'QFI\xfb' + bytes(20) + struct.pack(
+                '>Q', 64 * base.MIB))
+
+        self.assert_ok(firmware.files)
+
+    def test_a_damaged_template(self) -> None:
+        path = self.directory / 'AAVMF_VARS.fd'
+        with path.open('r+b') as file:
+            file.write(b'not a firmware volume')
+
+        self.assert_finds('failure', firmware.files, 'AAVMF_VARS.fd',
+                          'install its package again')
+
+    def test_firmware_that_is_a_folder(self) -> None:
+        (self.directory / 'AAVMF_CODE.fd').unlink()
+        (self.directory / 'AAVMF_CODE.fd').mkdir()
+
+        self.assert_finds('failure', firmware.files, 'cannot be read',
+                          'Is a directory')
+
+    def test_firmware_that_libvirt_alone_has(self) -> None:
+        self.loaders['aarch64'].append('/nonexistent/OTHER.fd')
+
+        self.assert_finds('failure', firmware.seen_by_libvirt,
+                          'libvirt has /nonexistent/OTHER.fd',
+                          'install the same package here')
+
+    def test_firmware_that_libvirt_does_not_see(self) -> None:
+        self.firmware('aarch64', 'ours')
+        self.loaders['aarch64'].pop()
+
+        self.assert_finds('warning', firmware.seen_by_libvirt,
+                          'ours_CODE.fd is here', 'where libvirt runs')
+
+    def test_libvirt_without_firmware(self) -> None:
+        self.loaders['aarch64'] = []
+
+        self.assert_finds('failure', firmware.seen_by_libvirt,
+                          'libvirt has found no UEFI', 'qemu-efi-aarch64')
+
+    def test_a_libvirt_elsewhere_is_not_compared(self) -> None:
+        self.assert_finds(
+            'not applicable', firmware.seen_by_libvirt,
+            'on another machine', place=self.place(
+                uri='qemu+ssh://compute-7/system'))
+
+    def test_no_32_bit_firmware(self) -> None:
+        (self.directory / 'AAVMF32_CODE.fd').unlink()
+
+        self.assert_finds('warning', firmware.for_32_bit, 'there is none',
+                          'qemu-efi-arm')
+
+    def test_secure_boot(self) -> None:
+        self.assert_finds('not applicable', firmware.for_secure_boot,
+                          'refused on this host')
+
+        self.firmware('aarch64', 'ms', ('secure-boot', 'enrolled-keys'))
+
+        self.assert_finds('ok', firmware.for_secure_boot, 'ms_CODE.fd')

@@ -1,0 +1,122 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Faults of variable stores and their folders."""
+
+import os
+import time
+from unittest import mock
+
+import testtools
+
+from nova_arm_ext.cmd import stores as found
+from nova_arm_ext.cmd.checks import stores
+from tests.unit.cmd.checks import base
+
+is_root = testtools.skipUnless(os.geteuid() == 0, 'files get other owners')
+
+
+class StoresTest(base.ChecksTestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.nvram = self.directory / 'nvram'
+        self.domains = []
+        self.useFixture(base.fixtures.MockPatchObject(
+            found, 'domains', lambda uri: self.domains))
+
+    def free(self, mebibytes: int, inodes: int = 1000) -> None:
+        real = os.statvfs(self.directory)
+        changed = mock.Mock(
+            wraps=real, f_bavail=mebibytes * base.MIB // real.f_frsize,
+            f_frsize=real.f_frsize, f_favail=inodes, f_files=10000)
+        self.useFixture(base.fixtures.MockPatchObject(
+            os, 'statvfs', lambda path: changed))
+
+    def test_nothing_is_found_where_nothing_is_wrong(self) -> None:
+        self.store('instance-00000001')
+
+        for check in (stores.folder, stores.free_space, stores.unowned):
+            self.assert_ok(check)
+
+    @is_root
+    def test_a_folder_of_a_wrong_owner(self) -> None:
+        self.qemu_user = 64055
+        os.chown(self.nvram, 1000, 1000)
+
+        self.assert_finds('failure', stores.folder, 'belongs to user 1000',
+                          'QEMU runs as 64055', 'chown 64055:64055')
+
+    def test_a_folder_that_all_may_write(self) -> None:
+        self.nvram.chmod(0o777)
+
+        self.assert_finds('failure', stores.folder,
+                          'written by everybody', 'chmod o-w')
+
+    def test_a_folder_that_is_closed_to_qemu(self) -> None:
+        self.qemu_user = 64055
+        self.directory.chmod(0o700)
+
+        self.assert_finds('failure', stores.folder,
+                          f'{self.directory} is closed', 'chmod o+x')
+
+    def test_no_folder_yet(self) -> None:
+        self.nvram.rmdir()
+        place = self.place()
+        place.folders = found.Folders(
+            nvram=str(self.nvram), instances='/', name_template='')
+
+        self.assert_ok(stores.folder, place)
+
+    def test_a_container_without_libvirts_folder(self) -> None:
+        place = self.place()
+        place.folders = found.Folders(
+            nvram='/nonexistent/qemu/nvram', instances='/', name_template='')
+
+        self.assert_finds('warning', stores.folder,
+                          '/nonexistent/qemu is not there',
+                          'mount /var/lib/libvirt', place=place)
+
+    def test_a_file_in_its_place(self) -> None:
+        self.nvram.rmdir()
+        place = self.place()
+        place.folders = found.Folders(
+            nvram=self.file('nvram', ''), instances='/', name_template='')
+
+        self.assert_finds('failure', stores.folder, 'is no folder',
+                          place=place)
+
+    def test_a_planted_link(self) -> None:
+        os.symlink('/etc/hostname', self.nvram / 'instance-00000001_VARS.fd')
+
+        self.assert_finds('failure', stores.folder, '1 stores are links',
+                          'instance-00000001_VARS.fd')
+
+    def test_scarce_space(self) -> None:
+        self.free(500)
+
+        self.assertEqual(['warning', 'warning'], [
+            status for status, _ in self.found(stores.free_space)])
+
+    def test_no_space(self) -> None:
+        self.free(63)
+
+        self.assertIn(('failure', f'63 MiB are free in {self.nvram}, and a '
+                                  f'store has up to 64; make room'),
+                      self.found(stores.free_space))
+
+    def test_no_inodes(self) -> None:
+        self.free(50000, inodes=0)
+
+        self.assertIn('no free inodes',
+                      self.found(stores.free_space)[0][1])
+
+    def test_stores_that_no_guest_has(self) -> None:
+        for number in range(5):
+            path = self.store(f'instance-0000000{number}')
+            os.utime(path, (0, 0))
+        later = time.time() + 2 * stores.DAY
+        self.useFixture(base.fixtures.MockPatchObject(
+            found.time, 'time', lambda: later))
+
+        self.assert_finds('warning', stores.unowned,
+                          '5 stores belong to no guest', 'and 2 more',
+                          'nvram orphans --yes')

@@ -1,0 +1,198 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`nova-arm-ext doctor` and `nova-arm-ext-status`, with a real libvirt."""
+
+import collections
+import os
+import pathlib
+import shutil
+import subprocess
+import sys
+
+from nova_arm_ext.cmd import checks
+from tests.releases import judge
+from tests.unit.cmd import base
+
+#: libvirt's QEMU driver opens in a process alone that has an event loop.
+COMMAND = '''
+import sys
+import libvirt
+libvirt.virEventRegisterDefaultImpl()
+from nova_arm_ext.cmd import {module}
+sys.exit({module}.main())
+'''
+
+CONF = '[DEFAULT]\ncompute_driver = arm_ext.ArmLibvirtDriver\n'
+
+KINDS = ('UEFI', 'Secure Boot', 'vIOMMU', 'ARMv7', 'many root ports',
+         'all on virtio-mmio')
+
+#: Spoils 32-bit guests, and crashes at those with an IOMMU.
+HOOK = '''
+from nova_arm_ext.hooks import base
+
+
+class Strange(base.Hook):
+    changes = frozenset(('serial',))
+
+    def adjust(self, domain, facts, report):
+        if domain.arch == 'armv7l':
+            for serial in domain.element.findall('devices/serial'):
+                serial.set('type', 'nonsense')
+        if domain.element.find('devices/iommu') is not None:
+            1 / 0
+'''
+
+
+class DoctorTestCase(base.CommandTestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        if not shutil.which('qemu-system-aarch64'):
+            self.skipTest('needs qemu-system-aarch64')
+        root = self.directory / 'root'
+        (root / 'etc').mkdir(parents=True)
+        (root / 'etc/qemu.conf').write_text(judge._QEMU_CONF)
+        self.directory.chmod(0o755)
+        for name in ('nvram', 'instances'):
+            (self.directory / name).mkdir()
+        self.uri = f'qemu:///embed?root={root}'
+        self.conf = self.file('nova.conf', CONF)
+
+    def doctor(self, *arguments: str, **environment: str) -> base.Ran:
+        done = subprocess.run(
+            [sys.executable, '-c', COMMAND.format(module='main'), 'doctor',
+             '--connect', self.uri, '--config-file', self.conf,
+             '--nvram-dir', str(self.directory / 'nvram'),
+             '--instances-dir', str(self.directory / 'instances'),
+             *arguments], capture_output=True,
+            env=self.environment(**environment), timeout=300)
+        return base.Ran(status=done.returncode, out=done.stdout,
+                        stderr=done.stderr.decode())
+
+    def findings(self, ran: base.Ran) -> dict[str, list[tuple[str, str]]]:
+        """Status and text of what each check found."""
+        found = {}
+        for one in ran.json['checks']:
+            found.setdefault(one['check'], []).append(
+                (one['status'], one['text']))
+        return found
+
+
+class DoctorTest(DoctorTestCase):
+
+    def test_each_check_speaks_and_canaries_are_defined(self) -> None:
+        ran = self.doctor('--define-test')
+
+        lines = ran.stdout.splitlines()
+        self.assertIn('ok              driver: [DEFAULT] compute_driver is '
+                      'arm_ext.ArmLibvirtDriver', lines, ran)
+        for kind in KINDS:
+            self.assertIn(f'ok              define test: {kind}: libvirt '
+                          f'defines it', lines)
+        self.assertEqual([one.name for one in checks.CHECKS],
+                         list(dict.fromkeys(
+                             line[16:].partition(':')[0]
+                             for line in lines))[:-1])
+        worst = max(('ok', 'not applicable', 'warning', 'failure').index(
+            line[:16].strip()) for line in lines)
+        self.assertEqual(max(worst - 1, 0), ran.status)
+        # no canary stays
+        self.assertEqual([], [
+            path for path in (self.directory / 'root').rglob('*.xml')
+            if 'doctor' in path.name])
+
+    def test_faults_that_others_bring(self) -> None:
+        self.file('nova.conf', CONF + '[arm_uefy]\nx = 1\n'
+                                      '[arm]\nhooks = $default_hooks,bad\n')
+
+        ran = self.doctor('--define-test', '--json', **self.plugins(
+            HOOK, bad='strange_hooks:Strange', broken='no_such_module:Hook'))
+
+        found = self.findings(ran)
+        [(status, text)] = found['hooks']
+        self.assertEqual('failure', status)
+        self.assertIn('no_such_module', text)
+        self.assertEqual(
+            [('warning', f'{self.conf}: there is no group [arm_uefy]')],
+            found['option names'])
+        self.assertEqual('ok', found['libvirt'][0][0])
+        # one kind is refused by libvirt, with one the hook crashes
+        self.assertEqual(
+            {'failure': 2, 'ok': len(KINDS) - 2},
+            collections.Counter(
+                status for status, _ in found['define test']))
+        texts = [text for status, text in found['define test']
+                 if status == 'failure']
+        self.assertEqual('vIOMMU: hook bad failed: ZeroDivisionError: '
+                         'division by zero', texts[0])
+        self.assertTrue(texts[1].startswith('ARMv7: '), texts)
+        self.assertIn('nonsense', texts[1])
+        self.assertEqual((2, 'failure'), (ran.status, ran.json['status']))
+
+
+class WithoutLibvirtTest(base.CommandTestCase):
+
+    def test_a_libvirt_that_does_not_answer(self) -> None:
+        ran = self.run_command(
+            'doctor', '--json', '--define-test', '--config-file',
+            self.file('nova.conf', CONF))
+
+        found = {one['check']: one for one in ran.json['checks']}
+        self.assertEqual((2, 'failure', 'failure'),
+                         (ran.status, ran.json['status'],
+                          found['libvirt']['status']))
+        self.assertIn('start libvirtd', found['libvirt']['advice'])
+        self.assertEqual('not applicable', found['define test']['status'])
+        self.assertEqual('ok', found['option names']['status'])
+
+    def test_a_folder_that_is_not_there(self) -> None:
+        ran = self.run_command('doctor', '--json', '--nvram-dir', '/nowhere',
+                               '--connect', 'test:///default')
+
+        found = {one['check']: one for one in ran.json['checks']}
+        self.assertIn("no folder '/nowhere'", found['free space']['text'])
+
+    def test_a_configuration_that_cannot_be_read(self) -> None:
+        self.assert_fails(
+            self.run_command('doctor', '--config-file', '/nowhere/nova.conf'),
+            '/nowhere/nova.conf')
+
+
+class StatusTest(DoctorTestCase):
+
+    def status(self, *arguments: str) -> base.Ran:
+        done = subprocess.run(
+            [sys.executable, '-c', COMMAND.format(module='status'),
+             *arguments], capture_output=True, timeout=300,
+            env=self.environment(LIBVIRT_DEFAULT_URI=self.uri))
+        return base.Ran(status=done.returncode, out=done.stdout,
+                        stderr=done.stderr.decode())
+
+    def test_the_same_checks_as_operators_know_them(self) -> None:
+        self.file('nova.conf', CONF + '[arm_uefy]\nx = 1\n')
+
+        ran = self.status('--config-file', self.conf, 'upgrade', 'check',
+                          '--json')
+
+        found = {one['check']: one for one in ran.json['checks']}
+        self.assertEqual([one.name for one in checks.CHECKS], list(found))
+        self.assertEqual(
+            (1, f'{self.conf}: there is no group [arm_uefy]; did you mean '
+                f'[arm_uefi]?'),
+            (found['option names']['result'],
+             found['option names']['details']))
+        self.assertEqual(max(one['result'] for one in found.values()),
+                         ran.status)
+
+    def test_a_configuration_that_is_not_there(self) -> None:
+        ran = self.status('--config-file', '/nowhere', 'upgrade', 'check')
+
+        self.assertEqual(255, ran.status)
+        self.assertIn('/nowhere', ran.stderr)
+        self.assertEqual(1, len(ran.stderr.splitlines()), ran.stderr)
+
+    def test_the_script(self) -> None:
+        script = pathlib.Path(sys.executable).with_name(
+            'nova-arm-ext-status')
+
+        self.assertTrue(os.access(script, os.X_OK))
