@@ -141,6 +141,7 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
 
     def _get_guest_xml(self, context, instance, network_info, disk_info,
                        image_meta, *args, **kwargs):
+        image_meta = self._arm_with_machine(instance, image_meta)
         xml = super()._get_guest_xml(context, instance, network_info,
                                      disk_info, image_meta, *args, **kwargs)
         doing = self._arm_doing.get(instance.uuid)
@@ -453,7 +454,6 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
     def _configure_guest_by_virt_type(self, guest, instance, image_meta,
                                       flavor, *args, **kwargs):
         nova_driver = self
-        image_meta = self._arm_with_machine(instance, image_meta)
         arch = self._check_emulation_arch(image_meta)
         if arch in view.ARM and arch != self._arm_host_arch():
             # Nova asks for firmware of the host's own architecture, which
