@@ -77,6 +77,8 @@ class Guest:
     #: path of its UEFI variable store; ending in ``_VARS`` where the suffix
     #: is to be that of the store's template
     nvram: str | None = None
+    #: whether the loader of its previous document is gone from this host
+    loader_is_gone: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -122,6 +124,7 @@ class Facts:
                 image_properties=guest.strings('image_properties'),
                 previous=guest.take('previous', str),
                 nvram=guest.take('nvram', str),
+                loader_is_gone=guest.take('loader_is_gone', bool),
                 **{name: guest.take(name, str) for name in _SYSTEM}))
 
     def to_json(self) -> str:
@@ -134,7 +137,7 @@ class Facts:
             del data['host']['cpu']
         else:
             data['host']['cpu'] = self.host.cpu.to_data()
-        for name in (*_SYSTEM, 'nvram'):
+        for name in (*_SYSTEM, 'nvram', 'loader_is_gone'):
             if data['guest'][name] is None:
                 del data['guest'][name]
         return json.dumps(data, indent=2, sort_keys=True)

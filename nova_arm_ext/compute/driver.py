@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import inspect
 import os
+import time
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
@@ -36,6 +37,7 @@ from nova_arm_ext.compute import pci
 from nova_arm_ext.compute import schema
 from nova_arm_ext.compute import seams
 from nova_arm_ext.domain import devices
+from nova_arm_ext.domain import firmware
 from nova_arm_ext.domain import pcie
 from nova_arm_ext.domain import previous
 from nova_arm_ext.domain import view
@@ -134,6 +136,7 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         self._arm_evacuated = set()
         self._arm_undefined = {}
         self._arm_stores = nvram.Stores(CONF, nvram.load_store(CONF))
+        self._arm_copied = time.monotonic()
         super().__init__(virtapi, read_only)
         self._arm_pci = pci.Inventory(
             arm_pci.Settings.load(CONF), self._host,
@@ -298,17 +301,30 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         if self._arm_stores.has_store:
             guest = _arm_guest(self._arm_document(instance))
             if guest is not None:
-                self._arm_save_copy(instance, guest)
+                self._arm_save_copy(instance.uuid, guest)
         return result
 
-    def _arm_save_copy(self, instance: Any, guest: view.Domain) -> None:
+    def _arm_save_copy(self, uuid: str, guest: view.Domain, *,
+                       running: bool = False) -> None:
         try:
-            self._arm_stores.save(instance.uuid, guest)
+            self._arm_stores.save(uuid, guest, running=running)
         except Exception:
             # the guest has its own; whatever a third party's driver raises
-            LOG.exception('The UEFI variables of the guest could not be '
-                          'copied to the store that [arm_nvram] names',
-                          instance=instance)
+            LOG.exception('[instance: %s] The UEFI variables could not be '
+                          'copied to the store that [arm_nvram] names', uuid)
+
+    def _arm_copy_of_running(self) -> None:
+        """Copy the stores of all running guests, if it is time to."""
+        interval = CONF.arm_nvram.copy_interval
+        now = time.monotonic()
+        if (not self._arm_stores.has_store or not interval
+                or now - self._arm_copied < interval):
+            return
+        self._arm_copied = now
+        for running in self._host.list_guests():
+            guest = _arm_guest(running.get_xml_desc())
+            if guest is not None:
+                self._arm_save_copy(running.uuid, guest, running=True)
 
     @_as_nova_has_it
     def destroy(self, context, instance, network_info,
@@ -451,6 +467,29 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         if path is not None and nvram.is_inside(path, folder):
             self._arm_stores.mark(instance.uuid, folder)
 
+    def _check_secure_boot_support(self, arch, *args, **kwargs):
+        if arch not in view.ARM:
+            return super()._check_secure_boot_support(arch, *args, **kwargs)
+        # only who has UEFI asks
+        return self._arm_has_secure_boot(arch)
+
+    def _update_host_specific_capabilities(self):
+        super()._update_host_specific_capabilities()
+        arch = self._arm_host_arch()
+        if arch in view.ARM:
+            # the trait COMPUTE_SECURITY_UEFI_SECURE_BOOT
+            self.capabilities['supports_secure_boot'] = (
+                self._arm_has_secure_boot(arch))
+
+    def _arm_has_secure_boot(self, arch: str) -> bool:
+        """Whether the host has firmware for Secure Boot, with keys.
+
+        Nova asks libvirt whether loader/@secure may be "yes", which stands
+        for SMM, and which no Arm machine has.
+        """
+        return any(one.arch == arch and one.secure_boot and one.enrolled_keys
+                   for one in self._arm_host().firmware or ())
+
     def _configure_guest_by_virt_type(self, guest, instance, image_meta,
                                       flavor, *args, **kwargs):
         nova_driver = self
@@ -458,11 +497,11 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         if arch in view.ARM and arch != self._arm_host_arch():
             # Nova asks for firmware of the host's own architecture, which
             # this guest does not use (Host.supports_uefi, 29 to 34)
-            firmware = [f for f in self._arm_host().firmware or ()
-                        if f.arch == arch]
-            if firmware:
+            loaders = [f for f in self._arm_host().firmware or ()
+                       if f.arch == arch]
+            if loaders:
                 nova_driver = copy.copy(self)
-                nova_driver._host = _HostWithUefi(self._host, firmware)
+                nova_driver._host = _HostWithUefi(self._host, loaders)
         return super(ArmLibvirtDriver,
                      nova_driver)._configure_guest_by_virt_type(
             guest, instance, image_meta, flavor, *args, **kwargs)
@@ -655,6 +694,8 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
     @_as_nova_has_it
     def update_provider_tree(self, provider_tree, nodename, *args, **kwargs):
         super().update_provider_tree(provider_tree, nodename, *args, **kwargs)
+        # called once a minute
+        self._arm_copy_of_running()
         if (self._arm_host_arch() == 'aarch64'
                 and self._arm_host().aarch32_el1):
             provider_tree.add_traits(nodename, AARCH32_EL1)
@@ -849,7 +890,22 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
                 instance, image_meta, had,
                 self._get_guest_config_sysinfo(instance),
                 None if doing is None
-                else self._arm_store_path(instance, doing)))
+                else self._arm_store_path(instance, doing),
+                self._arm_loader_is_gone(instance, _arm_guest(had))))
+
+    def _arm_loader_is_gone(self, instance: Any, had: view.Domain | None
+                            ) -> bool | None:
+        loader = None if had is None else firmware.Os.of(had).loader
+        if not loader:
+            return None
+        gone = gather.loader_is_gone(loader, self._arm_host().firmware)
+        if gone:
+            LOG.warning(
+                "The guest's firmware %s is not on this host any more. A "
+                'firmware with the same features takes its place, if there is '
+                'one; the INFO line of this guest names it',
+                loader, instance=instance)
+        return gone
 
     def _arm_store_path(self, instance: Any, doing: _Doing) -> str | None:
         had = _arm_guest(doing.previous)

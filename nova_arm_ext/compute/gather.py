@@ -64,7 +64,8 @@ def host(connection: Any, *, local: bool = True,
 
 def guest(instance: Any, image_meta: Any = None,
           previous: str | None = None, sysinfo: Any = None,
-          nvram: str | None = None) -> facts.Guest:
+          nvram: str | None = None,
+          loader_is_gone: bool | None = None) -> facts.Guest:
     """What Nova's objects say about a guest.
 
     :param instance: nova.objects.Instance
@@ -73,6 +74,7 @@ def guest(instance: Any, image_meta: Any = None,
     :param previous: the domain document that the guest had before
     :param sysinfo: Nova's LibvirtConfigGuestSysinfo for it, if there is one
     :param nvram: the path that its variable store is to have
+    :param loader_is_gone: the loader of its previous document
     """
     properties = image_properties(instance)
     if image_meta is not None and 'properties' in image_meta:
@@ -87,7 +89,25 @@ def guest(instance: Any, image_meta: Any = None,
         system_manufacturer=getattr(sysinfo, 'system_manufacturer', None),
         system_product=getattr(sysinfo, 'system_product', None),
         system_serial=getattr(sysinfo, 'system_serial', None),
-        nvram=nvram)
+        nvram=nvram, loader_is_gone=loader_is_gone)
+
+
+def loader_is_gone(loader: str,
+                   firmware: Iterable[facts.Firmware] | None) -> bool | None:
+    """Whether a guest's loader is not on this host any more.
+
+    libvirt may be in another container, with files of its own. What it knows
+    is there; what it does not know is looked for here, if its other firmware
+    is here too.
+
+    :param loader: its path
+    :param firmware: what libvirt has
+    :returns: None where it cannot be told
+    """
+    known = [one.loader for one in firmware or ()]
+    if loader in known or os.path.exists(loader):
+        return False
+    return True if any(map(os.path.exists, known)) else None
 
 
 def image_properties(instance: Any) -> dict[str, str]:

@@ -36,6 +36,9 @@ RESCUE = '.rescue'
 DOCUMENT = 'arm-domain.xml'
 _MAX_DOCUMENT = view.MAX_BYTES
 
+#: How often a store that is being written is read again.
+_TRIES = 3
+
 T = TypeVar('T')
 
 
@@ -370,15 +373,26 @@ class Stores:
         """Whether there is a store for copies."""
         return self._store is not None
 
-    def save(self, uuid: str, guest: view.Domain) -> bool:
+    def save(self, uuid: str, guest: view.Domain, *,
+             running: bool = False) -> bool:
         """Keep a copy of a guest's store in the store driver.
 
-        :returns: whether there was one to keep
+        :param running: QEMU may write meanwhile, so it is read until it is
+            the same twice
+        :returns: whether a copy was kept: not if there is no store, or if it
+            is being written all the time
         :raises Exception: as the driver does
         """
         if self._store is None:
             return False
         packed = self.pack(guest)
+        if running:
+            for _ in range(_TRIES):
+                before, packed = packed, self.pack(guest)
+                if packed == before:
+                    break
+            else:
+                return False
         if packed is None:
             return False
         self._store.save(uuid, packed)

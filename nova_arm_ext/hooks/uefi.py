@@ -57,12 +57,47 @@ class Uefi(base.Hook):
     def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
         os = Os.of(domain)
         had = self._had(domain)
+        self._ask_by_features(os, report)
         if had is not None and self._keeps(os, had, domain, facts):
-            self._keep(os, had, report)
-            self._complete(os, facts, report)
+            successor = (self._fitting(os, domain, facts, had)
+                         if facts.guest.loader_is_gone else None)
+            if successor is None:
+                self._keep(os, had, domain, facts, report)
+                self._complete(os, facts, report)
+            else:
+                os.take_over(had, 'nvram')
+                self._name(os, successor, report, (
+                    f'{had.loader} is not there any more, and '
+                    f'{successor.loader} has its features'))
         elif self._needs(os, had, domain, facts):
             self._give(os, had, domain, facts, report)
         self._place(os, domain, facts, report)
+
+    @staticmethod
+    def _ask_by_features(os: Os, report: Report) -> None:
+        """Ask for Secure Boot in the way that libvirt takes on Arm.
+
+        It allows ``loader/@secure`` for q35 alone, where it stands for SMM.
+        """
+        if os.loader_secure is not True:
+            return
+        if os.names_uefi:
+            # Nova 29 to 32 name one by the feature, be it there or not
+            os.drop('loader', 'nvram')
+            os.selection = 'efi'
+        elif os.is_stateless:
+            del os.loader_secure
+        else:
+            os.drop('loader')
+        os.drop('firmware')
+        asked = tree.append(os.element, 'firmware')
+        for name in ('enrolled-keys', 'secure-boot'):
+            feature = tree.append(asked, 'feature')
+            feature.set('enabled', 'yes')
+            feature.set('name', name)
+        report.because('os/firmware', 'Secure Boot is asked for by features: '
+                                      'libvirt knows loader/@secure for q35 '
+                                      'alone')
 
     @staticmethod
     def _had(domain: Domain) -> Os | None:
@@ -87,8 +122,9 @@ class Uefi(base.Hook):
                 return firmware.secure_boot == wanted
         return True
 
-    @staticmethod
-    def _keep(os: Os, had: Os, report: Report) -> None:
+    @classmethod
+    def _keep(cls, os: Os, had: Os, domain: Domain, facts: Facts,
+              report: Report) -> None:
         secure = os.loader_secure
         if secure is None:
             secure = os.feature('secure-boot')
@@ -99,6 +135,9 @@ class Uefi(base.Hook):
         if os.loader_secure is None and secure is False:
             # Nova 33 and 34 compare the attribute before they pin
             os.loader_secure = False
+        path = cls._path(os, domain, facts)
+        if path is not None:
+            os.nvram = path
         if repr(os) != before:
             report.because('os/loader', 'loader, template and variable store '
                                         'that the guest has had before')
@@ -162,11 +201,20 @@ class Uefi(base.Hook):
             return
         if libvirt >= SELECTION_PERSISTS and not os.is_stateless:
             return
-        self._name(os, fitting, report, format_version(libvirt))
+        self._name(os, fitting, report, (
+            'firmware without a variable store, which libvirt does not select '
+            'by itself' if os.is_stateless else
+            f'libvirt {format_version(libvirt)} does not keep what it selects '
+            f'for a guest that is stopped, so it is named'))
 
     @staticmethod
-    def _fitting(os: Os, domain: Domain, facts: Facts) -> Firmware | None:
-        """The host's firmware for this guest: the first, as preferred."""
+    def _fitting(os: Os, domain: Domain, facts: Facts,
+                 had: Os | None = None) -> Firmware | None:
+        """The host's firmware for this guest: the first, as preferred.
+
+        :param had: with which the guest was before, and whose store it is to
+            work with
+        """
         secure = os.feature('secure-boot') is True
         libvirt = facts.host.libvirt_version
         raw_only = libvirt is not None and libvirt < SELECTION_PERSISTS
@@ -179,12 +227,14 @@ class Uefi(base.Hook):
             if firmware.arch == arch and firmware.secure_boot == secure
             and (firmware.enrolled_keys or not secure)
             and (firmware.loader_format == 'raw' or not raw_only)
+            and (had is None or had.is_stateless
+                 or firmware.template_format == (had.nvram_format or 'raw'))
             and any(_matches(name, firmware.machines) for name in names)),
             None)
 
     @staticmethod
     def _name(os: Os, firmware: Firmware, report: Report,
-              libvirt: str) -> None:
+              reason: str) -> None:
         stateless = os.is_stateless
         secure = os.feature('secure-boot')
         store = os.nvram
@@ -204,13 +254,7 @@ class Uefi(base.Hook):
             made.append(etree.Element('nvram', template=firmware.template))
             made[-1].text = store
         tree.insert_after(os.element, tree.find(os.element, ('type',)), *made)
-        if stateless:
-            report.because('os/loader', 'firmware without a variable store, '
-                           'which libvirt does not select by itself')
-            return
-        report.because(
-            'os/loader', f'libvirt {libvirt} does not keep what it selects '
-                         f'for a guest that is stopped, so it is named')
+        report.because('os/loader', reason)
 
     @staticmethod
     def _complete(os: Os, facts: Facts, report: Report) -> None:
@@ -228,25 +272,29 @@ class Uefi(base.Hook):
     @classmethod
     def _place(cls, os: Os, domain: Domain, facts: Facts,
                report: Report) -> None:
-        """Say where the variable store lies."""
+        path = cls._path(os, domain, facts)
+        if path is not None and os.nvram != path:
+            os.nvram = path
+            report.because('os/nvram', "the guest's variables lie beside its "
+                                       'other files, named by its uuid')
+
+    @classmethod
+    def _path(cls, os: Os, domain: Domain, facts: Facts) -> str | None:
+        """Where the variable store is to lie; None if nothing is said."""
         path = facts.guest.nvram
         if (path is None or not os.has_uefi or os.is_stateless
                 or not os.nvram_is_file):
-            return
+            return None
         template = os.nvram_template
         if template is None:
             libvirt = facts.host.libvirt_version
             if (not os.selects_uefi or libvirt is None
                     or libvirt < SELECTION_PERSISTS):
                 # Nova 33 and 34 fail on a path without a template
-                return
+                return None
             fitting = cls._fitting(os, domain, facts)
             template = fitting.template if fitting else None
-        path = nvram.with_suffix(path, template)
-        if os.nvram != path:
-            os.nvram = path
-            report.because('os/nvram', "the guest's variables lie beside its "
-                                       'other files, named by its uuid')
+        return nvram.with_suffix(path, template)
 
 
 @functools.lru_cache

@@ -14,6 +14,7 @@ import contextlib
 import os
 import pathlib
 import shutil
+import time
 from unittest import mock
 
 import fixtures
@@ -32,6 +33,7 @@ from nova.virt.libvirt import guest as libvirt_guest
 
 from nova_arm_ext import errors
 from nova_arm_ext import facts
+from nova_arm_ext import varstore
 from nova_arm_ext.compute import driver
 from nova_arm_ext.compute import nvram
 from tests import stores
@@ -64,6 +66,9 @@ class Domain:
 
     def ID(self):
         return -1
+
+    def UUIDString(self):
+        return UUID
 
     def undefineFlags(self, flags):
         self.undefined = flags & (KEEP | GO)
@@ -759,6 +764,27 @@ class CopiesTest(StoresTest):
 
         self.assertEqual(variables('1'), self.started)
 
+    def test_running_guests_are_copied_now_and_then(self):
+        self.spawn()
+        self.stop('1')
+        self.stub_out('nova.virt.libvirt.host.Host.list_guests',
+                      lambda host: [libvirt_guest.Guest(self.domains['a'])])
+        copies = self.root / 'copies'
+
+        self.driver._arm_copied = 0
+        self.driver._arm_copy_of_running()
+        self.assertFalse(copies.exists())
+
+        self.flags(copy_interval=3600, group='arm_nvram')
+        self.driver._arm_copied = time.monotonic() - 3600
+        self.driver._arm_copy_of_running()
+        [copy] = copies.iterdir()
+        self.assertEqual(variables('1'), varstore.unpack(copy.read_bytes()))
+
+        copy.unlink()
+        self.driver._arm_copy_of_running()
+        self.assertEqual([], list(copies.iterdir()))
+
     def test_a_guest_is_not_offloaded_where_its_variables_cannot_be_saved(
             self):
         self.spawn()
@@ -788,3 +814,66 @@ class CopiesTest(StoresTest):
 
         self.assertIn("'tape', which is not installed; installed are: "
                       'directory', str(error))
+
+
+class FirmwareTest(StoresTest):
+
+    def setUp(self):
+        super().setUp()
+        self.stub_out('nova_arm_ext.compute.driver.ArmLibvirtDriver.'
+                      '_arm_host_arch', lambda nova_driver: 'aarch64')
+
+    def having(self, *firmware):
+        self.driver._arm_host_facts = None
+        self.stub_out('nova_arm_ext.compute.gather.host',
+                      lambda connection: facts.Host(
+                          arch='aarch64', libvirt_version=(9, 0, 0),
+                          firmware=firmware))
+
+    def firmware(self, loader, **features):
+        path = self.root / loader
+        path.touch()
+        return facts.Firmware(
+            arch='aarch64', machines=('virt-*',), loader=str(path),
+            template=str(self.template), **features)
+
+    def test_secure_boot_is_there_with_firmware_and_keys(self):
+        for features, there in (({}, False), ({'secure_boot': True}, False), (
+                {'secure_boot': True, 'enrolled_keys': True}, True)):
+            self.having(self.firmware('code', **features))
+            with self.nova('_update_host_specific_capabilities'):
+                self.driver._update_host_specific_capabilities()
+
+            self.assertIs(there, self.driver.capabilities[
+                'supports_secure_boot'])
+            self.assertIs(there, self.driver._check_secure_boot_support(
+                'aarch64', 'virt', 'uefi'))
+            self.assertFalse(self.driver._check_secure_boot_support(
+                'x86_64', 'pc', 'uefi'))
+
+    def test_a_loader_that_is_gone_is_told_and_replaced(self):
+        old, new = self.firmware('old'), self.firmware('new')
+        self.having(old, new)
+        self.spawn()
+        self.stop('1')
+        self.assertIn(old.loader, self.domains['a'].document)
+
+        os.unlink(old.loader)
+        self.having(new)
+        self.hard_reboot()
+
+        self.assertIn(f'>{new.loader}</loader>', self.domains['a'].document)
+        self.assertEqual(variables('1'), self.started)
+        self.assertIn(f'{old.loader} is not on this host any more',
+                      self.stdlog.logger.output)
+
+    def test_a_loader_that_only_libvirt_sees_stays(self):
+        self.spawn()
+        self.having(facts.Firmware(
+            arch='aarch64', machines=('virt-*',), loader='/not/here',
+            template=str(self.template)))
+
+        self.hard_reboot()
+
+        self.assertIn('>/usr/share/AAVMF/AAVMF_CODE.fd</loader>',
+                      self.domains['a'].document)

@@ -85,10 +85,12 @@ class SeamsTest(nova.test.NoDBTestCase):
                 refusal = self.refusal()
 
             place = owner.__name__.rpartition('.')[2]
-            self.assertEqual(
-                f'nova-arm-ext cannot start: Nova 35.0.0 has no {place}.{name}'
-                f', which nova-arm-ext {use}; install a release of '
-                f'nova-arm-ext that knows this Nova', refusal)
+            # beside it, what is called there alone
+            self.assertIn(
+                f' Nova 35.0.0 has no {place}.{name}, which nova-arm-ext '
+                f'{use}; install a release of nova-arm-ext that knows this '
+                f'Nova', refusal)
+            self.assertEqual(1, refusal.count(' has no '))
         self.assertEqual(len(wanted), len(self.warnings()))
         self.starts()
 

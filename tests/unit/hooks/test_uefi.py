@@ -89,6 +89,44 @@ class NewGuestTest(UefiTestCase):
         # libvirt: "Secure boot is supported with q35 machine types only"
         self.assertNotIn('secure="yes"', made)
 
+    def test_secure_boot_is_asked_for_by_features(self):
+        features = ('<firmware><feature enabled="yes" name="enrolled-keys"/>'
+                    '<feature enabled="yes" name="secure-boot"/></firmware>')
+        selected = SELECTED.replace('"no"', '"yes"').replace(
+            '<boot', '<loader secure="yes"/><boot')
+        # what Nova 33 and 34 write, and what Nova 29 to 32 do
+        for os, attributes in (
+                (selected, EFI),
+                (STORE.replace('secure="no"', 'secure="yes"'), '')):
+            made, places = self.adjusted(
+                document(os, attributes=attributes), LIBVIRT_11)
+
+            self.assertEqual(
+                _sorted(document('{type}<boot dev="hd"/>' + features,
+                                 attributes=EFI)), _sorted(made))
+            self.assertEqual(['os/firmware'], places)
+
+            made, _ = self.adjusted(document(os, attributes=attributes))
+            self.assertIn('<loader readonly="yes" type="pflash">/code.ms<',
+                          made)
+
+    def test_the_store_lies_where_the_facts_say(self):
+        for known, store in (
+                (LIBVIRT_9, '<nvram template="/vars">/u_VARS.fd<'),
+                (LIBVIRT_11, '<nvram>/u_VARS.qcow2<')):
+            made, places = self.adjusted(
+                document(SELECTED, attributes=EFI), dataclasses.replace(
+                    known, guest=facts.Guest(nvram='/u_VARS')))
+
+            self.assertIn(store, made)
+            self.assertIn('os/nvram', places)
+
+    def test_no_path_is_written_without_a_template_that_nova_can_read(self):
+        known = facts.Facts(guest=facts.Guest(nvram='/u_VARS'))
+        for os, attributes in ((SELECTED, EFI), (
+                '{type}<loader type="pflash">/own</loader>', '')):
+            self.check_left(document(os, attributes=attributes), known)
+
     def test_a_guest_that_asked_for_nothing_gets_uefi_without_secure_boot(
             self):
         made, places = self.adjusted(document('{type}'), LIBVIRT_11)
@@ -243,6 +281,30 @@ class ExistingGuestTest(UefiTestCase):
                 host=facts.Host(firmware=()))):
             made, _ = self.adjusted(document(SELECTED, attributes=EFI),
                                     known, previous=document(STORE))
+            self.assertEqual(document(STORE), made)
+
+    def test_a_loader_that_is_gone_has_a_successor_for_the_same_store(self):
+        def gone(host, firmware):
+            return facts.Facts(
+                host=dataclasses.replace(host, firmware=firmware),
+                guest=facts.Guest(loader_is_gone=True))
+
+        renamed = dataclasses.replace(PLAIN, loader='/code.new',
+                                      template='/vars.new')
+        for host in (LIBVIRT_9.host, LIBVIRT_11.host):
+            made, places = self.adjusted(
+                document(SELECTED, attributes=EFI),
+                gone(host, (SECURE, QCOW, renamed)), previous=document(STORE))
+
+            self.assertEqual(_sorted(document(
+                STORE.replace('/code', '/code.new').replace(
+                    '"/vars"', '"/vars.new"'))), _sorted(made))
+            self.assertEqual(['os/loader'], places)
+
+            # of another kind: libvirt's own error names what is missing
+            made, _ = self.adjusted(
+                document(SELECTED, attributes=EFI),
+                gone(host, (SECURE, QCOW)), previous=document(STORE))
             self.assertEqual(document(STORE), made)
 
     def test_formats_come_along(self):
