@@ -17,7 +17,9 @@ eventlet (Nova 29 to 33, and 34 where it is asked for). In native threading
 mode (OS_NOVA_DISABLE_EVENTLET_PATCHING=1) a call costs next to nothing here,
 though not with a real libvirt, which sits behind a socket.
 
-``--plot FILE`` writes the measurements as an SVG picture.
+``--plot FILE`` and ``--table FILE`` write the measurements as an SVG picture
+and as the table of the documentation. The exit status is 1 where the answers
+are not equal or the cost is not what is promised.
 """
 
 # Nova's test packages patch threads as they are imported and must come first.
@@ -49,6 +51,10 @@ from nova_arm_ext.compute import driver
 
 SIZES = (64, 128, 256, 512, 1024, 2048, 4096)
 METHODS = ('name', 'parent', 'listCaps', 'XMLDesc')
+
+#: What is promised: the growth from 1,024 functions to 2,048, how many times
+#: faster than Nova's own at 1,024, and calls of libvirt a device.
+MOST_GROWTH, LEAST_FASTER, MOST_CALLS = 2.3, 50, 3
 
 
 def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
@@ -140,6 +146,41 @@ def growth(found: Sequence[dict[str, Any]], smaller: int) -> float:
     return by_size[2 * smaller] / by_size[smaller]
 
 
+def broken(found: Sequence[dict[str, Any]]) -> list[str]:
+    """The promises that the measurements do not keep."""
+    faults = [f'{row["functions"]} functions: the answers differ'
+              for row in found if row.get('equal') is False]
+    faults += [f'{row["functions"]} functions: {row["calls"]} calls for '
+               f'{row["devices"]} devices'
+               for row in found if row['calls'] > MOST_CALLS * row['devices']]
+    if growth(found, 1024) > MOST_GROWTH:
+        faults.append(f'twice the functions take more than {MOST_GROWTH} '
+                      f'times the time')
+    faults += [f'{row["functions"]} functions: less than {LEAST_FASTER} '
+               f'times faster'
+               for row in found if row['functions'] == 1024
+               and 'nova_seconds' in row
+               and row['nova_seconds'] < LEAST_FASTER * row['seconds']]
+    return faults
+
+
+def table(found: Sequence[dict[str, Any]]) -> str:
+    """Values separated by commas, as the documentation includes them."""
+    lines = ["Virtual functions,Nova's own (s),nova-arm-ext (s),"
+             "Times faster,Nova's calls a device,Calls a device"]
+    for row in found:
+        own = row.get('nova_seconds')
+        lines.append(','.join((
+            str(row['functions']),
+            '' if own is None else f'{own:.2f}',
+            f'{row["seconds"]:.3f}',
+            '' if own is None else f'{own / row["seconds"]:.0f}',
+            (f'{row["nova_calls"] / row["devices"]:.0f}'
+             if 'nova_calls' in row else ''),
+            f'{row["calls"] / row["devices"]:.1f}')))
+    return '\n'.join([*lines, ''])
+
+
 def plot(found: Sequence[dict[str, Any]]) -> str:
     """An SVG picture with logarithmic axes."""
     width, height, margin = 640, 400, 60
@@ -210,7 +251,12 @@ def main() -> int:
         pathlib.Path(asked.json).write_text(json.dumps(bench._found, indent=1))
     if asked.plot:
         pathlib.Path(asked.plot).write_text(plot(bench._found))
-    return 0
+    if asked.table:
+        pathlib.Path(asked.table).write_text(table(bench._found))
+    faults = broken(bench._found)
+    for fault in faults:
+        print(f'not as promised: {fault}')
+    return 1 if faults else 0
 
 
 if __name__ == '__main__':
@@ -221,6 +267,7 @@ if __name__ == '__main__':
                         help='how many physical functions share the virtual '
                              'ones (1)')
     parser.add_argument('--plot', metavar='FILE')
+    parser.add_argument('--table', metavar='FILE')
     parser.add_argument('--json', metavar='FILE')
     asked = parser.parse_args()
     sys.exit(main())
