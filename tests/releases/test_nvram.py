@@ -795,6 +795,20 @@ class CopiesTest(StoresTest):
         self.assertIn('a', self.domains)
         self.assertTrue(self.store.exists())
 
+    def test_a_store_that_fails_stops_an_offload_and_no_power_off(self):
+        self.spawn()
+        self.stop('1')
+        # a file where its folder should be
+        (self.root / 'copies').write_text('')
+
+        with self.nova('power_off'):
+            self.driver.power_off(self.instance)
+        self.assertIn('could not be copied to the store',
+                      self.stdlog.logger.output)
+        self.assertRaises(OSError, self.offload)
+
+        self.assertEqual(variables('1'), self.store.read_bytes())
+
     def test_a_copy_goes_with_the_guest(self):
         self.spawn()
         with self.nova('power_off'):
