@@ -106,9 +106,7 @@ where it may not is refused.
 
         :raises Refused: by whom it may not be, or what nobody can have
         """
-        extra_specs = facts.guest.extra_specs
-        if extra_specs is None:
-            extra_specs = domain.extra_specs or {}
+        extra_specs = base.extra_specs(domain, facts)
         properties = facts.guest.image_properties or {}
         found = {}
         for name, values in _VALUES.items():
