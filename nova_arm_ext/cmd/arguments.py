@@ -36,3 +36,11 @@ def add_connect(parser: argparse.ArgumentParser) -> None:
         '--connect', metavar='URI',
         help='the libvirt to ask (default: $LIBVIRT_DEFAULT_URI, or '
              'qemu:///system)')
+
+
+def add_redact(parser: argparse.ArgumentParser) -> None:
+    """Add ``--redact``, for output that goes into a public bug report."""
+    parser.add_argument(
+        '--redact', action='store_true',
+        help='replace names, UUIDs, addresses and paths by words that say '
+             'nothing, the same everywhere')

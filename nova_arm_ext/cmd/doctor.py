@@ -45,6 +45,7 @@ class Doctor(command.Command):
                  'ports, all on virtio-mmio), and undefine them')
         parser.add_argument('--json', action='store_true',
                             help='print JSON, for scripts')
+        arguments.add_redact(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
@@ -52,6 +53,7 @@ class Doctor(command.Command):
         from nova_arm_ext.cmd import checks
         from nova_arm_ext.cmd import host
         from nova_arm_ext.cmd import reading
+        from nova_arm_ext.cmd import redaction
         from nova_arm_ext.cmd.checks import base
         from nova_arm_ext.cmd.checks import canaries
 
@@ -65,15 +67,16 @@ class Doctor(command.Command):
         every = [*checks.CHECKS]
         if parsed_args.define_test:
             every.append(base.Check('define test', canaries.define_test))
+        redacted = redaction.Redaction() if parsed_args.redact else str
         found = []
         for check in every:
             for finding in check.findings(place):
                 found.append((check.name, finding))
                 if not parsed_args.json:
-                    self.app.stdout.write(line(check.name, finding))
+                    self.app.stdout.write(redacted(line(check.name, finding)))
                     self.app.stdout.flush()
         if parsed_args.json:
-            self.app.stdout.write(to_json(found))
+            self.app.stdout.write(redacted(to_json(found)))
         return max(finding.status.exit_status for _, finding in found)
 
 

@@ -200,6 +200,20 @@ class Domain(View):
                 for spec in found.iterfind('{*}extraSpec')}
 
     @property
+    def names(self) -> list[str]:
+        """The guest's name, and those that Nova writes beside it: of the
+        server, its flavor, user and project."""
+        metadata = self._nova_metadata()
+        found = [self.name]
+        if metadata is not None:
+            found += [metadata.findtext('{*}name'),
+                      metadata.findtext('{*}owner/{*}user'),
+                      metadata.findtext('{*}owner/{*}project')]
+            found += [flavor.get('name') for flavor
+                      in metadata.findall('{*}flavor')]
+        return [name for name in found if name]
+
+    @property
     def nova_version(self) -> str | None:
         """The release of Nova that wrote the document, if it says so."""
         for element in tree.children(self._nova_metadata()):

@@ -49,7 +49,7 @@ class HelpTest(base.CommandTestCase):
             self.assertEqual(alone, self.run_command(*arguments))
 
     def test_each_command_has_help(self):
-        for name in ('doctor', 'hooks', 'facts', 'preview',
+        for name in ('audit', 'doctor', 'explain', 'hooks', 'facts', 'preview',
                      'nvram list', 'nvram show',
                      'nvram backup', 'nvram restore', 'nvram reset',
                      'nvram orphans'):
