@@ -36,6 +36,10 @@ LOG = logging.getLogger(__name__)
 NAMESPACE = 'nova_arm_ext.hooks'
 GROUP = 'arm'
 
+#: The extra spec of a flavor that names hooks, comma-separated, which are not
+#: to touch its guests.
+SKIP_HOOKS = 'arm:skip_hooks'
+
 #: The name under which reports tell of what is taken over from the guest's
 #: previous document.
 PREVIOUS = 'previous'
@@ -177,11 +181,14 @@ class HookReport:
 
     :param before, after: the document on both sides of the hook, where they
         were recorded
+    :param essential: the reasons without which libvirt or QEMU refuses the
+        guest
     :param failure: why the hook was passed over; None if it was not
     """
 
     hook: str
     reasons: tuple[tuple[str, str], ...] = ()
+    essential: tuple[tuple[str, str], ...] = ()
     before: bytes | None = None
     after: bytes | None = None
     seconds: float = 0.0
@@ -212,6 +219,10 @@ class Result:
     xml: str
     reports: tuple[HookReport, ...] = ()
     seconds: float = 0.0
+
+
+#: Gets the document of an Arm guest after the hooks, and their reports.
+Finish = Callable[[Domain, Sequence[HookReport]], None]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -319,8 +330,15 @@ class Pipeline:
         """The names of the enabled hooks, in order."""
         return tuple(enabled.name for enabled in self._hooks)
 
+    @property
+    def options(self) -> dict[str, dict[str, Any]]:
+        """The options of each enabled hook, in the order of the hooks."""
+        return {enabled.name: dict(vars(enabled.hook.options))
+                for enabled in self._hooks}
+
     def run(self, xml: str, facts: Facts | Callable[[], Facts], *,
-            existing: bool | None = None, record: bool = False) -> Result:
+            existing: bool | None = None, record: bool = False,
+            finish: Finish | None = None) -> Result:
         """Adjust one document.
 
         :param xml: the domain document
@@ -331,6 +349,8 @@ class Pipeline:
             facts have a previous document
         :param record: keep the document before and after each hook, so that
             the reports can show diffs; it takes as long again as the hooks
+        :param finish: called with the document of an Arm guest and the
+            reports once all is done, such as to write down what was done
         :returns: the document for libvirt with a report of each hook; the
             same string if the guest is not Arm or nothing had to be changed
         :raises InvalidDocument: when this is no domain document
@@ -349,7 +369,7 @@ class Pipeline:
         previous_document = facts.guest.previous
         domain = Domain(domain.element, previous_document)
         checked = _checked(domain)
-        passed_over: dict[str, str] = {}
+        passed_over = self._kept_away(domain, facts)
         while True:
             # Hooks work in place on what was parsed from the string, so when
             # one is to be passed over, all start again without it.
@@ -375,6 +395,8 @@ class Pipeline:
                         '[instance: %s] Hook %s failed and is skipped for '
                         'this guest: %s', domain.uuid, e.hook, e.cause,
                         exc_info=e.__cause__)
+        if finish is not None:
+            finish(domain, reports)
         text = domain.to_xml()
         # Nova ends its documents with a newline, lxml does not
         if text == xml.strip() or not (
@@ -387,6 +409,19 @@ class Pipeline:
                         seconds=time.perf_counter() - started)
         self._tell(domain, result)
         return result
+
+    def _kept_away(self, domain: Domain, facts: Facts) -> dict[str, str]:
+        """The hooks that the flavor keeps away from the guest, and why.
+
+        Names that are not enabled here may be so on other hosts.
+        """
+        asked = base.extra_specs(domain, facts).get(SKIP_HOOKS)
+        if not asked:
+            return {}
+        names = {name.strip() for name in asked.split(',')}
+        return {enabled.name: f'the extra spec {SKIP_HOOKS} of the flavor '
+                              f'keeps it away from this guest'
+                for enabled in self._hooks if enabled.name in names}
 
     def _round(self, domain: Domain, facts: Facts, existing: bool,
                passed_over: Mapping[str, str],
@@ -417,7 +452,8 @@ class Pipeline:
             seconds = time.perf_counter() - started
             after = domain.to_bytes() if record else None
             reports.append(HookReport(
-                hook=name, reasons=tuple(report.reasons), before=before,
+                hook=name, reasons=tuple(report.reasons),
+                essential=tuple(report.essential), before=before,
                 after=after, seconds=seconds))
             before = after
             if self._hook_warn_ms and seconds * 1000 > self._hook_warn_ms:

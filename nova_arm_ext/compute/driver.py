@@ -5,6 +5,7 @@ import contextlib
 import copy
 import dataclasses
 import functools
+import importlib.metadata
 import inspect
 import os
 import time
@@ -30,6 +31,7 @@ from nova_arm_ext import facts
 from nova_arm_ext import opts
 from nova_arm_ext import pci as arm_pci
 from nova_arm_ext import pipeline
+from nova_arm_ext import provenance
 from nova_arm_ext.compute import cpu
 from nova_arm_ext.compute import gather
 from nova_arm_ext.compute import nvram
@@ -128,6 +130,9 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         self._arm_pipeline = pipeline.Pipeline.load(
             CONF, schema=schema.load,
             checks=(*opts.CHECKS, lambda conf: seams.check(ArmLibvirtDriver)))
+        self._arm_record = provenance.Record(
+            version=importlib.metadata.version('nova-arm-ext'),
+            options=provenance.digest(self._arm_pipeline))
         # (connection, facts): a new connection may lead to a newer libvirt
         self._arm_host_facts = None
         # by instance uuid, while it is done
@@ -152,7 +157,9 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
             return self._arm_pipeline.run(
                 xml, lambda: self._arm_facts(instance, image_meta),
                 existing=doing is not None and doing.existing,
-                record=LOG.isEnabledFor(logging.DEBUG)).xml
+                record=LOG.isEnabledFor(logging.DEBUG),
+                finish=lambda domain, reports: provenance.write(
+                    domain, self._arm_record.of(reports))).xml
         except errors.Refused as e:
             if e.this_host:
                 # not InvalidInput, so that the scheduler tries another host

@@ -35,14 +35,19 @@ class Report:
 
     def __init__(self) -> None:
         self.reasons: list[tuple[str, str]] = []
+        self.essential: list[tuple[str, str]] = []
 
-    def because(self, place: str, reason: str) -> None:
+    def because(self, place: str, reason: str, *,
+                essential: bool = False) -> None:
         """Tell one adjustment.
 
         :param place: where in the document, such as ``os/loader``
         :param reason: a sentence for the operator
+        :param essential: without it libvirt or QEMU refuses the guest
         """
         self.reasons.append((place, reason))
+        if essential:
+            self.essential.append((place, reason))
 
 
 def extra_specs(domain: Domain, facts: Facts) -> Mapping[str, str]:

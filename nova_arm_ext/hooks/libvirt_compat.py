@@ -39,6 +39,8 @@ class Rule:
         unknown the rule is applied: every rule's result is accepted by all
         versions.
     :param reason: who refuses it and why, for the report
+    :param refused: whether a guest with it is refused; else it starts, and
+        has a device that does not work
     """
 
     name: str
@@ -47,6 +49,7 @@ class Rule:
     since: Version | None = None
     until: Version | None = None
     reason: str
+    refused: bool = True
     apply: Callable[[Domain, Facts], str | None]
 
     def concerns(self, libvirt: Version | None) -> bool:
@@ -333,10 +336,12 @@ RULES: tuple[Rule, ...] = (
          reason='libvirt refuses media that can be ejected on virtio'),
     Rule(name='scsi_model', words=('scsi', 'ide', 'cdrom'), apply=_scsi_model,
          nova='29 to 34', until=(11, 6, 0),
+         refused=False,
          reason='libvirt before 11.6 takes the LSI 53c895a, for which Arm '
                 'images have no driver'),
     Rule(name='usb_model', words=('controller',), apply=_usb_model,
          nova='29 to 34', until=(11, 9, 0),
+         refused=False,
          reason='libvirt before 11.9 takes piix3-uhci on armv7l; qemu-xhci '
                 'sits on PCI Express'),
     Rule(name='watchdog', words=('watchdog',), apply=_watchdog,
@@ -421,4 +426,5 @@ unless the cause is gone.
                 place = rule.apply(domain, facts)
                 if place is not None:
                     report.because(place,
-                                   f'{rule.reason} (rule {rule.name})')
+                                   f'{rule.reason} (rule {rule.name})',
+                                   essential=rule.refused)

@@ -6,6 +6,7 @@ import nova.tests.unit
 
 import nova.test  # isort: skip
 
+import importlib.metadata
 import pathlib
 import subprocess
 import sys
@@ -27,7 +28,9 @@ from nova.virt.libvirt import guest as libvirt_guest
 from nova_arm_ext import errors
 from nova_arm_ext import facts
 from nova_arm_ext import pipeline
+from nova_arm_ext import provenance
 from nova_arm_ext.compute import driver
+from nova_arm_ext.domain import view
 from nova_arm_ext.hooks import base as hooks
 from tests import base
 
@@ -132,6 +135,15 @@ class DriverTest(nova.test.NoDBTestCase):
         self.existing(None)
 
         self.assertNotEqual(DOCUMENT, self.xml())
+
+    def test_the_document_says_who_adjusted_it_and_why(self) -> None:
+        record = provenance.read(view.Domain.parse(self.xml()))
+
+        self.assertEqual(importlib.metadata.version('nova-arm-ext'),
+                         record.version)
+        self.assertEqual(self.driver._arm_pipeline.hooks,
+                         tuple(hook.name for hook in record.hooks))
+        self.assertTrue(any(hook.reasons for hook in record.hooks))
 
     def test_another_guest_comes_back_as_it_is(self) -> None:
         self.with_hook(Raising)

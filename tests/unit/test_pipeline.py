@@ -835,3 +835,28 @@ class LoadTest(base.TestCase):
             pipeline.NAMESPACE, on_load_failure_callback=lambda *_: None)
 
         self.assertIn('good', found.names())
+
+
+class SkipHooksTest(base.TestCase):
+
+    def run_with(self, asked: str, **more) -> pipeline.Result:
+        hooks_here = pipeline.Pipeline(
+            [(name, Marks(name)) for name in ('one', 'two', 'three')])
+        return hooks_here.run(XML, facts.Facts(guest=facts.Guest(
+            extra_specs={pipeline.SKIP_HOOKS: asked}, **more)))
+
+    def test_a_flavor_keeps_hooks_away_from_its_guests(self) -> None:
+        result = self.run_with(' two, three')
+
+        self.assertIn('<one', result.xml)
+        self.assertNotIn('<two', result.xml)
+        self.assertEqual(
+            [None, *['the extra spec arm:skip_hooks of the flavor keeps it '
+                     'away from this guest'] * 2],
+            [report.failure for report in result.reports])
+
+    def test_names_that_are_not_enabled_here_are_passed_over(self) -> None:
+        result = self.run_with('nobody,previous,,', previous=XML)
+
+        for name in ('one', 'two', 'three'):
+            self.assertIn(f'<{name}', result.xml)

@@ -1,0 +1,263 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`nova-arm-ext audit`: the guests of this host, and what hooks made them."""
+
+import argparse
+import dataclasses
+from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import Any
+from typing import TYPE_CHECKING
+
+from cliff import lister
+
+from nova_arm_ext.cmd import arguments
+
+if TYPE_CHECKING:
+    from nova_arm_ext import facts
+    from nova_arm_ext import pipeline
+    from nova_arm_ext import provenance
+    from nova_arm_ext.cmd import guests
+    from nova_arm_ext.domain.view import Domain
+
+PATIENCE = 30.0
+
+#: What the column Now may say.
+UNCHANGED = 'unchanged'
+ADJUSTED = 'would be adjusted'
+NOT_ARM = 'not an Arm guest'
+UNKNOWN = 'unknown'
+
+#: What the column Recorded may say; the third with the other version.
+UNTOUCHED = 'untouched'
+SAME = 'this version'
+OTHER_VERSION = 'adjusted by another version'
+OTHER_OPTIONS = 'this version, other options'
+
+#: What the column Without may say.
+CANNOT_START = 'cannot start'
+DIFFERENT = 'starts, with other devices'
+AS_IT_IS = 'starts as it is'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What is found of one guest.
+
+    :param hooks: those that would change the document now
+    :param without: what becomes of it without the extension
+    :param why: the reasons for that, or why nothing is known
+    """
+
+    name: str
+    uuid: str
+    recorded: str
+    now: str
+    hooks: tuple[str, ...] = ()
+    diff: str = ''
+    without: str = ''
+    why: str = ''
+
+
+class Audit(lister.Lister):
+    """List the guests that are defined on this host, and what hooks do now.
+
+    The hooks run on each guest's document as libvirt has it. What Nova itself
+    would write anew at the next hard reboot is not predicted: unchanged means
+    that the hooks have nothing to add to what is defined.
+    """
+
+    _epilog = ('Recorded says who adjusted the guest when it was last '
+               'defined: this version, another version, or nobody '
+               '(untouched). Now says what the hooks of this configuration '
+               'would do. Only a read-only connection is made, and nothing is '
+               'changed; -f json prints JSON.')
+
+    def get_epilog(self) -> str:
+        # cliff's own looks through all installed packages, to name the one
+        # that brought the command
+        return self._epilog
+
+    def get_parser(self, prog_name: str) -> Any:
+        parser = super().get_parser(prog_name)
+        arguments.add_connect(parser)
+        arguments.add_config_file(
+            parser, "those that nova-compute finds by itself, such as "
+                    "/etc/nova/nova.conf")
+        shown = parser.add_mutually_exclusive_group()
+        shown.add_argument(
+            '--diff', action='store_true',
+            help='print what the hooks would change, in place of the table')
+        shown.add_argument(
+            '--before-removal', action='store_true',
+            help='say of each guest whether stock Nova could start it, going '
+                 'by what was recorded when it was last defined')
+        parser.add_argument('--json', dest='formatter', action='store_const',
+                            const='json', help='the same as -f json')
+        arguments.add_redact(parser)
+        return parser
+
+    def produce_output(self, *args: Any) -> Any:
+        from nova_arm_ext.cmd import failure
+        try:
+            return super().produce_output(*args)
+        except ValueError as e:
+            raise failure.Failure(str(e)) from e     # no such column
+
+    def run(self, parsed_args: argparse.Namespace) -> int:
+        if not parsed_args.diff:
+            return int(super().run(parsed_args))
+        verdicts, redacted = self._judged(parsed_args)
+        for verdict in verdicts:
+            for line in to_diff(verdict):
+                self.app.stdout.write(redacted(line) + '\n')
+        return 0
+
+    def take_action(self, parsed_args: argparse.Namespace
+                    ) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        verdicts, redacted = self._judged(parsed_args)
+        if parsed_args.before_removal:
+            columns: tuple[str, ...] = ('Guest', 'UUID', 'Without', 'Why')
+            rows = [(one.name, one.uuid, one.without, one.why)
+                    for one in verdicts]
+        else:
+            columns = ('Guest', 'UUID', 'Recorded', 'Now')
+            rows = [(one.name, one.uuid, one.recorded, in_words(one))
+                    for one in verdicts]
+        return columns, [tuple(redacted(text) for text in row)
+                         for row in rows]
+
+    def _judged(self, parsed_args: argparse.Namespace
+                ) -> tuple[list[Verdict], Any]:
+        # not above: cliff imports every command to run one
+        import importlib.metadata
+
+        from nova_arm_ext import opts
+        from nova_arm_ext import pipeline
+        from nova_arm_ext import provenance
+        from nova_arm_ext.cmd import guests
+        from nova_arm_ext.cmd import host
+        from nova_arm_ext.cmd import reading
+        from nova_arm_ext.cmd import redaction
+        from nova_arm_ext.cmd.main import NAME
+        from nova_arm_ext.compute import schema
+
+        files, folders = parsed_args.config_file, list[str]()
+        if not files:
+            files, folders = reading.files_of_nova_compute()
+        hooks = pipeline.Pipeline.load(
+            reading.configuration(files, folders), schema=schema.load,
+            checks=opts.CHECKS)
+        ours = provenance.Record(version=importlib.metadata.version(NAME),
+                                 options=provenance.digest(hooks))
+        uri = parsed_args.connect or host.default_uri()
+        found = guests.every(uri)
+        known = host.ask(uri, PATIENCE)
+        verdicts = [judge(guest, known, hooks, ours) for guest in found]
+        redacted: Any = str
+        if parsed_args.redact:
+            redacted = redaction.Redaction(
+                name for guest in found for name in names(guest))
+        return verdicts, redacted
+
+
+def judge(guest: 'guests.Guest', host: 'facts.Host',
+          hooks: 'pipeline.Pipeline', ours: 'provenance.Record') -> Verdict:
+    """What there is to say about one guest; its faults are its own.
+
+    :param hooks: those of this configuration
+    :param ours: a record as they would leave it
+    """
+    from nova_arm_ext import errors
+    from nova_arm_ext import facts
+    from nova_arm_ext import provenance
+    from nova_arm_ext.cmd.failure import one_line
+    from nova_arm_ext.domain import view
+
+    try:
+        domain = view.Domain.parse(guest.document)
+        record = provenance.read(domain)
+        verdict = Verdict(name=guest.name, uuid=guest.uuid, now=UNCHANGED,
+                          recorded=recorded_by(record, ours))
+        if not domain.is_arm:
+            return dataclasses.replace(verdict, now=NOT_ARM, without=AS_IT_IS,
+                                       why=NOT_ARM)
+        without, why = without_us(record, domain)
+        verdict = dataclasses.replace(verdict, without=without, why=why)
+    except errors.InvalidDocument as e:
+        return Verdict(name=guest.name, uuid=guest.uuid, recorded=UNKNOWN,
+                       now=UNKNOWN, without=UNKNOWN, why=one_line(str(e)))
+    try:
+        # the guest exists, and keeps what it has
+        result = hooks.run(guest.document, facts.Facts(
+            host=host, guest=facts.Guest(
+                extra_specs=domain.extra_specs, previous=guest.live)),
+            existing=True, record=True)
+    except errors.ArmExtError as e:
+        return dataclasses.replace(
+            verdict, now=f'{UNKNOWN}: {one_line(str(e))}')
+    changing = tuple(dict.fromkeys(
+        report.hook for report in result.reports if report.changed))
+    if not changing:
+        return verdict
+    return dataclasses.replace(
+        verdict, now=ADJUSTED, hooks=changing, diff='\n'.join(
+            report.diff() for report in result.reports if report.changed))
+
+
+def recorded_by(record: 'provenance.Record | None',
+                ours: 'provenance.Record') -> str:
+    """Who adjusted a guest when it was last defined."""
+    from nova_arm_ext.cmd.failure import one_line
+    if record is None:
+        return UNTOUCHED
+    if record.version != ours.version:
+        return one_line(f'{OTHER_VERSION} ({record.version})')
+    return SAME if record.options == ours.options else OTHER_OPTIONS
+
+
+def without_us(record: 'provenance.Record | None',
+               domain: 'Domain') -> tuple[str, str]:
+    """What becomes of a guest at its next start by stock Nova, and why."""
+    from nova_arm_ext.cmd.failure import one_line
+    from nova_arm_ext.domain import firmware
+    if record is None:
+        return AS_IT_IS, 'nova-arm-ext did not adjust it'
+    reasons = [(hook.name, reason) for hook in record.hooks
+               for reason in hook.reasons]
+    # a loader that the document names Nova takes over
+    # (_copy_guest_firmware_elements), or finds by itself before release 33
+    has_loader = firmware.Os.of(domain).names_uefi
+    essential = [(name, reason) for name, reason in reasons
+                 if reason.essential and not (
+                     has_loader and reason.place.startswith('os/loader'))]
+    if not reasons:
+        return AS_IT_IS, 'no hook had anything to change'
+    return (CANNOT_START if essential else DIFFERENT,
+            one_line('; '.join(f'{name}: {reason.place}: {reason.text}'
+                               for name, reason in essential or reasons)))
+
+
+def in_words(verdict: Verdict) -> str:
+    """What the hooks would do now, with their names."""
+    if verdict.now != ADJUSTED:
+        return verdict.now
+    return f'{ADJUSTED} by {", ".join(verdict.hooks)}'
+
+
+def to_diff(verdict: Verdict) -> Iterator[str]:
+    """What the hooks would change, as lines."""
+    from nova_arm_ext.cmd.failure import printable
+    yield printable(f'# guest {verdict.name} ({verdict.uuid}): '
+                    f'{in_words(verdict)}')
+    for line in verdict.diff.splitlines():
+        yield printable(line)
+
+
+def names(guest: 'guests.Guest') -> list[str]:
+    """The names in a guest's document."""
+    from nova_arm_ext import errors
+    from nova_arm_ext.domain import view
+    try:
+        return view.Domain.parse(guest.document).names
+    except errors.InvalidDocument:
+        return [guest.name]

@@ -1,0 +1,99 @@
+# SPDX-License-Identifier: Apache-2.0
+"""`nova-arm-ext explain`: what each hook did to a guest, and why."""
+
+import argparse
+from collections.abc import Iterator
+from typing import Any
+from typing import TYPE_CHECKING
+
+from cliff import command
+
+from nova_arm_ext.cmd import arguments
+
+if TYPE_CHECKING:
+    from nova_arm_ext import provenance
+    from nova_arm_ext.domain.view import Domain
+
+
+class Explain(command.Command):
+    """Show what each hook did to a guest when it was last defined, and why.
+
+    It is read from the record that nova-compute leaves in the domain's
+    metadata; no log is needed.
+    """
+
+    _epilog = ('Only a read-only connection is made. A guest that was last '
+               'defined by stock Nova, or that is not an Arm guest, has no '
+               'record, as the output says.')
+
+    def get_epilog(self) -> str:
+        # cliff's own looks through all installed packages, to name the one
+        # that brought the command
+        return self._epilog
+
+    def get_parser(self, prog_name: str) -> Any:
+        parser = super().get_parser(prog_name)
+        parser.add_argument(
+            'guest', metavar='GUEST',
+            help="a libvirt domain's name or UUID, which is the server's ID")
+        arguments.add_connect(parser)
+        parser.add_argument('--json', action='store_true',
+                            help='print JSON, for scripts')
+        arguments.add_redact(parser)
+        return parser
+
+    def take_action(self, parsed_args: argparse.Namespace) -> int:
+        # not above: cliff imports every command to run one
+        from nova_arm_ext import provenance
+        from nova_arm_ext.cmd import guests
+        from nova_arm_ext.cmd import host
+        from nova_arm_ext.cmd import redaction
+        from nova_arm_ext.domain import view
+
+        guest = guests.one(parsed_args.connect or host.default_uri(),
+                           parsed_args.guest)
+        domain = view.Domain.parse(guest.live)
+        record = provenance.read(domain)
+        text = (to_json(domain, record) if parsed_args.json else
+                ''.join(f'{line}\n' for line in to_text(domain, record)))
+        if parsed_args.redact:
+            text = redaction.Redaction(domain.names)(text)
+        self.app.stdout.write(text)
+        return 0
+
+
+def to_text(domain: 'Domain',
+            record: 'provenance.Record | None') -> Iterator[str]:
+    """The record for people, as lines."""
+    from nova_arm_ext.cmd.failure import one_line
+    yield one_line(f'guest {domain.name} ({domain.uuid}), {domain.arch}')
+    if not domain.is_arm:
+        yield 'not an Arm guest: nova-arm-ext leaves it as it is'
+        return
+    if record is None:
+        yield 'not adjusted: nova-arm-ext did not define it'
+        return
+    yield one_line(f'adjusted by nova-arm-ext {record.version}, options '
+                   f'{record.options}')
+    for hook in record.hooks:
+        if hook.failure is not None:
+            said = f'not applied: {hook.failure}'
+        elif hook.reasons:
+            said = 'changed the document'
+        else:
+            said = 'changed nothing'
+        yield ''
+        yield one_line(f'{hook.name}: {said}')
+        for reason in hook.reasons:
+            yield '  ' + one_line(f'{reason.place}: {reason.text}')
+
+
+def to_json(domain: 'Domain',
+            record: 'provenance.Record | None') -> str:
+    """The record for programs."""
+    import dataclasses
+    import json
+    return json.dumps({
+        'guest': {'name': domain.name, 'uuid': domain.uuid,
+                  'arch': domain.arch},
+        'record': record and dataclasses.asdict(record)}, indent=2) + '\n'

@@ -1,0 +1,64 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The guests that are defined on this host, with their documents."""
+
+import dataclasses
+from typing import Any
+
+from nova_arm_ext.cmd import host
+from nova_arm_ext.cmd.failure import Failure
+
+#: A few hundred guests are asked for two documents each.
+PATIENCE = 60.0
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Guest:
+    """What libvirt has of one guest.
+
+    :param document: that of its next start
+    :param live: that of now; the same where it does not run
+    """
+
+    name: str
+    uuid: str
+    document: str
+    live: str
+
+
+def every(uri: str) -> list[Guest]:
+    """All guests of a libvirt, by name, over a read-only connection.
+
+    :raises Failure: when it does not answer
+    """
+    return sorted((Guest(name=name, uuid=identity, document=document,
+                         live=live) for name, identity, document, live
+                   in host.answer(uri, PATIENCE, _documents)),
+                  key=lambda guest: guest.name)
+
+
+def one(uri: str, wanted: str) -> Guest:
+    """The guest with a name or UUID.
+
+    :raises Failure: when there is none, or libvirt does not answer
+    """
+    for guest in every(uri):
+        if wanted in (guest.name, guest.uuid):
+            return guest
+    raise Failure(f'libvirt at {uri} has no guest {wanted!r}; name one by '
+                  f"its domain or by the server's ID")
+
+
+def _documents(connection: Any) -> list[tuple[str, str, str, str]]:
+    """What is asked of each guest; runs in the child."""
+    import libvirt
+    found = []
+    for domain in connection.listAllDomains():
+        try:
+            document = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
+            found.append((
+                domain.name(), domain.UUIDString(), document,
+                domain.XMLDesc() if domain.isActive() else document))
+        except libvirt.libvirtError as e:
+            if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
+                raise     # else it has just gone
+    return found
