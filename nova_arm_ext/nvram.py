@@ -127,6 +127,8 @@ class State:
         of guests are that were not made by Nova alone
     :param brought: this operation has brought a store
     :param saved: the store driver has a copy
+    :param other_firmware: Secure Boot is asked for and was not, or the other
+        way round: the store has no keys for it, or has them
     :param of_other: the file is one of the other host, which shares the
         instance directory with this one
     """
@@ -135,6 +137,7 @@ class State:
     inside: bool = False
     brought: bool = False
     saved: bool = False
+    other_firmware: bool = False
     of_other: bool = False
 
 
@@ -168,12 +171,15 @@ _WORDS = {
     'inside': ('in the instance directory', "in libvirt's folder"),
     'brought': ('it came along', 'it did not come along'),
     'saved': ('the store driver has a copy', 'no copy'),
+    'other_firmware': ('Secure Boot is switched on or off',
+                       'the firmware stays'),
     'of_other': ('shared instance directory', 'own instance directory'),
 }
 
 #: The first rule of an event that fits decides; the last fits always.
 RULES: tuple[Rule, ...] = (
     Rule(event=Event.SPAWN, fate=Fate.FRESH),
+    Rule(event=Event.HARD_REBOOT, fate=Fate.LOST, when=('other_firmware',)),
     Rule(event=Event.HARD_REBOOT, fate=Fate.KEEP, when=('present',)),
     Rule(event=Event.HARD_REBOOT, fate=Fate.FRESH),
     Rule(event=Event.UNDISTURBED, fate=Fate.KEEP),
@@ -184,6 +190,7 @@ RULES: tuple[Rule, ...] = (
     Rule(event=Event.REBUILD, fate=Fate.BROUGHT, when=('brought',)),
     Rule(event=Event.REBUILD, fate=Fate.FRESH),
     Rule(event=Event.MIGRATE, fate=Fate.SEND),
+    Rule(event=Event.ARRIVE, fate=Fate.LOST, when=('other_firmware',)),
     # a resize on one host: libvirt's folder is not part of what Nova moves
     Rule(event=Event.ARRIVE, fate=Fate.KEEP, when=('present',),
          unless=('inside',)),

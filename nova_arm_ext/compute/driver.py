@@ -292,6 +292,10 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
             source=(nvram.store_of(previous)
                     if previous is not None and doing.event is Event.RESCUE
                     else None),
+            other_firmware=(
+                previous is not None
+                and {self._arm_secure_boot_in(previous),
+                     self._arm_secure_boot_in(guest)} == {True, False}),
             # Nova evacuates to a directory that it takes for a shared one
             of_other=not self.image_backend.backend(
                 ).is_shared_block_storage())
@@ -487,6 +491,13 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
             # the trait COMPUTE_SECURITY_UEFI_SECURE_BOOT
             self.capabilities['supports_secure_boot'] = (
                 self._arm_has_secure_boot(arch))
+
+    def _arm_secure_boot_in(self, guest: view.Domain) -> bool | None:
+        """Whether a guest's firmware is for Secure Boot, where that is known.
+        """
+        has = firmware.Os.of(guest)
+        return next((one.secure_boot for one in self._arm_host().firmware or ()
+                     if one.loader == has.loader), has.feature('secure-boot'))
 
     def _arm_has_secure_boot(self, arch: str) -> bool:
         """Whether the host has firmware for Secure Boot, with keys.

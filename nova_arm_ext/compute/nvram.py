@@ -159,12 +159,14 @@ class Stores:
 
     def before_start(self, event: Event, instance: Any, folder: str,
                      guest: view.Domain, *, source: str | None = None,
+                     other_firmware: bool = False,
                      of_other: bool | None = None) -> Fate | None:
         """Have the right store lie where a guest's document says.
 
         :param folder: the instance directory
         :param guest: the document with which it starts
         :param source: the path of the store of which a rescue gets a copy
+        :param other_firmware: it has been made for another firmware
         :param of_other: the instance directory is that of another host
             where nothing there says which host used it last
         :returns: what became of the store; None if the guest has none
@@ -185,6 +187,7 @@ class Stores:
             saved=(self._store is not None
                    and event in (Event.UNSHELVE, Event.EVACUATE)
                    and self._store.load(instance.uuid) is not None),
+            other_firmware=other_firmware,
             of_other=bool(of_other if host is None
                           else host != self._conf.host))
         fate = nvram.decide(event, state)

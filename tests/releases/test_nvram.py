@@ -865,6 +865,33 @@ class FirmwareTest(StoresTest):
             self.assertFalse(self.driver._check_secure_boot_support(
                 'x86_64', 'pc', 'uefi'))
 
+    def test_a_store_without_keys_is_no_store_for_secure_boot(self):
+        plain = self.firmware('plain')
+        secure = self.firmware('secure', secure_boot=True,
+                               enrolled_keys=True)
+        self.having(secure, plain)
+        self.spawn()
+        self.stop('1')
+
+        self.document = DOCUMENT.replace('enabled="no"', 'enabled="yes"')
+        self.migrate('b')
+        self.at('b')
+        self.arrive()
+        self.assertIn(secure.loader, self.domains['b'].document)
+        self.assertEqual(self.template.read_bytes(), self.started)
+
+        self.stop('2')
+        self.hard_reboot()
+        self.assertEqual(variables('2'), self.started)
+
+        # a successor is no other firmware
+        os.unlink(secure.loader)
+        self.having(plain, self.firmware('renamed', secure_boot=True,
+                                         enrolled_keys=True))
+        self.hard_reboot()
+        self.assertIn('/renamed<', self.domains['b'].document)
+        self.assertEqual(variables('2'), self.started)
+
     def test_a_loader_that_is_gone_is_told_and_replaced(self):
         old, new = self.firmware('old'), self.firmware('new')
         self.having(old, new)

@@ -8,7 +8,8 @@ from nova_arm_ext.nvram import Event
 from nova_arm_ext.nvram import Fate
 from tests import base
 
-NAMES = ('present', 'inside', 'brought', 'saved', 'of_other')
+NAMES = ('present', 'inside', 'brought', 'saved', 'of_other',
+         'other_firmware')
 STATES = [nvram.State(**dict(zip(NAMES, values, strict=True)))
           for values in itertools.product((False, True), repeat=len(NAMES))]
 
