@@ -12,7 +12,7 @@ from tests.functional import base
 LIBVIRT = pathlib.Path('/var/lib/libvirt/qemu/nvram')
 
 
-class VariableStoreTest(base.GuestTestCase):
+class VariableStoreTestCase(base.GuestTestCase):
 
     def stores(self):
         """All files of variable stores on the host."""
@@ -20,14 +20,17 @@ class VariableStoreTest(base.GuestTestCase):
                 for path in folder.rglob('*_VARS*')
                 if not path.name.endswith('_VARS.host')}
 
-    def path(self, server):
+    def path_of(self, server):
         return str(self.bed.instances / server.uuid
                    / f'{server.uuid}_VARS.fd')
+
+
+class VariableStoreTest(VariableStoreTestCase):
 
     def test_a_guest_keeps_its_variables_as_long_as_it_lives(self):
         server = self.bed.boot()
         self.assertEqual(1, server.report().boots)
-        self.assertEqual({self.path(server)}, self.stores())
+        self.assertEqual({self.path_of(server)}, self.stores())
 
         server.hard_reboot()
         self.assertEqual(2, server.report().boots)
@@ -40,23 +43,27 @@ class VariableStoreTest(base.GuestTestCase):
         self.assertEqual(4, server.report().boots)
         server.unrescue()
         self.assertEqual(4, server.report().boots)
-        self.assertEqual({self.path(server)}, self.stores())
-
-        server.rebuild(arm_nvram_on_rebuild='keep')
-        self.assertEqual(5, server.report().boots)
-        server.rebuild()
-        self.assertEqual(1, server.report().boots)
-        self.assertEqual({self.path(server)}, self.stores())
+        self.assertEqual({self.path_of(server)}, self.stores())
 
         server.delete()
         self.assertEqual(set(), self.stores())
 
+    def test_a_rebuild_resets_them_unless_told_otherwise(self):
+        server = self.bed.boot()
+        self.assertEqual(1, server.report().boots)
 
-class AdoptedStoreTest(VariableStoreTest):
+        server.rebuild(arm_nvram_on_rebuild='keep')
+        self.assertEqual(2, server.report().boots)
+        server.rebuild()
+        self.assertEqual(1, server.report().boots)
+        self.assertEqual({self.path_of(server)}, self.stores())
+
+
+class AdoptedStoreTest(VariableStoreTestCase):
 
     bed_options = {'driver': 'libvirt.StockDriver'}
 
-    def test_a_guest_keeps_its_variables_as_long_as_it_lives(self):
+    def test_a_guest_of_nova_alone_keeps_them_where_they_are(self):
         # its place is where Nova alone has put it
         server = self.bed.boot()
         self.assertEqual(1, server.report().boots)
