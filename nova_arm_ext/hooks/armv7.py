@@ -177,9 +177,10 @@ armv7l to the scheduler where it is known that it can, and unless this is
 
     @staticmethod
     def _drop_acpi(domain: Domain, report: Report) -> None:
-        acpi = domain.element.find('features/acpi')
-        if acpi is not None and not Os.of(domain).has_uefi:
-            tree.detach(acpi)
+        found = domain.element.findall('features/acpi')
+        if found and not Os.of(domain).has_uefi:
+            for acpi in found:
+                tree.detach(acpi)
             report.because('features/acpi', 'without UEFI nothing hands the '
                                             'tables to the guest, which gets '
                                             'a device tree')

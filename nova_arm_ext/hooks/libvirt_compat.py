@@ -94,8 +94,7 @@ def _iommu_driver(domain: Domain, facts: Facts) -> str | None:
     place = None
     for iommu in domain.all(devices.Iommu):
         if iommu.model in ('smmuv3', 'virtio'):
-            driver = iommu.element.find('driver')
-            if driver is not None:
+            for driver in iommu.element.findall('driver'):
                 tree.detach(driver)
                 place = 'devices/iommu/driver'
     return place
