@@ -56,7 +56,7 @@ def why_not() -> str | None:
     """What this machine lacks; None if a guest can be booted on it."""
     if os.geteuid() != 0:
         return 'needs root, for namespaces and for libvirtd'
-    path = _search_path()
+    path = search_path()
     missing = {package for program, package in PROGRAMS.items()
                if shutil.which(program, path=path) is None}
     if not FIRMWARE.exists():
@@ -139,7 +139,7 @@ def call(function: str, timeout: float,
 
 def _environment(folder: str) -> dict[str, str]:
     return {
-        'PATH': _search_path(),
+        'PATH': search_path(),
         'NOVA_ARM_EXT_SANDBOX': folder,
         'NOVA_ARM_EXT_CACHE': str(build.cache_folder()),
         # stevedore keeps a file there for every sys.path it has seen.
@@ -165,7 +165,7 @@ def _end(process: subprocess.Popen[str]) -> None:
         os.kill(int(child), signal.SIGKILL)
 
 
-def _search_path() -> str:
+def search_path() -> str:
     return os.environ.get('PATH', os.defpath) + ':/usr/sbin:/sbin'
 
 

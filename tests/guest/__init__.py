@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The probe guest: a small Arm system that says what it sees."""
 
+from tests.guest.build import cache_folder
 from tests.guest.build import cached
 from tests.guest.build import ensure
 from tests.guest.build import Guest
@@ -9,5 +10,5 @@ from tests.guest.build import MissingTools
 from tests.guest.report import Report
 from tests.guest.report import reports
 
-__all__ = ('INGREDIENTS', 'Guest', 'MissingTools', 'Report', 'cached',
-           'ensure', 'reports')
+__all__ = ('INGREDIENTS', 'Guest', 'MissingTools', 'Report', 'cache_folder',
+           'cached', 'ensure', 'reports')
