@@ -1,0 +1,44 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The first process of a host: it furnishes the host and then does nothing.
+
+All others of the host end with it. What ends below it leaves no zombie:
+libvirt waits until a QEMU is gone, and one nobody has reaped is still there.
+"""
+
+import json
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+
+
+def _mount(*arguments: str) -> None:
+    subprocess.run(['mount', *arguments], check=True)
+
+
+def main(name: str, binds: str) -> None:
+    """
+    :param binds: JSON, what to put in the place of which file or folder
+    """
+    socket.sethostname(name)
+    # The network namespace has its own devices, which sysfs shows as it was
+    # when it was mounted.
+    _mount('-t', 'sysfs', 'sysfs', '/sys')
+    _mount('-t', 'tmpfs', '-o', 'mode=755', 'tmpfs', '/run')
+    for place, own in json.loads(binds).items():
+        _mount('--bind', own, place)
+    if os.path.exists('/dev/kvm'):
+        # Guests are emulated, as in tests.functional.sandbox.
+        hidden = pathlib.Path('/run/no-kvm')
+        hidden.touch(mode=0o000)
+        _mount('--bind', str(hidden), '/dev/kvm')
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    print('ready', flush=True)
+    while True:
+        signal.pause()
+
+
+if __name__ == '__main__':
+    main(*sys.argv[1:])
