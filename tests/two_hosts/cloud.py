@@ -30,7 +30,7 @@ STOCK_DRIVER = 'libvirt.StockDriver'
 #: The folders that a host has for itself.
 DISK = ('/etc/libvirt', '/srv', '/var/lib/libvirt', '/var/log/libvirt')
 
-START_TIMEOUT = 120.0
+START_TIMEOUT = 300.0
 
 Progress = collections.abc.Callable[[str], None]
 

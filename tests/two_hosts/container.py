@@ -98,7 +98,7 @@ class Container:
             daemon.kill()
         self._daemons = []
 
-    def run(self, *command: str | os.PathLike[str], timeout: float = 120,
+    def run(self, *command: str | os.PathLike[str], timeout: float = 300,
             **environment: str) -> str:
         """Run a command there; what it printed."""
         words = f'{self.name}: {" ".join(map(str, command))}'
