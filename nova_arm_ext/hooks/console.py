@@ -20,7 +20,7 @@ EXTRA_SPEC = 'arm:video_model'
 IMAGE_PROPERTY = 'arm_video_model'
 
 #: what can be asked for; all of them work on ``virt``
-_FIT = ('virtio', 'ramfb', 'none')
+MODELS = ('virtio', 'ramfb', 'none')
 #: models to be replaced, and what becomes of them on Arm
 _UNFIT: Mapping[str, str] = {
     **dict.fromkeys(('vga', 'cirrus', 'bochs'),
@@ -309,10 +309,10 @@ def _asked(domain: Domain, facts: Facts) -> tuple[str | None, str]:
             (base.extra_specs(domain, facts), EXTRA_SPEC, 'flavor'),
             (facts.guest.image_properties or {}, IMAGE_PROPERTY, 'image')):
         if name in values:
-            if values[name] not in _FIT:
+            if values[name] not in MODELS:
                 raise errors.Refused(
                     f'{name} of the {owner} is {values[name][:60]!r}, not '
-                    f'one of {", ".join(_FIT)}')
+                    f'one of {", ".join(MODELS)}')
             return values[name], f'{name} of the {owner}'
     return None, ''
 

@@ -30,8 +30,9 @@ _PAUTH_UNKNOWN_BEFORE = (9, 1, 0)
 _ON_OFF = ('on', 'off')
 #: cpu_map/arm_features.xml in libvirt 9.0 to 12.5
 _LENGTHS = tuple(str(bits) for bits in range(128, 2049, 128))
-_VALUES = {SVE: _ON_OFF, SVE_VECTOR_LENGTH: _LENGTHS, PAUTH: _ON_OFF,
-           GIC_VERSION: ('2', '3', 'host')}
+#: The values that can be asked for.
+VALUES = {SVE: _ON_OFF, SVE_VECTOR_LENGTH: _LENGTHS, PAUTH: _ON_OFF,
+          GIC_VERSION: ('2', '3', 'host')}
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -109,7 +110,7 @@ where it may not is refused.
         extra_specs = base.extra_specs(domain, facts)
         properties = facts.guest.image_properties or {}
         found = {}
-        for name, values in _VALUES.items():
+        for name, values in VALUES.items():
             of_image = name.replace(':', '_')
             if name in extra_specs:
                 wish = _Wish(extra_specs[name],

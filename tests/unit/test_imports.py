@@ -11,7 +11,8 @@ PACKAGE = pathlib.Path(nova_arm_ext.__file__).parent
 
 # Each may import itself and what stands before it.
 LAYERS = ('errors', 'cpu', 'facts', 'domain', 'varstore', 'nvram', 'hooks',
-          'pipeline', 'provenance', 'pci', 'opts', 'compute', 'cmd')
+          'pipeline', 'provenance', 'metadefs', 'pci', 'opts', 'compute',
+          'cmd')
 
 # `nova.virt.arm_ext` in nova's own words; the finder beside it is imported
 # by every Python process and may import nothing.

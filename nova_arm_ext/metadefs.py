@@ -1,0 +1,119 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What flavors and images may ask for, in the forms of Glance and of an API.
+
+``python -m nova_arm_ext.metadefs image`` (or ``flavor``) prints a namespace of
+Glance's metadata definitions.
+"""
+
+import dataclasses
+import json
+import sys
+from typing import Any
+
+from nova_arm_ext import nvram
+from nova_arm_ext import pipeline
+from nova_arm_ext.domain import pcie
+from nova_arm_ext.hooks import console
+from nova_arm_ext.hooks import cpu_features
+from nova_arm_ext.hooks import pcie_root_ports
+from nova_arm_ext.hooks import virtio_mmio
+
+#: The prefixes of extra specs and of image properties.
+FLAVOR, IMAGE = 'arm:', 'arm_'
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Property:
+    """One thing that can be asked for.
+
+    :param name: without the prefix
+    :param values: those that are right; empty for any text
+    :param most: the largest number, where it is one from 0 on
+    """
+
+    name: str
+    title: str
+    description: str
+    values: tuple[str, ...] = ()
+    most: int | None = None
+    of_flavor: bool = True
+    of_image: bool = True
+
+
+PROPERTIES: tuple[Property, ...] = (
+    Property(
+        name=pcie_root_ports.EXTRA_SPEC.removeprefix(FLAVOR),
+        title='Free PCIe root ports', most=pcie.MAX_ROOT_PORTS,
+        description='How many PCIe root ports a new Arm guest has free, for '
+                    'volumes, interfaces and other devices that are plugged '
+                    'in while it runs. What an image may ask for is bounded '
+                    'by the host.'),
+    Property(
+        name=virtio_mmio.EXTRA_SPEC.removeprefix(FLAVOR),
+        title='Transport of virtio devices', values=virtio_mmio.TRANSPORTS,
+        description='Whether the virtio devices of a new Arm guest are on '
+                    'PCI Express or on virtio-mmio, for systems without PCI. '
+                    'On virtio-mmio nothing can be plugged in.'),
+    Property(
+        name=console.EXTRA_SPEC.removeprefix(FLAVOR),
+        title='Video model', values=console.MODELS,
+        description='The video model of a new Arm guest with a graphical '
+                    'console; ramfb for systems without a virtio driver.'),
+    *(Property(name=name.removeprefix(FLAVOR), title=title,
+               values=cpu_features.VALUES[name], description=description)
+      for name, title, description in (
+          (cpu_features.SVE, 'Scalable Vector Extension',
+           'Whether an Arm guest has SVE.'),
+          (cpu_features.SVE_VECTOR_LENGTH, 'SVE vector length',
+           'The longest SVE vector of an Arm guest, in bits.'),
+          (cpu_features.PAUTH, 'Pointer authentication',
+           'Whether an Arm guest has pointer authentication.'),
+          (cpu_features.GIC_VERSION, 'Version of the GIC',
+           'The version of the interrupt controller of an Arm guest; 2 has '
+           'at most eight vCPUs.'))),
+    Property(
+        name=nvram.ON_REBUILD_PROPERTY.removeprefix(IMAGE),
+        title='UEFI variables at a rebuild', values=('reset', 'keep'),
+        of_flavor=False,
+        description='What becomes of the UEFI variables of an Arm guest when '
+                    'it is rebuilt.'),
+    Property(
+        name=pipeline.SKIP_HOOKS.removeprefix(FLAVOR),
+        title='Hooks to keep away', of_image=False,
+        description='Names of hooks of nova-arm-ext, with commas between, '
+                    'that do not touch guests of this flavor.'),
+)
+
+
+def namespace(*, of_image: bool) -> dict[str, Any]:
+    """A namespace of Glance's metadata definitions.
+
+    :param of_image: for properties of images; else for flavors' extra specs
+    """
+    return {
+        'namespace': f'OS::NovaArmExt::{"Image" if of_image else "Flavor"}',
+        'display_name': 'Arm guests (nova-arm-ext)',
+        'description': 'What nova-arm-ext does for Arm guests of the libvirt '
+                       'driver.',
+        'visibility': 'public',
+        'protected': False,
+        'resource_type_associations': [
+            {'name': 'OS::Glance::Image', 'prefix': IMAGE} if of_image else
+            {'name': 'OS::Nova::Flavor', 'prefix': FLAVOR}],
+        'properties': {
+            one.name: {
+                'title': one.title, 'description': one.description,
+                **({'type': 'integer', 'minimum': 0, 'maximum': one.most}
+                   if one.most is not None else {'type': 'string'}),
+                **({'enum': list(one.values)} if one.values else {}),
+            } for one in PROPERTIES
+            if (one.of_image if of_image else one.of_flavor)}}
+
+
+def to_json(*, of_image: bool) -> str:
+    """The file of a namespace."""
+    return json.dumps(namespace(of_image=of_image), indent=4) + '\n'
+
+
+if __name__ == '__main__':
+    sys.stdout.write(to_json(of_image=sys.argv[1:] == ['image']))

@@ -1,0 +1,30 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What flavors and images may ask for is the same in code, Glance and API."""
+
+import pathlib
+import re
+
+import nova_arm_ext
+from nova_arm_ext import metadefs
+from tests import base
+
+PACKAGE = pathlib.Path(nova_arm_ext.__file__).parent
+FILES = PACKAGE.parent / 'etc/metadefs'
+
+
+class MetadefsTest(base.TestCase):
+
+    def test_the_files_are_current(self) -> None:
+        for kind in ('image', 'flavor'):
+            self.assertEqual(
+                metadefs.to_json(of_image=kind == 'image'),
+                (FILES / f'nova-arm-ext-{kind}.json').read_text(),
+                f'python -m nova_arm_ext.metadefs {kind} writes it')
+
+    def test_each_extra_spec_of_the_code_is_there(self) -> None:
+        named = {name for path in PACKAGE.rglob('*.py')
+                 for name in re.findall(r"'arm:([a-z0-9_]+)'",
+                                        path.read_text())}
+
+        self.assertEqual(named, {one.name for one in metadefs.PROPERTIES
+                                 if one.of_flavor})
