@@ -13,6 +13,7 @@ from tests import base
 from tests.releases import asked
 from tests.releases import guests
 from tests.releases import kinds
+from tests.releases import table
 
 _stack = contextlib.ExitStack()
 _release: guests.Release | None = None
@@ -203,6 +204,17 @@ class Kinds(base.TestCase):
         self.assertEqual([], [
             kind for _, kind in refused if kind in ('default', 'config-drive')
         ])
+
+    def test_the_table_in_the_documentation_says_what_is_found(self) -> None:
+        if release().counts()['libvirt'] != table.LIBVIRT:
+            self.skipTest(f'the table is of libvirt {table.LIBVIRT}')
+
+        found = table.column(release())
+
+        _, rows = table.read()
+        self.assertEqual(
+            {name: row[str(release().number)] for name, row in rows.items()},
+            found)
 
 
 def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite,
