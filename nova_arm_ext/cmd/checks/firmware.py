@@ -187,5 +187,3 @@ def for_secure_boot(place: Surroundings) -> Iterator[Finding]:
     else:
         yield not_applicable('there is none with keys: guests that ask for '
                              'Secure Boot are refused on this host')
-
-
