@@ -6,7 +6,7 @@ from nova_arm_ext.facts import Facts
 from nova_arm_ext.hooks import base
 
 #: The extra spec that makes the hook crash.
-SPEC = 'arm:crash'
+SPEC = 'breaking:crash'
 
 
 class Breaking(base.Hook):

@@ -136,7 +136,9 @@ class Environment:
 
     def files(self) -> set[str]:
         return {str(path.relative_to(self.directory))
-                for path in self.directory.rglob('*')}
+                for path in self.directory.rglob('*')
+                # pip leaves an empty share/
+                if path.is_symlink() or not path.is_dir()}
 
 
 def empty() -> Environment:

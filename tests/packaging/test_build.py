@@ -29,9 +29,20 @@ class WheelTest(base.TestCase):
     def test_only_the_package_and_the_path_file_are_in_it(self):
         roots = {name.split('/')[0] for name in self.wheel.namelist()}
 
-        roots = {name for name in roots if not name.endswith('.dist-info')}
+        roots = {name for name in roots
+                 if not name.endswith(('.dist-info', '.data'))}
 
         self.assertEqual({'nova_arm_ext', environments.PTH}, roots)
+
+    def test_the_data_are_samples_for_deployment_tools(self):
+        data = {name.partition('.data/')[2] for name in self.wheel.namelist()}
+
+        data.discard('')
+
+        self.assertEqual({'data/share/nova-arm-ext'}, {
+            '/'.join(name.split('/')[:3]) for name in data})
+        self.assertIn('data/share/nova-arm-ext/nova-arm-ext.conf.sample',
+                      data)
 
     def test_record_lists_every_file_with_its_hash(self):
         rows = list(csv.reader(io.StringIO(self.dist_info('RECORD'))))
@@ -57,12 +68,15 @@ class WheelTest(base.TestCase):
     def test_requirements_are_the_declared_ones_without_nova(self):
         metadata = email.message_from_string(self.dist_info('METADATA'))
 
-        names = {requirement.split('>=')[0]
-                 for requirement in metadata.get_all('Requires-Dist')}
+        needed, extra = set(), set()
+        for requirement in metadata.get_all('Requires-Dist'):
+            (extra if 'extra ==' in requirement else needed).add(
+                requirement.split('>=')[0])
 
         self.assertEqual(
             {'cliff', 'libvirt-python', 'lxml', 'oslo.config', 'oslo.log',
-             'pbr', 'stevedore'}, names)
+             'oslo.upgradecheck', 'pbr', 'stevedore'}, needed)
+        self.assertEqual({'virt-firmware'}, extra)
 
     def test_metadata_names_licence_and_python(self):
         metadata = email.message_from_string(self.dist_info('METADATA'))
@@ -91,8 +105,10 @@ class WheelTest(base.TestCase):
 
         self.assertEqual([], missing)
         self.assertEqual(
-            {'console_scripts', 'nova_arm_ext.cmd', 'nova_arm_ext.hooks',
-             'oslo.config.opts'}, set(entry_points.sections()))
+            {'console_scripts', 'nova.api.extra_spec_validators',
+             'nova_arm_ext.cmd', 'nova_arm_ext.hooks',
+             'nova_arm_ext.nvram_stores', 'oslo.config.opts'},
+            set(entry_points.sections()))
 
 
 class SdistTest(base.TestCase):
