@@ -28,3 +28,27 @@ class MetadefsTest(base.TestCase):
 
         self.assertEqual(named, {one.name for one in metadefs.PROPERTIES
                                  if one.of_flavor})
+
+
+class PageTest(base.TestCase):
+
+    def test_each_property_is_on_the_page_with_a_value_that_is_right(
+            self) -> None:
+        page = (PACKAGE.parent / 'doc/source/admin/images.rst').read_text()
+        shown = {name: value for name, value in re.findall(
+            r'--property (arm[:_]\w+)=(\S+)', page)}
+
+        known = {prefix + one.name: one for one in metadefs.PROPERTIES
+                 for prefix, there in (('arm:', one.of_flavor),
+                                       ('arm_', one.of_image)) if there}
+        self.assertEqual({}, {name: value for name, value in shown.items()
+                              if name not in known
+                              or not is_right(known[name], value)})
+        self.assertEqual({one.name for one in metadefs.PROPERTIES},
+                         {name[len('arm:'):] for name in shown})
+
+
+def is_right(one: metadefs.Property, value: str) -> bool:
+    if one.most is not None:
+        return value.isdigit() and int(value) <= one.most
+    return not one.values or value in one.values
