@@ -52,6 +52,10 @@ from nova_arm_ext.nvram import undefine_keeps
 LOG = logging.getLogger(__name__)
 CONF = nova.conf.CONF
 
+#: Of this package. Asking takes a walk over the installed ones, so not each
+#: time that a driver is made.
+VERSION = importlib.metadata.version('nova-arm-ext')
+
 #: The trait of a host whose cores run 32-bit guests by KVM.
 AARCH32_EL1 = 'CUSTOM_ARM_AARCH32_EL1'
 
@@ -131,7 +135,7 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
             CONF, schema=schema.load,
             checks=(*opts.CHECKS, lambda conf: seams.check(ArmLibvirtDriver)))
         self._arm_record = provenance.Record(
-            version=importlib.metadata.version('nova-arm-ext'),
+            version=VERSION,
             options=provenance.digest(self._arm_pipeline))
         # (connection, facts): a new connection may lead to a newer libvirt
         self._arm_host_facts = None
