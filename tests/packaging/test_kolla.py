@@ -6,6 +6,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import shutil
 import subprocess
 import tarfile
@@ -147,8 +148,9 @@ answer = [type(made).__name__, nova.conf.CONF.arm_pcie_root_ports.free]
                  str(self.novas()),
                  '/var/lib/kolla/venv': str(self.environment.directory)}
         for theirs, here in paths.items():
-            generator = generator.replace(theirs, here)
-        config = KOLLA / 'config/nova/arm-compute-1/nova.conf'
+            generator = generator.replace(theirs, shlex.quote(here))
+        config = shlex.quote(str(
+            KOLLA / 'config/nova/arm-compute-1/nova.conf'))
         done = subprocess.run(
             ['bash', '-c', f'[[ -f {config} ]] && oslo-config-validator '
                            f'--config-file {generator} --input-file '
@@ -201,6 +203,7 @@ class FragmentsTest(base.TestCase):
 
     def test_each_phase_of_devstack(self):
         self.assertIsNotNone(shutil.which('bash'))
+        devstack = shlex.quote(str(DEVSTACK))
         said = {phase: subprocess.run(
             ['bash', '-eu', '-c', f'''
                 for name in is_service_enabled install_package setup_develop \
@@ -209,8 +212,8 @@ class FragmentsTest(base.TestCase):
                 done
                 is_service_enabled() {{ [[ $1 == n-cpu ]]; }}
                 DEST=/opt/stack NOVA_CONF=/etc/nova/nova.conf
-                source {DEVSTACK}/settings
-                source {DEVSTACK}/plugin.sh {phase}'''],
+                source {devstack}/settings
+                source {devstack}/plugin.sh {phase}'''],
             capture_output=True, text=True, check=True).stdout.splitlines()[1:]
             for phase in ('stack install', 'stack post-config', 'unstack ""')}
 
