@@ -189,8 +189,8 @@ class HookReport:
     hook: str
     reasons: tuple[tuple[str, str], ...] = ()
     essential: tuple[tuple[str, str], ...] = ()
-    before: bytes | None = None
-    after: bytes | None = None
+    before: str | None = None
+    after: str | None = None
     seconds: float = 0.0
     failure: str | None = None
 
@@ -209,7 +209,7 @@ class HookReport:
         has asked for records."""
         if self.before is None or self.after is None or not self.changed:
             return ''
-        return unified_diff(_text(self.before), _text(self.after), self.hook)
+        return unified_diff(self.before, self.after, self.hook)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -398,8 +398,7 @@ class Pipeline:
         if finish is not None:
             finish(domain, reports)
         text = domain.to_xml()
-        # Nova ends its documents with a newline, lxml does not
-        if text == xml.strip() or not (
+        if text == xml or not (
                 any(report.changed for report in reports)
                 or text != Domain.parse(xml).to_xml()):
             text = xml
@@ -431,7 +430,7 @@ class Pipeline:
         :raises _PassOver: when another one has to be
         """
         reports = []
-        before = domain.to_bytes() if record else None
+        before = domain.to_xml() if record else None
         steps: Sequence[_Enabled | _Step] = self._hooks
         if domain.previous is not None:
             # once more at the end, for what the hooks have added
@@ -450,7 +449,7 @@ class Pipeline:
             else:
                 step(domain, report)
             seconds = time.perf_counter() - started
-            after = domain.to_bytes() if record else None
+            after = domain.to_xml() if record else None
             reports.append(HookReport(
                 hook=name, reasons=tuple(report.reasons),
                 essential=tuple(report.essential), before=before,
@@ -690,11 +689,6 @@ def _wrong_order(hooks: Sequence[tuple[str, type[base.Hook]]]) -> list[str]:
                     f'[arm] hooks: {name} ({hook.order.name.lower()}) must '
                     f'stand behind {later} ({other.order.name.lower()})')
     return faults
-
-
-def _text(document: bytes) -> str:
-    # the bytes are ASCII with character references; people read characters
-    return etree.tostring(etree.fromstring(document), encoding='unicode')
 
 
 def unified_diff(before: str, after: str, name: str) -> str:

@@ -105,7 +105,7 @@ def write(domain: Domain, record: Record) -> None:
     metadata = domain.child('metadata')
     for old in metadata.findall(_ROOT):
         tree.detach(old)
-    tree.insert_after(metadata, None, root)
+    metadata.append(root)
 
 
 def read(domain: Domain) -> Record | None:

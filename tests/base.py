@@ -5,6 +5,9 @@ import logging
 
 import fixtures
 import testtools
+from lxml import etree
+
+from nova_arm_ext.domain.view import View
 
 
 class TestCase(testtools.TestCase):
@@ -17,3 +20,8 @@ class TestCase(testtools.TestCase):
         super().setUp()
         self.log = self.useFixture(fixtures.FakeLogger(
             level=logging.DEBUG, format='%(levelname)s %(message)s'))
+
+
+def compact(view: View) -> str:
+    """A document on one line, as tests of single elements write them."""
+    return etree.tostring(view.element, encoding='unicode')

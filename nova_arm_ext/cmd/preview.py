@@ -219,7 +219,7 @@ class _Result:
         """The resulting document: the same bytes if nothing changed."""
         if not self.changed:
             return self.document
-        return self.result.xml.encode() + b'\n'
+        return self.result.xml.encode()
 
     def to_json(self) -> str:
         """Everything, for programs."""

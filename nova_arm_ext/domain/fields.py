@@ -12,6 +12,8 @@ from typing import overload
 from typing import Protocol
 from typing import TypeVar
 
+from lxml import etree
+
 from nova_arm_ext import errors
 from nova_arm_ext.domain import tree
 
@@ -75,7 +77,7 @@ class Field(Generic[T]):
         for step in self._steps:
             child = tree.find(element, (step,))
             if child is None:
-                child = tree.append(element, step)
+                child = etree.SubElement(element, step)
             element = child
         if self._attribute:
             element.set(self._attribute, self._write(value))

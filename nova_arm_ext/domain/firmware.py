@@ -1,6 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The firmware of a guest: ``<os>`` with loader, nvram, features."""
 
+import copy
+from typing import Any
+
 from nova_arm_ext.domain import fields
 from nova_arm_ext.domain import tree
 from nova_arm_ext.domain import view
@@ -73,6 +76,11 @@ class Os(view.View):
                 return bool(element.get('enabled') == 'yes')
         return None
 
+    def insert(self, *elements: Any) -> None:
+        """Put elements behind the type, where libvirt writes them."""
+        position = self.element.index(tree.find(self.element, ('type',))) + 1
+        self.element[position:position] = elements
+
     def drop(self, *tags: str) -> None:
         """Remove child elements, where they are there."""
         for child in tree.children(self.element):
@@ -85,5 +93,4 @@ class Os(view.View):
             self.drop(tag)
             found = other.element.find(tag)
             if found is not None:
-                tree.insert_after(self.element, self.element.find('type'),
-                                  tree.clone(found))
+                self.insert(copy.copy(found))

@@ -6,6 +6,7 @@ devices for legacy PCI on one bridge behind one root port (libvirt 9.0.0 and
 11.3.0: qemuDomainDeviceCalculatePCIConnectFlags).
 """
 
+import copy
 import dataclasses
 import enum
 import functools
@@ -17,7 +18,6 @@ from typing import Any
 from lxml import etree
 
 from nova_arm_ext.domain import devices
-from nova_arm_ext.domain import tree
 from nova_arm_ext.domain import view
 from nova_arm_ext.domain.address import Address
 from nova_arm_ext.domain.firmware import Os
@@ -294,7 +294,7 @@ def add_root_ports(domain: view.Domain, count: int,
     ours = [c for c in domain.all(devices.Controller)
             if c.type == 'pci'] if counted.has_controllers else []
     has_root = any(controller.model == 'pcie-root' for controller in ours)
-    made = list(tree.clone(_controllers(count, not has_root,
+    made = list(copy.copy(_controllers(count, not has_root,
                                         counted.lacks_bridge)))
     if not has_root:
         # libvirt counts those without a number from 0, and that is the root

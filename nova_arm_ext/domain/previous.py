@@ -22,6 +22,7 @@ After, where the previous document says so::
 """
 
 import collections
+import copy
 from typing import Any
 
 from nova_arm_ext.domain import devices
@@ -107,7 +108,7 @@ def keep_plugged(stored: view.Domain, live: view.Domain) -> int:
             continue
         if there is not None and there.is_pci:
             here.remove()
-            tree.insert_after(device.element, None, tree.clone(there.element))
+            device.element.append(copy.copy(there.element))
             count += 1
     return count
 
@@ -219,7 +220,7 @@ def _addresses(domain: view.Domain, previous: view.Domain) -> int:
         if address.type != 'virtio-mmio' and place in taken:
             continue
         taken.add(place)
-        tree.insert_after(device.element, None, tree.clone(address.element))
+        device.element.append(copy.copy(address.element))
         count += 1
     return count
 
@@ -250,7 +251,7 @@ def _bare(controller: devices.Controller) -> Any:
     """A copy without its address, which is taken over like all others, and
     without what libvirt adds to a running guest's document.
     """
-    element = tree.clone(controller.element)
+    element = copy.copy(controller.element)
     for found in element.findall('address'):
         tree.detach(found)
     alias = element.find('alias')

@@ -46,10 +46,10 @@ class View:
         return hash(self.element)
 
     def __repr__(self) -> str:
-        return etree.tostring(self.element, encoding='unicode').strip()
+        return etree.tostring(self.element, encoding='unicode')
 
     def remove(self) -> None:
-        """Take the element out, with the white space that indented it."""
+        """Take the element out of the document."""
         tree.detach(self.element)
 
 
@@ -114,13 +114,10 @@ class Domain(View):
                 f'the root element is <{root.tag[:60]}>, not <domain>')
         return cls(root, previous)
 
-    def to_bytes(self) -> bytes:
-        """The document as ASCII bytes: quick, for comparing and parsing."""
-        return etree.tostring(self.element.getroottree())
-
     def to_xml(self) -> str:
-        """The document as a string."""
-        return etree.tostring(self.element.getroottree(), encoding='unicode')
+        """The document as a string, indented by two spaces as Nova does."""
+        return etree.tostring(self.element.getroottree(), encoding='unicode',
+                              pretty_print=True)
 
     # What the document says.
 
@@ -267,12 +264,10 @@ class Domain(View):
     def insert(self, *elements: Any) -> None:
         """Put elements of devices of one kind behind the last of its kind."""
         devices = self.child('devices')
-        tag = elements[0].tag
-        last = None
-        for device in devices:
-            if device.tag == tag:
-                last = device
-        tree.insert_after(devices, last, *elements)
+        last = next(devices.iterchildren(elements[0].tag, reversed=True),
+                    None)
+        position = len(devices) if last is None else devices.index(last) + 1
+        devices[position:position] = elements
 
     def child(self, path: str) -> Any:
         """The element at a path of the document; made where it is missing.
@@ -283,11 +278,11 @@ class Domain(View):
         first, *steps = path.split('/')
         element = self.part(first)
         if element is None:
-            element = tree.append(self.element, first)
+            element = etree.SubElement(self.element, first)
         for step in steps:
             found = tree.find(element, (step,))
             if found is None:
-                found = tree.append(element, step)
+                found = etree.SubElement(element, step)
             element = found
         return element
 
@@ -296,8 +291,10 @@ def _parser(encoding: str | None) -> Any:
     """This thread's parser for documents in an encoding; None: as they say."""
     found = getattr(_PARSERS, str(encoding), None)
     if found is None:
+        # without the white space between elements, so that nobody has to
+        # keep it in order: to_xml indents anew
         found = etree.XMLParser(encoding=encoding, resolve_entities=False,
                                 no_network=True, load_dtd=False,
-                                huge_tree=False)
+                                huge_tree=False, remove_blank_text=True)
         setattr(_PARSERS, str(encoding), found)
     return found

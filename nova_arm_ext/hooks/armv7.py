@@ -216,10 +216,6 @@ def _set_cpu(domain: Domain, mode: str, model: str | None) -> bool:
         return True
     if present is None:
         present = etree.Element('model')
-        if len(cpu):
-            present.tail = cpu.text
-            cpu.insert(0, present)
-        else:
-            tree.insert_after(cpu, None, present)
+        cpu.insert(0, present)
     present.text = model
     return True

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Consoles that work: graphical, serial, and the kernel's own."""
 
+import copy
 from collections.abc import Mapping
 
 from lxml import etree
@@ -168,8 +169,7 @@ says ``hw_input_bus``. Guests without graphics get neither.
         if model.find('resolution') is not None:
             return
         x, y = self.options.resolution.split('x')
-        resolution = etree.Element('resolution', x=x, y=y)
-        tree.insert_after(model, None, resolution)
+        etree.SubElement(model, 'resolution', x=x, y=y)
         report.because('devices/video/model/resolution',
                        'as [arm_console] resolution asks')
 
@@ -290,16 +290,15 @@ says ``hw_input_bus``. Guests without graphics get neither.
             seen = had.element.find('sysinfo')
             if seen is None or seen.get('type') != 'smbios':
                 return
-            sysinfo = tree.clone(seen)
+            sysinfo = copy.copy(seen)
             reason = 'as the guest has seen it'
         else:
             sysinfo = _sysinfo(domain, facts)
             reason = 'cloud-init recognises its cloud by it'
         os = domain.child('os')
-        tree.insert_after(domain.element, os, sysinfo)
+        os.addnext(sysinfo)
         if tree.find(os, ('smbios',)) is None:
-            tree.insert_after(os, None,
-                              etree.Element('smbios', mode='sysinfo'))
+            etree.SubElement(os, 'smbios', mode='sysinfo')
         report.because('sysinfo', reason)
 
 
@@ -337,7 +336,7 @@ def _sysinfo(domain: Domain, facts: Facts) -> etree._Element:
     "OpenStack Nova" or, as some distributions have it, "OpenStack Compute".
     """
     guest = facts.guest
-    sysinfo = tree.clone(_SYSINFO)
+    sysinfo = copy.copy(_SYSINFO)
     system = sysinfo[0]
     for entry, value in zip(system[:5], (
             guest.system_manufacturer, guest.system_product,

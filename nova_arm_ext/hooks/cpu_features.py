@@ -202,8 +202,8 @@ where it may not is refused.
             if element.get('name') == feature:
                 break
         else:
-            element = etree.Element('feature', policy='', name=feature)
-            tree.insert_after(cpu, cpu[-1] if len(cpu) else None, element)
+            element = etree.SubElement(cpu, 'feature', policy='',
+                                       name=feature)
         if element.get('policy') != policy:
             element.set('policy', policy)
             report.because(f'cpu/feature[{feature}]',
@@ -236,7 +236,7 @@ where it may not is refused.
         features = domain.child('features')
         gic = features.find('gic')
         if gic is None:
-            gic = tree.append(features, 'gic')
+            gic = etree.SubElement(features, 'gic')
         if gic.get('version') != wish.value:
             gic.set('version', wish.value)
             report.because('features/gic/@version', f'as {wish.place} asks')

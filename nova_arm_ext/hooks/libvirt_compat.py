@@ -172,11 +172,9 @@ def _to_scsi(domain: Domain, disks: list[devices.Disk]) -> str | None:
         else:
             unit = next(free)
         taken.add(unit)
-        address = tree.append(disk.element, 'address')
-        for name, value in (('type', 'drive'), ('controller', unit[0]),
-                            ('bus', 0), ('target', unit[1]),
-                            ('unit', unit[2])):
-            address.set(name, str(value))
+        etree.SubElement(
+            disk.element, 'address', type='drive', controller=str(unit[0]),
+            bus='0', target=str(unit[1]), unit=str(unit[2]))
     return place
 
 
@@ -292,7 +290,7 @@ def _gic_version(domain: Domain, facts: Facts) -> str | None:
         return None
     gic = domain.child('features').find('gic')
     if gic is None:
-        gic = tree.append(domain.child('features'), 'gic')
+        gic = etree.SubElement(domain.child('features'), 'gic')
     elif gic.get('version') not in (None, '2'):
         return None
     gic.set('version', '3')

@@ -8,7 +8,6 @@ from lxml import etree
 
 from nova_arm_ext import errors
 from nova_arm_ext import nvram
-from nova_arm_ext.domain import tree
 from nova_arm_ext.domain.firmware import Os
 from nova_arm_ext.domain.view import Domain
 from nova_arm_ext.facts import Facts
@@ -90,11 +89,9 @@ class Uefi(base.Hook):
         else:
             os.drop('loader')
         os.drop('firmware')
-        asked = tree.append(os.element, 'firmware')
+        asked = etree.SubElement(os.element, 'firmware')
         for name in ('enrolled-keys', 'secure-boot'):
-            feature = tree.append(asked, 'feature')
-            feature.set('enabled', 'yes')
-            feature.set('name', name)
+            etree.SubElement(asked, 'feature', enabled='yes', name=name)
         report.because('os/firmware', 'Secure Boot is asked for by features: '
                                       'libvirt knows loader/@secure for q35 '
                                       'alone')
@@ -180,10 +177,9 @@ class Uefi(base.Hook):
             if had is not None and had.element.find('firmware') is not None:
                 os.take_over(had, 'firmware', 'nvram')
             elif os.feature('secure-boot') is None:
-                feature = tree.append(tree.append(os.element, 'firmware'),
-                                      'feature')
-                feature.set('enabled', 'no')
-                feature.set('name', 'secure-boot')
+                asked = etree.SubElement(os.element, 'firmware')
+                etree.SubElement(asked, 'feature', enabled='no',
+                                 name='secure-boot')
             report.because('os/@firmware', 'the guest has no other way to '
                                            'boot than UEFI')
         libvirt = facts.host.libvirt_version
@@ -253,7 +249,7 @@ class Uefi(base.Hook):
         else:
             made.append(etree.Element('nvram', template=firmware.template))
             made[-1].text = store
-        tree.insert_after(os.element, tree.find(os.element, ('type',)), *made)
+        os.insert(*made)
         report.because('os/loader', reason)
 
     @staticmethod

@@ -353,7 +353,7 @@ def _queues(interface: devices.Interface) -> bool:
 
 def _put(device: devices.Device, kind: str) -> None:
     # a PCI address without a place is one that libvirt finds
-    tree.append(device.element, 'address').set('type', kind)
+    etree.SubElement(device.element, 'address', type=kind)
 
 
 def _versioned(device: devices.Device) -> Iterator[tuple[str, etree._Element,
@@ -392,6 +392,6 @@ def _make_modern(domain: Domain) -> None:
     line = domain.element.find(f'{{{_QEMU}}}commandline')
     if line is None:
         line = etree.Element(f'{{{_QEMU}}}commandline', nsmap={'qemu': _QEMU})
-        tree.insert_after(domain.element, None, line)
+        domain.element.append(line)
     for value in _MODERN:
-        tree.append(line, f'{{{_QEMU}}}arg').set('value', value)
+        etree.SubElement(line, f'{{{_QEMU}}}arg', value=value)

@@ -61,7 +61,7 @@ class Armv7TestCase(base.TestCase):
         made = hook(accel)
         if made.applies_to(domain, known):
             made.adjust(domain, known, report)
-        return domain.to_xml(), [place for place, _ in report.reasons]
+        return base.compact(domain), [place for place, _ in report.reasons]
 
     def check_left(self, xml: str, known: facts.Facts, **more: str) -> None:
         self.assertEqual((xml, []), self.adjusted(xml, known, **more))

@@ -61,7 +61,7 @@ class ConsoleTestCase(base.TestCase):
         report = hooks.Report()
         if hook.applies_to(domain, known):
             hook.adjust(domain, known, report)
-        return domain.to_xml(), [reason for _, reason in report.reasons]
+        return base.compact(domain), [reason for _, reason in report.reasons]
 
     def check(self, before: str, after: str, *args, **more) -> None:
         """What comes of these devices."""

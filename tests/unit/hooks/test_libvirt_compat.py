@@ -55,8 +55,9 @@ class RulesTestCase(base.TestCase):
         domain = view.Domain.parse(xml, previous)
         report = hooks.Report()
         hook(*disabled).adjust(domain, known, report)
-        return domain.to_xml(), [reason.rpartition('(rule ')[2].rstrip(')')
-                                 for _, reason in report.reasons]
+        return base.compact(domain), [
+            reason.rpartition('(rule ')[2].rstrip(')')
+            for _, reason in report.reasons]
 
     def check(self, rule: str, before: str, after: str,
               known: facts.Facts = LIBVIRT_9) -> None:

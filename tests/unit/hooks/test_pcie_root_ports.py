@@ -66,7 +66,7 @@ class PortsTestCase(base.TestCase):
 
     def check_left(self, xml: str, *args, **more) -> None:
         domain, reasons = self.adjusted(xml, *args, **more)
-        self.assertEqual((xml, []), (domain.to_xml(), reasons))
+        self.assertEqual((xml, []), (base.compact(domain), reasons))
 
 
 class NewGuestTest(PortsTestCase):

@@ -63,7 +63,7 @@ class UefiTestCase(base.TestCase):
         hook = uefi.Uefi(None)
         if hook.applies_to(domain, known):
             hook.adjust(domain, known, report)
-        return domain.to_xml(), [place for place, _ in report.reasons]
+        return base.compact(domain), [place for place, _ in report.reasons]
 
     def check_left(self, xml: str, known: facts.Facts = LIBVIRT_9,
                    **more: str) -> None:

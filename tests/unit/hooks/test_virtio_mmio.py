@@ -77,9 +77,9 @@ def document(*content: str, address: str = '', machine: str = 'virt',
              arch: str = 'aarch64', behind: str = '') -> str:
     kind = f'<type arch="{arch}" machine="{machine}">hvm</type>'
     inside = ''.join(content).replace('{}', address)
-    return view.Domain.parse(
+    return base.compact(view.Domain.parse(
         f'<domain type="kvm"><os>{kind}</os><devices>{inside}</devices>'
-        f'{behind}</domain>').to_xml()
+        f'{behind}</domain>'))
 
 
 def asking(*, flavor: str | None = None,
@@ -103,7 +103,7 @@ class MmioTestCase(base.TestCase):
         using = using or hook()
         if using.applies_to(domain, known):
             using.adjust(domain, known, report)
-        return domain.to_xml(), [place for place, _ in report.reasons]
+        return base.compact(domain), [place for place, _ in report.reasons]
 
     def refused(self, xml: str, known: facts.Facts = ASKED,
                 using: virtio_mmio.VirtioMmio | None = None) -> str:
