@@ -175,7 +175,7 @@ def find_hooks() -> tuple[dict[str, type[base.Hook]], dict[str, str]]:
     return hooks, faults
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+@dataclasses.dataclass(kw_only=True, slots=True)
 class HookReport:
     """What one hook did to one document.
 
@@ -366,8 +366,7 @@ class Pipeline:
             facts = facts()
         if existing is None:
             existing = facts.guest.previous is not None
-        previous_document = facts.guest.previous
-        domain = Domain(domain.element, previous_document)
+        domain.previous = facts.guest.previous
         checked = _checked(domain)
         passed_over = self._kept_away(domain, facts)
         while True:
@@ -384,7 +383,7 @@ class Pipeline:
                 break
             except _PassOver as e:
                 passed_over[e.hook] = e.cause
-                domain = Domain.parse(xml, previous_document)
+                domain = Domain.parse(xml, facts.guest.previous)
                 if isinstance(e.__cause__, errors.Refused):
                     LOG.warning(
                         '[instance: %s] Hook %s refuses what this guest asks '

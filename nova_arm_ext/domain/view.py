@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """The domain document as a whole: parse, ask, find, add, remove, write."""
 
-import functools
 import threading
+from collections.abc import Iterator
 from typing import Any
 from typing import ClassVar
 from typing import TypeVar
@@ -121,16 +121,20 @@ class Domain(View):
 
     # What the document says.
 
-    @functools.cached_property
+    @property
     def previous(self) -> 'Domain | None':
         """The document that the guest had before, parsed when asked for."""
-        if not isinstance(self._previous, str):
-            return self._previous
-        try:
-            return Domain.parse(self._previous)
-        except errors.InvalidDocument as e:
-            raise errors.InvalidDocument(
-                f"the guest's previous document: {e}") from e
+        if isinstance(self._previous, str):
+            try:
+                self._previous = Domain.parse(self._previous)
+            except errors.InvalidDocument as e:
+                raise errors.InvalidDocument(
+                    f"the guest's previous document: {e}") from e
+        return self._previous
+
+    @previous.setter
+    def previous(self, document: 'str | Domain | None') -> None:
+        self._previous = document
 
     @property
     def arch(self) -> str | None:
@@ -159,7 +163,7 @@ class Domain(View):
     @property
     def has_pcie(self) -> bool:
         """Whether the machine has a PCI Express root (pcie.0)."""
-        return self.is_arm and self.is_virt
+        return self.is_virt and self.is_arm
 
     @property
     def _type(self) -> Any:
@@ -180,7 +184,7 @@ class Domain(View):
     @property
     def has_graphics(self) -> bool:
         """Whether there is a graphical console: VNC, SPICE."""
-        return any(device.tag == 'graphics' for device in self.devices)
+        return next(self._tagged('graphics'), None) is not None
 
     @property
     def extra_specs(self) -> dict[str, str] | None:
@@ -245,9 +249,11 @@ class Domain(View):
 
     def all(self, kind: type[V]) -> list[V]:
         """The devices of one kind, in the order of the document."""
-        tag = kind.tag
-        return [kind(element) for element in self.devices
-                if element.tag == tag]
+        return [kind(element) for element in self._tagged(kind.tag)]
+
+    def _tagged(self, tag: str) -> Iterator[Any]:
+        found = self.part('devices')
+        return iter(()) if found is None else found.iterchildren(tag)
 
     def add(self, kind: type[V], **values: Any) -> V:
         """Add a device behind the last of its kind.

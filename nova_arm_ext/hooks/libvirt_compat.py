@@ -219,11 +219,9 @@ def _usb_model(domain: Domain, facts: Facts) -> str | None:
 
 def _set_model(domain: Domain, kind: str, model: str) -> str | None:
     place = None
-    for element in domain.devices:
-        if (element.tag == devices.Controller.tag
-                and element.get('type') == kind
-                and element.get('model') is None):
-            element.set('model', model)
+    for controller in domain.all(devices.Controller):
+        if controller.type == kind and controller.model is None:
+            controller.model = model
             place = f"devices/controller[@type='{kind}']/@model"
     return place
 
@@ -364,12 +362,6 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-#: the values that rules look for beside the names of elements
-_VALUES = etree.XPath(
-    'devices/disk/@device | devices/disk/target/@bus | cpu/@mode',
-    smart_strings=False)
-
-
 class LibvirtCompat(base.Hook):
     """Take out or replace what libvirt or QEMU refuses on Arm.
 
@@ -409,10 +401,12 @@ unless the cause is gone.
         self._needed: dict[Version | None, tuple[Rule, ...]] = {}
 
     def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
-        present = set(_VALUES(domain.element))
-        for part in domain.element:
-            for element in part:
-                present.add(element.tag)
+        present = {element.tag for part in domain.element
+                   for element in part}
+        present.update(value for disk in domain.all(devices.Disk)
+                       for value in (disk.device, disk.bus))
+        cpu = domain.part('cpu')
+        present.add(None if cpu is None else cpu.get('mode'))
         libvirt = facts.host.libvirt_version
         rules = self._needed.get(libvirt)
         if rules is None:
