@@ -245,11 +245,15 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
             if path is not None and nvram.is_inside(path, folder):
                 path = os.path.join(left, os.path.basename(path))
             packed = self._arm_stores.pack(guest, path)
-            for name in self._arm_stores.leave(instance.uuid, left, packed,
-                                               document):
-                libvirt_utils.copy_image(
-                    os.path.join(left, name), os.path.join(folder, name),
-                    host=None if is_shared else dest)
+            try:
+                for name in self._arm_stores.leave(instance.uuid, left,
+                                                   packed, document):
+                    libvirt_utils.copy_image(
+                        os.path.join(left, name), os.path.join(folder, name),
+                        host=None if is_shared else dest)
+            finally:
+                # where one lies, a store has arrived
+                self._arm_stores.remove_packed(instance.uuid, left)
         except Exception:
             LOG.error('The UEFI variable store could not be sent to %s; the '
                       'guest stays on this host', dest, instance=instance)
@@ -354,7 +358,8 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
 
     def _cleanup(self, context, instance, *args, **kwargs):
         doing = self._arm_doing.get(instance.uuid)
-        if (doing is not None and doing.event is Event.HARD_REBOOT
+        if (doing is not None
+                and doing.event in (Event.HARD_REBOOT, Event.ARRIVE)
                 and _arm_guest(doing.previous) is not None):
             # [workarounds] ensure_libvirt_rbd_instance_dir_cleanup is for
             # hosts that a guest leaves, and strikes on a hard reboot too
@@ -848,11 +853,19 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         (_hard_reboot, 29 to 34), so a failure in between would leave nothing
         of it: no slots, no path of its variable store. For the case that
         this process ends in between, the document lies on disk meanwhile.
+
+        A migration to this host that was cut off before the guest started
+        ends with a hard reboot.
         """
         recorded = self._arm_document(instance)
         folder = libvirt_utils.get_instance_path(instance)
         on_disk = False
-        if recorded is None:
+        if (event is Event.HARD_REBOOT
+                and self._arm_stores.has_arrived(instance.uuid, folder)):
+            event = Event.ARRIVE
+            recorded = self._arm_stores.document(folder) or recorded
+            on_disk = True
+        elif recorded is None:
             # a reboot that was cut off; a resize on this very host, which
             # Nova undefines before it reverts it
             recorded = self._arm_stores.document(

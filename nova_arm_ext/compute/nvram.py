@@ -173,10 +173,11 @@ class Stores:
         :raises StoreNotUsable: when it is damaged, and is to stay
         """
         path = store_of(guest)
+        brought = self._brought(event, instance.uuid, folder)
         if path is None:
+            self._remove(brought)
             return None
         place = self._place(path)
-        brought = self._brought(event, instance.uuid, folder)
         inside = is_inside(path, folder)
         host = self._last_host(instance.uuid, folder)
         state = nvram.State(
@@ -307,6 +308,14 @@ class Stores:
                            (DOCUMENT, document.encode())):
             self._write_own(self._place(os.path.join(folder, name)), data)
         return self._packed(uuid), DOCUMENT
+
+    def has_arrived(self, uuid: str, folder: str) -> bool:
+        """Whether something came along that no start has used yet."""
+        return os.path.lexists(os.path.join(folder, self._packed(uuid)))
+
+    def remove_packed(self, uuid: str, folder: str) -> None:
+        """Remove the store that was to go along."""
+        self._remove(self._place(os.path.join(folder, self._packed(uuid))))
 
     def document(self, folder: str) -> str | None:
         """The document that was left in an instance directory."""

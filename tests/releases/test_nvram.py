@@ -613,6 +613,56 @@ class TwoHostsTest(StoresTest):
             variables('1'),
             (self.root / 'a' / f'{UUID}_resize' / STORE).read_bytes())
 
+    def cut_off(self, event):
+        """Arrive, and have nova-compute end as this method is entered."""
+        with mock.patch.object(nvram.Stores, event,
+                               side_effect=SystemExit):
+            self.assertRaises(SystemExit, self.arrive)
+
+    def test_an_arrival_that_was_cut_off_ends_with_a_hard_reboot(self):
+        for step in ('before_start', 'mark', '_remove'):
+            for _ in self.places():
+                self.migrate('b')
+                self.at('b')
+                self.store.write_bytes(variables('of another time'))
+                self.cut_off(step)
+
+                self.hard_reboot()
+
+                self.assertEqual(variables('1'), self.started, step)
+                self.stop('2')
+                self.hard_reboot()
+                self.assertEqual(variables('2'), self.started, step)
+                self.at('a')
+                self.confirm()
+                self.assert_one_store('b')
+
+    def test_it_ends_so_without_a_store_too(self):
+        self.spawn()
+        self.store.unlink()
+        self.migrate('b')
+        self.at('b')
+        self.store.write_bytes(variables('of another time'))
+        self.cut_off('before_start')
+
+        self.hard_reboot()
+
+        self.assertEqual(self.template.read_bytes(), self.started)
+        self.assertEqual(['arm_nvram_lost'], self.notes)
+
+    def test_an_adopted_guest_moves_although_its_arrival_was_cut_off(self):
+        self.adopt()
+        self.migrate('b')
+        self.at('b')
+        (self.libvirt / f'{NAME}_VARS.fd').write_bytes(
+            variables('of another time'))
+        self.cut_off('before_start')
+
+        self.hard_reboot()
+
+        self.assertEqual(variables('adopted'), self.started)
+        self.assertTrue(self.store.exists())
+
     def test_a_damaged_store_stops_a_migration_before_it_begins(self):
         self.spawn()
         self.store.write_bytes(b'')
