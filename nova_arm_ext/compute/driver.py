@@ -236,6 +236,8 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         Nova has renamed the instance directory by now. That there is one all
         the same means that it is shared with the destination, or that this
         host is the destination.
+
+        :raises StoreNotUsable: when they cannot; the disks are back then
         """
         folder = libvirt_utils.get_instance_path(instance)
         left = folder + '_resize'
@@ -254,13 +256,16 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
             finally:
                 # where one lies, a store has arrived
                 self._arm_stores.remove_packed(instance.uuid, left)
-        except Exception:
-            LOG.error('The UEFI variable store could not be sent to %s; the '
-                      'guest stays on this host', dest, instance=instance)
+        except Exception as e:
             # as Nova does when a disk cannot be copied
             self._cleanup_remote_migration(
                 None if is_shared else dest, folder, left, is_shared)
-            raise
+            # Nova shows the text of its own exceptions alone, the beginning
+            raise nvram.StoreNotUsable(reason=(
+                f'The UEFI variables could not be sent to {dest}, so the '
+                f'guest stays on this host, switched off; reset its state and '
+                f'reboot it hard, or migrate it again, when the cause is '
+                f'gone: {e}')) from e
 
     @_as_nova_has_it
     def finish_migration(self, context, migration, instance, *args,

@@ -43,7 +43,10 @@ T = TypeVar('T')
 
 
 class StoreNotUsable(exception.NovaException):
-    """A guest's variable store is damaged; the API shows why."""
+    """A guest's variable store is damaged, or cannot be moved or written.
+
+    The API shows why.
+    """
 
     msg_fmt = '%(reason)s'
 
@@ -170,7 +173,8 @@ class Stores:
         :param of_other: the instance directory is that of another host
             where nothing there says which host used it last
         :returns: what became of the store; None if the guest has none
-        :raises StoreNotUsable: when it is damaged, and is to stay
+        :raises StoreNotUsable: when it is damaged, and is to stay; when it
+            cannot be written
         """
         path = store_of(guest)
         brought = self._brought(event, instance.uuid, folder)
@@ -209,6 +213,12 @@ class Stores:
         except errors.Damaged as e:
             self._damaged(instance, place, e)
             fate = Fate.LOST
+        except OSError as e:
+            raise StoreNotUsable(reason=(
+                f'The UEFI variable store {place.path} cannot be written or '
+                f'read; what is there and what came along stays: reset the '
+                f"guest's state and reboot it hard when the cause is gone: "
+                f'{e}')) from e
         if event is not Event.RESCUE:
             if inside and host != self._conf.host:
                 self.mark(instance.uuid, folder)

@@ -677,10 +677,27 @@ class TwoHostsTest(StoresTest):
         self.stub_out('nova.virt.libvirt.utils.copy_image',
                       mock.Mock(side_effect=OSError('no space left')))
         with self.nova('_cleanup_remote_migration') as cleaned:
-            self.assertRaises(OSError, self.migrate, 'b')
+            error = self.assertRaises(nvram.StoreNotUsable, self.migrate,
+                                      'b')
 
+        self.assertIn('no space left', str(error))
         self.assertTrue(cleaned is not None)
         self.assertEqual('a', self.instance.host)
+        self.assertEqual([], list(self.root.glob('a/*/*.packed')))
+
+    def test_a_store_that_cannot_be_written_can_be_later(self):
+        self.spawn()
+        self.stop('1')
+        self.migrate('b')
+        self.at('b')
+        with mock.patch('os.pwrite', side_effect=OSError('no space left')):
+            error = self.assertRaises(nvram.StoreNotUsable, self.arrive)
+        self.assertIn('no space left', str(error))
+        self.assertFalse(self.store.exists())
+
+        self.hard_reboot()
+
+        self.assertEqual(variables('1'), self.started)
 
     def test_disks_in_ceph_leave_a_directory_and_no_store(self):
         self.spawn()
