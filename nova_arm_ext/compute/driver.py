@@ -902,10 +902,23 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         except exception.InstanceNotFound:
             return None
 
+    def _arm_is_defined(self, instance: Any) -> bool:
+        """Whether libvirt will know of a guest when its QEMU has ended.
+
+        When nova-compute was killed at the beginning of a migration, Nova
+        starts the guest anew although it runs, and undefines it as that fails
+        (_create_guest_with_network, 29 to 34).
+        """
+        try:
+            return bool(self._host.get_guest(
+                instance).has_persistent_configuration())
+        except exception.InstanceNotFound:
+            return False
+
     def _arm_define_again(self, instance: Any, recorded: str) -> None:
         """Put a guest's recorded document back if Nova has left none."""
         try:
-            if (self._arm_document(instance) is None
+            if (not self._arm_is_defined(instance)
                     and view.Domain.parse(recorded).is_arm):
                 self._host.write_instance_config(recorded)
                 LOG.warning(

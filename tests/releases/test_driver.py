@@ -216,6 +216,18 @@ class DriverTest(nova.test.NoDBTestCase):
 
         self.assertEqual([], self.defined)
 
+    def test_a_guest_that_runs_on_undefined_is_defined_again(self) -> None:
+        running = mock.Mock(spec=libvirt_guest.Guest)
+        running.get_xml_desc.return_value = DOCUMENT
+        running.has_persistent_configuration.return_value = False
+        self.stub_out('nova.virt.libvirt.host.Host.get_guest',
+                      lambda host, instance: running)
+        self.with_hook(Raising)
+
+        self.assertRaises(driver.GuestNotAdjusted, self.reboot)
+
+        self.assertEqual([DOCUMENT], self.defined)
+
     def test_a_failed_reboot_of_another_guest_is_novas_business(self) -> None:
         self.existing(X86, None)
         self.stub_out('nova_arm_ext.pipeline.Pipeline.run',
