@@ -9,6 +9,7 @@ from tests.guest.build import INGREDIENTS
 from tests.guest.build import MissingTools
 from tests.guest.report import Report
 from tests.guest.report import reports
+from tests.guest.report import uptimes
 
 __all__ = ('INGREDIENTS', 'Guest', 'MissingTools', 'Report', 'cache_folder',
-           'cached', 'ensure', 'reports')
+           'cached', 'ensure', 'reports', 'uptimes')

@@ -5,6 +5,7 @@ import dataclasses
 import re
 
 _BEGIN = re.compile(r'^=== probe report (\d+) begin ===$')
+_UPTIME = re.compile(r'^=== probe uptime (\d+) ===$', re.MULTILINE)
 _END = re.compile(r'^=== probe report (\d+) end lines=(\d+) ===$')
 
 #: The PCI class of a bridge between PCI buses: a PCIe root port on `virt`.
@@ -101,6 +102,12 @@ def reports(console: str) -> list[Report]:
         elif number is not None:
             lines.append(line)
     return found
+
+
+def uptimes(console: str) -> list[int]:
+    """The seconds since its boot, each time that the guest has said them."""
+    return [int(seconds) for seconds in
+            _UPTIME.findall(console.replace('\r', ''))]
 
 
 def parse(number: int, lines: list[str]) -> Report:

@@ -52,9 +52,8 @@ class MovingGuestTestCase(base.TestCase):
         self.addOnException(lambda _: self._add_logs())
 
     def _add_logs(self) -> None:
-        for name in self.cloud.hosts:
-            self.addDetail(f'nova-compute of {name}', content.text_content(
-                self.cloud.log(name)[-12000:]))
+        for name, said in self.cloud.logs():
+            self.addDetail(name, content.text_content(said[-12000:]))
 
     def boot(self, host: str = 'host1') -> servers.Server:
         """A guest that has reported its first boot."""

@@ -22,6 +22,7 @@ from tests import guest
 from tests import paste
 from tests.two_hosts import container
 from tests.two_hosts import settings
+from tests.two_hosts import steps
 
 ARM_DRIVER = 'arm_ext.ArmLibvirtDriver'
 #: Nova's driver as far as libvirt 9.0 takes it: tests.functional.stock.
@@ -102,10 +103,8 @@ class Cloud:
         return self.folder / host / place.strip('/').replace('/', '-')
 
     def instances(self, host: str) -> pathlib.Path:
-        """The instances folder of a host, as it lies on the machine."""
-        if self.shared:
-            return self.folder / 'shared'
-        return self.disk(host, '/srv') / 'nova/instances'
+        """The instances folder of a host that has power, as it sees it."""
+        return self.hosts[host].path(settings.INSTANCES)
 
     def disks(self) -> collections.abc.Iterator[tuple[str, pathlib.Path]]:
         """All that the compute hosts keep but logs: whose, and where.
@@ -337,6 +336,60 @@ class Cloud:
             'nova-compute', sys.executable, '-m', 'tests.two_hosts.launch',
             'compute', '--config-file', self._conf(host))
 
+    def restart_compute(self, host: str) -> None:
+        """Start nova-compute anew, and wait until it takes guests."""
+        self.start_compute(host)
+        self.await_compute(host)
+
+    def signal_at(self, host: str, signal: str, step: str) -> None:
+        """Have nova-compute of a host sent a signal as it comes to a step.
+
+        :param signal: ``KILL`` or ``STOP``
+        :param step: as in tests.two_hosts.steps
+        """
+        asked = self.hosts[host].path(steps.ASKED)
+        written = asked.with_suffix('.written')
+        written.write_text(f'{signal} {step}')
+        written.rename(asked)
+        self._await(self._computes[host], lambda: not asked.exists())
+
+    def await_end(self, host: str) -> None:
+        """Wait until nova-compute of a host has been killed."""
+        deadline = time.monotonic() + START_TIMEOUT
+        while not self._computes[host].ended:
+            if time.monotonic() > deadline:
+                raise NotReady(f'nova-compute of {host} did not come to the '
+                               f'step at which it was to be killed')
+            time.sleep(0.1)
+
+    def await_stop(self, host: str) -> None:
+        """Wait until nova-compute of a host has been stopped."""
+        self._await(self._computes[host],
+                    lambda: self._computes[host].is_stopped)
+
+    def go_on(self, host: str) -> None:
+        """Let nova-compute of a host continue that was stopped."""
+        self._computes[host].go_on()
+
+    def set_state(self, server: str, **values: str | None) -> None:
+        """Write into Nova's database, for which the API has nothing.
+
+        :param values: columns of table `instances`; `migration`: the status
+            of its last migration
+        """
+        status = values.pop('migration', None)
+        statements = [f"UPDATE instances SET {name} = "
+                      f"{'NULL' if value is None else repr(value)} "
+                      f"WHERE uuid = '{server}';"
+                      for name, value in values.items()]
+        if status:
+            statements.append(
+                f"UPDATE migrations SET status = '{status}' WHERE "
+                f"instance_uuid = '{server}' ORDER BY id DESC LIMIT 1;")
+        self.ctl.run('mariadb', '--no-defaults', '--user=root',
+                     f'--socket={self.folder}/mysql/socket', 'nova',
+                     '--execute', ' '.join(statements))
+
     # -- What is asked for --------------------------------------------------
 
     def api(self, method: str, path: str, body: object = None,
@@ -412,26 +465,38 @@ class Cloud:
         self._await(daemon, answers)
 
     def await_compute(self, host: str) -> None:
-        """Wait until a compute service that was just started takes guests."""
+        """Wait until a compute service that was just started takes guests.
+
+        It reports for the first time when it listens for requests. One report
+        may still be of the process before it, which the conductor was late to
+        take down; a guest that is asked for then can end in ERROR without a
+        fault, as one that was cut off by a restart.
+        """
+        reports = set()
 
         def takes_guests() -> bool:
-            known = self.api('GET', '/os-services?binary=nova-compute'
-                             f'&host={host}')['services']
+            reports.update(
+                known['updated_at'] for known in self.api(
+                    'GET', '/os-services?binary=nova-compute'
+                    f'&host={host}')['services']
+                if (known['updated_at'] or '') > self._started)
             mapped = {node['service']['host'] for node in self.api(
                 'GET', '/os-hypervisors/detail')['hypervisors']}
             placed = {provider['name'] for provider in self.api(
-                'GET', '/resource_providers?resources=VCPU:1',
+                'GET', '/resource_providers?resources='
+                'VCPU:1,MEMORY_MB:1024,DISK_GB:1',
                 service='placement')['resource_providers']}
-            # A service that was there before has reported since.
-            return (bool(known)
-                    and (known[0]['updated_at'] or 'new') > self._started
-                    and host in mapped and host in placed)
+            return len(reports) > 1 and host in mapped and host in placed
 
         self._await(self._computes[host], takes_guests)
 
     # -- For whoever wants to know why ---------------------------------------
 
-    def log(self, host: str) -> str:
-        """What nova-compute of a host has said."""
-        path = self.hosts[host].folder / 'nova-compute.log'
-        return path.read_text(errors='replace') if path.exists() else ''
+    def logs(self) -> collections.abc.Iterator[tuple[str, str]]:
+        """What the services that make a guest have said: who, and what."""
+        for host in (*self.hosts.values(), self.ctl):
+            for name in ('nova-compute', 'scheduler', 'conductor'):
+                path = host.folder / f'{name}.log'
+                if path.exists():
+                    yield (f'{name} of {host.name}',
+                           path.read_text(errors='replace'))

@@ -42,10 +42,22 @@ class Daemon:
     def ended(self) -> bool:
         return self._process.poll() is not None
 
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it was sent SIGSTOP, which nsenter then sends itself."""
+        return _state(self._process.pid) == 'T'
+
+    def go_on(self) -> None:
+        """Continue after SIGSTOP."""
+        for pid in (*_children(self._process.pid), self._process.pid):
+            os.kill(pid, signal.SIGCONT)
+
     def kill(self) -> None:
         """As the kernel does when memory is short: at once."""
         if not self.ended:
             _kill(_children(self._process.pid))
+            # one that waits for a stopped child has stopped itself
+            self._process.send_signal(signal.SIGCONT)
         self._process.wait()
 
 
@@ -82,6 +94,10 @@ class Container:
         if self._unshare.stdout.readline() != b'ready\n':
             raise HostError(f'{self.name} does not start')
         [self.pid] = _children(self._unshare.pid)
+
+    def path(self, place: str) -> pathlib.Path:
+        """A file or a folder of the host, which has power, for the machine."""
+        return pathlib.Path(f'/proc/{self.pid}/root{place}')
 
     @property
     def has_power(self) -> bool:
@@ -146,6 +162,12 @@ def _environment() -> dict[str, str]:
 def _children(pid: int) -> list[int]:
     path = pathlib.Path(f'/proc/{pid}/task/{pid}/children')
     return [int(word) for word in path.read_text().split()]
+
+
+def _state(pid: int) -> str:
+    """``S``, ``R``, ``T``...: see proc(5)."""
+    stat = pathlib.Path(f'/proc/{pid}/stat').read_text()
+    return stat.rpartition(')')[2].split()[0]
 
 
 def _kill(pids: collections.abc.Iterable[int]) -> None:

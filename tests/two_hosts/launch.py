@@ -90,7 +90,9 @@ def compute(*arguments: str) -> None:
     from nova.virt import libvirt as drivers
 
     from tests.functional import stock
+    from tests.two_hosts import steps
 
+    steps.watch()
     # Nova imports its driver by a name below nova.virt.
     drivers.StockDriver = stock.StockDriver
     _call(command.main, 'nova-compute', *arguments)

@@ -7,6 +7,8 @@ import pathlib
 import time
 import typing
 
+from lxml import etree
+
 from tests import guest
 from tests.two_hosts import cloud as clouds
 
@@ -14,6 +16,9 @@ from tests.two_hosts import cloud as clouds
 #: on a busy machine.
 BOOT_TIMEOUT = 300.0
 ACTION_TIMEOUT = 300.0
+FAULT_TIMEOUT = 10.0
+
+Said = typing.TypeVar('Said')
 
 
 class GuestTimeout(Exception):
@@ -56,76 +61,103 @@ class Server:
             if settled and server['status'] == status:
                 return
             if settled and server['status'] == 'ERROR':
-                raise ActionFailed(f'{self.uuid}: {server.get("fault")}')
+                raise ActionFailed(f'{self.uuid}: {self._fault()}')
             if time.monotonic() > deadline:
                 raise ActionFailed(
                     f'{self.uuid} is {server["status"]} (task '
                     f'{server["OS-EXT-STS:task_state"]}), not {status}')
             time.sleep(0.1)
 
+    def await_rest(self) -> str:
+        """Wait until nothing is being done to it; its status."""
+        deadline = time.monotonic() + ACTION_TIMEOUT
+        while (server := self._show())['OS-EXT-STS:task_state'] is not None:
+            if time.monotonic() > deadline:
+                raise ActionFailed(
+                    f'{self.uuid} is in task {server["OS-EXT-STS:task_state"]}'
+                    ' still')
+            time.sleep(0.1)
+        return server['status']
+
+    def _fault(self) -> object:
+        """Why Nova has it in ERROR, which it says a little later."""
+        deadline = time.monotonic() + FAULT_TIMEOUT
+        while not (fault := self._show().get('fault')):
+            if time.monotonic() > deadline:
+                return 'no fault'
+            time.sleep(0.1)
+        return fault
+
+    def reset_state(self) -> None:
+        """Have Nova believe that nothing is being done to it."""
+        self.ask({'os-resetState': {'state': 'active'}})
+
     def stop(self) -> None:
         with self._action('compute_stop_instance'):
-            self._post({'os-stop': None})
+            self.ask({'os-stop': None})
 
     def start(self) -> None:
         with self._action('compute_start_instance'):
-            self._post({'os-start': None})
+            self.ask({'os-start': None})
 
     def hard_reboot(self) -> None:
         with self._action('compute_reboot_instance'):
-            self._post({'reboot': {'type': 'HARD'}})
+            self.ask({'reboot': {'type': 'HARD'}})
 
     def migrate(self, host: str) -> None:
         """Move it while it is off; it waits to be confirmed or reverted."""
         with self._action('compute_finish_resize'):
-            self._post({'migrate': {'host': host}})
+            self.ask({'migrate': {'host': host}})
         self.await_status('VERIFY_RESIZE')
 
     def confirm(self) -> None:
         with self._action('compute_confirm_resize'):
-            self._post({'confirmResize': None})
+            self.ask({'confirmResize': None})
         self.await_status('ACTIVE')
 
     def revert(self) -> None:
         with self._action('compute_finish_revert_resize'):
-            self._post({'revertResize': None})
+            self.ask({'revertResize': None})
         self.await_status('ACTIVE')
 
     def live_migrate(self, host: str) -> None:
         """Move it while it runs, and wait until its old host has cleaned up.
         """
-        self._post({'os-migrateLive': {
+        known = {one['uuid'] for one in self._live_migrations()}
+        self.ask({'os-migrateLive': {
             'host': host, 'block_migration': 'auto'}})
         deadline = time.monotonic() + ACTION_TIMEOUT
-        while (state := self._live_migration()) != 'completed':
+        state = None
+        while state != 'completed':
             if state in ('error', 'failed', 'cancelled'):
-                raise ActionFailed(f'the live migration is in state {state}')
+                raise ActionFailed(f'the live migration is in state {state}: '
+                                   f'{self.last_events()}')
             if time.monotonic() > deadline:
                 raise ActionFailed(f'the live migration is {state} still')
             time.sleep(0.1)
+            state = next((one['status'] for one in self._live_migrations()
+                          if one['uuid'] not in known), None)
         self.await_status('ACTIVE')
 
-    def _live_migration(self) -> str | None:
-        """The state of the last one."""
-        said = self._cloud.api(
+    def _live_migrations(self) -> list[dict[str, typing.Any]]:
+        return self._cloud.api(
             'GET', f'/os-migrations?instance_uuid={self.uuid}'
             '&migration_type=live-migration')['migrations']
-        return said[0]['status'] if said else None
 
     def shelve(self) -> None:
         """Off its host at once: shelved_offload_time is 0."""
-        self._post({'shelve': None})
+        self.ask({'shelve': None})
         self.await_status('SHELVED_OFFLOADED')
 
     def unshelve(self, host: str) -> None:
         with self._action('compute_unshelve_instance'):
-            self._post({'unshelve': {'host': host}})
+            self.ask({'unshelve': {'host': host}})
         self.await_status('ACTIVE')
 
     def evacuate(self, host: str) -> None:
         # Since 2.95 it would have to be started afterwards.
         with self._action('compute_rebuild_instance'):
-            self._post({'evacuate': {'host': host}}, version='2.94')
+            self.ask({'evacuate': {'host': host}}, version='2.94')
         self.await_status('ACTIVE')
 
     def delete(self) -> None:
@@ -142,8 +174,9 @@ class Server:
         return any(server['id'] == self.uuid for server in
                    self._cloud.api('GET', '/servers')['servers'])
 
-    def _post(self, action: dict[str, typing.Any],
-              version: str | None = None) -> None:
+    def ask(self, action: dict[str, typing.Any],
+            version: str | None = None) -> None:
+        """Ask Nova for an action, and wait for no more than its answer."""
         self._cloud.api('POST', f'/servers/{self.uuid}/action', action,
                         version=version)
 
@@ -154,21 +187,12 @@ class Server:
         Nova keeps a record of each request, and in it one of each service's
         part; it may begin after the API has answered.
         """
-        path = f'/servers/{self.uuid}/os-instance-actions'
-
-        def requests() -> set[str]:
-            said = self._cloud.api('GET', path)
-            return {action['request_id']
-                    for action in said['instanceActions']}
-
-        before = requests()
+        before = set(self._requests())
         yield
         deadline = time.monotonic() + ACTION_TIMEOUT
         while True:
-            events = []
-            for request in requests() - before:
-                said = self._cloud.api('GET', f'{path}/{request}')
-                events += said['instanceAction']['events']
+            events = [event for request in set(self._requests()) - before
+                      for event in self._events(request)]
             results = {said['event']: said['result'] for said in events}
             if results.get(event) == 'Success':
                 return
@@ -178,23 +202,64 @@ class Server:
                 raise ActionFailed(f'{event} did not end: {events}')
             time.sleep(0.1)
 
+    def last_events(self) -> list[dict[str, typing.Any]]:
+        """What the services did for the last request, and what they met."""
+        return self._events(self._requests()[0])
+
+    def _requests(self) -> list[str]:
+        """The last one first."""
+        return [action['request_id'] for action in self._cloud.api(
+            'GET', f'/servers/{self.uuid}/os-instance-actions'
+        )['instanceActions']]
+
+    def _events(self, request: str) -> list[dict[str, typing.Any]]:
+        return self._cloud.api(
+            'GET', f'/servers/{self.uuid}/os-instance-actions/{request}'
+        )['instanceAction']['events']
+
+    # -- From libvirt ---------------------------------------------------------
+
+    def document(self) -> etree._Element:
+        """Its document, as libvirt of its host has it."""
+        return etree.fromstring(self._cloud.hosts[self.host].run(
+            'virsh', 'dumpxml', self.uuid))
+
+    def runs(self, host: str) -> bool:
+        """Whether libvirt of a host has it running."""
+        return self.uuid in self._cloud.hosts[host].run(
+            'virsh', 'list', '--uuid')
+
     # -- From the guest itself ------------------------------------------------
 
     def boots(self) -> int:
-        """How often it has booted with its variables, as it says itself.
+        """How often it has booted with its variables, as it says itself."""
+        report = self.report()
+        if report.boots is None:
+            raise GuestTimeout(f'no EFI variables: {report.text}')
+        return report.boots
+
+    def report(self) -> guest.Report:
+        """What it says of itself.
 
         Waits for the report of the present boot, so ask only once the action
         has ended: each start of QEMU begins the console anew.
         """
+        return self._said(guest.reports)[-1]
+
+    def uptime(self) -> int:
+        """The seconds for which it has run, as it said last."""
+        return self._said(guest.uptimes)[-1]
+
+    def _said(self, read: collections.abc.Callable[
+            [str], collections.abc.Sequence[Said]]
+              ) -> collections.abc.Sequence[Said]:
         host = self.host
         path = (self._cloud.instances(host) / self.uuid / 'console.log')
         deadline = time.monotonic() + BOOT_TIMEOUT
         while True:
             text = path.read_text(errors='replace') if path.exists() else ''
-            if said := guest.reports(text):
-                if said[-1].boots is None:
-                    raise GuestTimeout(f'no EFI variables: {said[-1].text}')
-                return said[-1].boots
+            if said := read(text):
+                return said
             if time.monotonic() > deadline:
                 end = '\n'.join(text.splitlines()[-30:])
                 raise GuestTimeout(f'no report of {self.uuid} on {host}; its '

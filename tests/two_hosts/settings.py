@@ -50,7 +50,7 @@ def _nova() -> Values:
             'transport_url': f'rabbit://guest:guest@{CTL}:5672/',
             'use_stderr': True,
             # The power loss of a host is told to Nova by the tests.
-            'report_interval': 5,
+            'report_interval': 2,
             'service_down_time': 60,
         },
         'placement': {'auth_type': 'none',
