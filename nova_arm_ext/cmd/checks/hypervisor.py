@@ -15,7 +15,9 @@ from nova_arm_ext.cmd.checks.base import Surroundings
 from nova_arm_ext.cmd.checks.base import warning
 from nova_arm_ext.domain import view
 
-#: What Nova 31 to 34 start with (MIN_LIBVIRT_VERSION, MIN_QEMU_VERSION).
+#: What nova-arm-ext works with: the oldest that Nova 31 to 34 start with
+#: (MIN_LIBVIRT_VERSION, MIN_QEMU_VERSION). Nova 29 and 30 would take older
+#: ones.
 OLDEST_LIBVIRT = (8, 0, 0)
 OLDEST_QEMU = (6, 2, 0)
 
@@ -50,8 +52,9 @@ def libvirt(place: Surroundings) -> Iterator[Finding]:
                           'see what libvirt logs')
         elif version < oldest:
             yield fault(
-                f'{name} is {facts.format_version(version)}, and Nova needs '
-                f'{facts.format_version(oldest)}', f'install a newer {name}')
+                f'{name} is {facts.format_version(version)}, and nova-arm-ext '
+                f'needs {facts.format_version(oldest)}',
+                f'install a newer {name}')
     arches = sorted(view.ARM & (survey.host.virt_types or {}).keys())
     if 'aarch64' not in arches:
         yield fault(

@@ -120,9 +120,10 @@ class HypervisorTest(base.ChecksTestCase):
         self.assert_finds('ok', hypervisor.pci_devices,
                           '2 skipped by 177d:a034')
 
-    def test_the_versions_that_nova_needs(self) -> None:
+    def test_what_nova_does_not_start_with_is_too_old_here_too(self) -> None:
         from nova.virt.libvirt import driver
 
-        self.assertEqual(
-            (driver.MIN_LIBVIRT_VERSION, driver.MIN_QEMU_VERSION),
-            (hypervisor.OLDEST_LIBVIRT, hypervisor.OLDEST_QEMU))
+        self.assertGreaterEqual(hypervisor.OLDEST_LIBVIRT,
+                                driver.MIN_LIBVIRT_VERSION)
+        self.assertGreaterEqual(hypervisor.OLDEST_QEMU,
+                                driver.MIN_QEMU_VERSION)
