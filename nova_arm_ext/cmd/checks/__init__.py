@@ -27,4 +27,5 @@ CHECKS: tuple[Check, ...] = (
     Check('variable stores', stores.folder),
     Check('free space', stores.free_space),
     Check('unowned stores', stores.unowned),
+    Check('store for copies', stores.copies),
 )

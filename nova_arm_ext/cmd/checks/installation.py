@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether the extension is installed whole, chosen, and configured."""
 
+import contextlib
 import difflib
 import importlib.metadata
 import importlib.util
@@ -9,6 +10,7 @@ from collections.abc import Iterator
 from oslo_config import cfg
 
 from nova_arm_ext import errors
+from nova_arm_ext import nvram
 from nova_arm_ext import opts
 from nova_arm_ext import pipeline
 from nova_arm_ext.cmd import reading
@@ -59,7 +61,7 @@ def options(place: Surroundings) -> Iterator[Finding]:
 
 def option_names(place: Surroundings) -> Iterator[Finding]:
     """Whether oslo.config would pass over an option in silence."""
-    known = _known()
+    known = _known(place)
     files = reading.parsed(place.conf)
     for file, sections in files:
         for section, values in sections.items():
@@ -81,7 +83,7 @@ def option_names(place: Surroundings) -> Iterator[Finding]:
                     else 'it has no effect: remove it')
 
 
-def _known() -> dict[str, set[str]]:
+def _known(place: Surroundings) -> dict[str, set[str]]:
     """The names of all options, by group."""
     installed, _ = pipeline.find_hooks()
     groups: dict[str, set[str]] = {}
@@ -89,7 +91,24 @@ def _known() -> dict[str, set[str]]:
             (pipeline.group_of(name), hook.opts)
             for name, hook in installed.items())):
         groups[group] = {name for option in options for name in _names(option)}
+    _make_store(place)
+    for group in filter(lambda name: name.startswith('arm'), place.conf):
+        values = place.conf[group]
+        if isinstance(values, cfg.ConfigOpts.GroupAttr):
+            groups.setdefault(group, set()).update(values)
     return groups
+
+
+def _make_store(place: Surroundings) -> None:
+    """Let the driver of the store for copies register its options."""
+    if importlib.util.find_spec('nova') is None:
+        return
+    # Nova's modules, which only compute may name, come with it
+    from nova_arm_ext.compute import nvram as compute_nvram
+    place.conf.register_opts(nvram.OPTS, group=nvram.GROUP)
+    with contextlib.suppress(errors.ConfigurationError):
+        # the check of the store tells of it
+        compute_nvram.load_store(place.conf)
 
 
 def _names(option: cfg.Opt) -> Iterator[str]:

@@ -1,10 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The variable stores: their folder, its owner, free space, leftovers."""
+"""The variable stores: their folder, free space, leftovers, copies."""
 
+import importlib.util
 import os
 import stat
 from collections.abc import Iterator
 
+from nova_arm_ext import errors
+from nova_arm_ext import nvram
 from nova_arm_ext import varstore
 from nova_arm_ext.cmd import stores
 from nova_arm_ext.cmd.checks.base import fault
@@ -134,3 +137,78 @@ def unowned(place: Surroundings) -> Iterator[Finding]:
             '"nova-arm-ext nvram orphans --yes" removes them')
     else:
         yield ok('none is older than a day')
+
+
+def copies(place: Surroundings) -> Iterator[Finding]:
+    """Whether the store for copies can be used, if one is asked for."""
+    place.conf.register_opts(nvram.OPTS, group=nvram.GROUP)
+    name = place.conf.arm_nvram.store
+    if not name:
+        yield not_applicable(
+            '[arm_nvram] store is not set: a guest that is unshelved, or '
+            'evacuated without its files, gets new variables')
+        return
+    if importlib.util.find_spec('nova') is None:
+        yield not_applicable('unknown: Nova is not installed in this '
+                             'environment')
+        return
+    # Nova's modules, which only compute may name, come with it
+    from nova_arm_ext.compute import nvram as compute_nvram
+    try:
+        compute_nvram.load_store(place.conf)
+    except errors.ConfigurationError as e:
+        for message in e.faults:
+            yield fault(message, 'nova-compute does not start with it: '
+                                 'install the package that brings the driver, '
+                                 'or name another')
+        return
+    if name != 'directory':
+        yield ok(f'the driver {name} is installed; what it stores on is its '
+                 f'own')
+        return
+    yield from _directory(place.conf.arm_nvram.directory,
+                          place.folders.instances)
+
+
+def _directory(path: str, instances: str) -> Iterator[Finding]:
+    """Whether copies can be kept in a folder.
+
+    :param instances: a folder of nova-compute's user
+    """
+    mount = f'mount the storage that all compute hosts share at {path}'
+    try:
+        found = os.stat(path)
+    except OSError as e:
+        yield fault(f'{path} is not there: {e.strerror}', mount)
+        return
+    if not stat.S_ISDIR(found.st_mode):
+        yield fault(f'{path} is no folder', f'remove it, and {mount}')
+        return
+    wrong = False
+    if stores.is_local(path):
+        wrong = True
+        yield warning(f'{path} is on a file system of this host alone', mount)
+    if os.statvfs(path).f_flag & os.ST_RDONLY:
+        wrong = True
+        yield fault(f'{path} is mounted read-only', 'mount it for writing')
+    user = _owner(instances)
+    if user is not None and found.st_uid != user:
+        wrong = True
+        yield fault(f'{path} belongs to user {found.st_uid}, and nova-compute '
+                    f'is user {user}, as {instances} is', f'chown {user} '
+                    f'{path}')
+    if found.st_mode & 0o077:
+        wrong = True
+        yield fault(f'{path} is open to others than its owner '
+                    f'({stat.filemode(found.st_mode)}): who writes in it '
+                    f'decides which keys guests trust', f'chmod 700 {path}')
+    if not wrong:
+        yield ok(f'{path}, of user {found.st_uid}, '
+                 f'{stat.filemode(found.st_mode)}')
+
+
+def _owner(path: str) -> int | None:
+    try:
+        return os.stat(path).st_uid
+    except FileNotFoundError:
+        return None

@@ -145,10 +145,12 @@ class CommandTestCase(base.TestCase):
         return Ran(status=done.returncode, out=done.stdout,
                    stderr=done.stderr.decode())
 
-    def plugins(self, source: str, **entry_points: str) -> dict[str, str]:
+    def plugins(self, source: str, *, namespace: str = 'nova_arm_ext.hooks',
+                **entry_points: str) -> dict[str, str]:
         """Install hooks of another package for a process.
 
         :param source: the module `strange_hooks`
+        :param namespace: of the entry points
         :param entry_points: name and what it stands for
         :returns: environment variables that make it found
         """
@@ -159,7 +161,7 @@ class CommandTestCase(base.TestCase):
         (metadata / 'METADATA').write_text(
             'Metadata-Version: 2.1\nName: strange-hooks\nVersion: 1.0\n')
         (metadata / 'entry_points.txt').write_text(
-            '[nova_arm_ext.hooks]\n' + ''.join(
+            f'[{namespace}]\n' + ''.join(
                 f'{name} = {value}\n'
                 for name, value in entry_points.items()))
         return {'PYTHONPATH': os.pathsep.join(filter(None, (

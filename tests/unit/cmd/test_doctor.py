@@ -42,6 +42,16 @@ class Strange(base.Hook):
             1 / 0
 '''
 
+#: A store driver with an option of its own.
+STORE = '''
+from oslo_config import cfg
+
+
+def Tape(conf):
+    conf.register_opt(cfg.IntOpt('reels'), group='arm_tape')
+    return conf.arm_tape.reels
+'''
+
 
 class DoctorTestCase(base.CommandTestCase):
 
@@ -144,6 +154,42 @@ class WithoutLibvirtTest(base.CommandTestCase):
         self.assertIn('start libvirtd', found['libvirt']['advice'])
         self.assertEqual('not applicable', found['define test']['status'])
         self.assertEqual('ok', found['option names']['status'])
+
+    def copies(self, source: str) -> dict[str, dict[str, str]]:
+        """What is found with a store driver that another package brings."""
+        conf = self.file('nova.conf', CONF + '[arm_nvram]\nstore = tape\n'
+                                             '[arm_tape]\nreels = 2\n')
+
+        ran = self.run_process(
+            'doctor', '--json', '--config-file', conf, **self.plugins(
+                source, namespace='nova_arm_ext.nvram_stores',
+                tape='strange_hooks:Tape'))
+
+        return {one['check']: one for one in ran.json['checks']}
+
+    def test_a_store_driver_that_cannot_be_imported(self) -> None:
+        found = self.copies('import no_such_module\n')
+
+        self.assertEqual(
+            ('failure', "[arm_nvram] store: tape cannot be imported: "
+                        "ModuleNotFoundError: No module named "
+                        "'no_such_module'"),
+            (found['store for copies']['status'],
+             found['store for copies']['text']))
+        self.assertIn('install the package',
+                      found['store for copies']['advice'])
+
+    def test_a_store_driver_that_cannot_be_made(self) -> None:
+        found = self.copies('def Tape(conf):\n    1 / 0\n')
+
+        self.assertIn('tape cannot be made: ZeroDivisionError',
+                      found['store for copies']['text'])
+
+    def test_the_options_of_a_store_driver_are_known(self) -> None:
+        found = self.copies(STORE)
+
+        self.assertEqual('ok', found['option names']['status'])
+        self.assertEqual('ok', found['store for copies']['status'])
 
     def test_a_folder_that_is_not_there(self) -> None:
         ran = self.run_command('doctor', '--json', '--nvram-dir', '/nowhere',

@@ -120,3 +120,83 @@ class StoresTest(base.ChecksTestCase):
         self.assert_finds('warning', stores.unowned,
                           '5 stores belong to no guest', 'and 2 more',
                           'nvram orphans --yes')
+
+
+class CopiesTest(base.ChecksTestCase):
+    """The store for copies."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.copies = self.directory / 'copies'
+        self.copies.mkdir(mode=0o700)
+        # the folder of a test is on this machine, whatever it stands for
+        self.useFixture(base.fixtures.MockPatchObject(
+            found, 'is_local', lambda path: self.is_local))
+        self.is_local = False
+
+    def asked(self, store: str = 'directory') -> base.checks.Surroundings:
+        return self.place(f'[arm_nvram]\nstore = {store}\n'
+                          f'directory = {self.copies}\n')
+
+    def test_nothing_is_found_where_nothing_is_wrong(self) -> None:
+        self.assert_ok(stores.copies, self.asked())
+
+    def test_none_is_asked_for(self) -> None:
+        self.assert_finds('not applicable', stores.copies,
+                          '[arm_nvram] store is not set')
+
+    def test_a_driver_that_is_not_installed(self) -> None:
+        self.assert_finds('failure', stores.copies,
+                          "names 'tape', which is not installed",
+                          'install the package', place=self.asked('tape'))
+
+    def test_no_nova(self) -> None:
+        place = self.asked()
+
+        with mock.patch('importlib.util.find_spec', return_value=None):
+            self.assert_finds('not applicable', stores.copies,
+                              'Nova is not installed', place=place)
+
+    def test_storage_that_is_not_mounted(self) -> None:
+        self.copies.rmdir()
+
+        self.assert_finds('failure', stores.copies,
+                          f'{self.copies} is not there', 'mount the storage',
+                          place=self.asked())
+
+    def test_a_folder_beneath_a_mount_that_is_gone(self) -> None:
+        self.is_local = True
+
+        self.assert_finds('warning', stores.copies,
+                          'file system of this host alone', 'mount',
+                          place=self.asked())
+
+    def test_a_mount_for_reading(self) -> None:
+        real = os.statvfs(self.copies)
+        self.useFixture(base.fixtures.MockPatchObject(
+            os, 'statvfs', lambda path: mock.Mock(
+                wraps=real, f_flag=real.f_flag | os.ST_RDONLY)))
+
+        self.assert_finds('failure', stores.copies, 'mounted read-only',
+                          place=self.asked())
+
+    def test_a_file_in_its_place(self) -> None:
+        self.copies.rmdir()
+        self.file('copies', '')
+
+        self.assert_finds('failure', stores.copies, 'is no folder',
+                          place=self.asked())
+
+    @is_root
+    def test_an_owner_who_is_not_nova_compute(self) -> None:
+        os.chown(self.directory / 'instances', 42436, 42436)
+
+        self.assert_finds('failure', stores.copies,
+                          'belongs to user 0, and nova-compute is user 42436',
+                          f'chown 42436 {self.copies}', place=self.asked())
+
+    def test_a_folder_that_others_may_write(self) -> None:
+        self.copies.chmod(0o770)
+
+        self.assert_finds('failure', stores.copies, 'is open to others',
+                          'drwxrwx---', 'chmod 700', place=self.asked())
