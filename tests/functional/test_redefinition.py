@@ -1,6 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """A guest finds its machine as it left it, whenever Nova redefines it."""
 
+from lxml import etree
+
+from nova_arm_ext import provenance
+from nova_arm_ext.domain import view
 from tests.functional import base
 
 
@@ -71,3 +75,38 @@ class AdoptedGuestTest(SameMachineTestCase):
             report.boots for report in (plugged, rebooted, started)])
         for report in (plugged, rebooted, started):
             self.assertEqual(server.uuid, report.config_drive_uuid)
+
+
+class ReturnedGuestTest(SameMachineTestCase):
+    """nova-arm-ext is installed, and taken away again."""
+
+    bed_options = {'driver': 'libvirt.StockDriver'}
+
+    def test_guest_that_is_given_back_keeps_its_machine_and_variables(self):
+        server = self.bed.boot(
+            config_drive=True, image_properties={'hw_cdrom_bus': 'scsi'})
+        first = server.report()
+        store = etree.fromstring(server.live_xml()).findtext('os/nvram')
+
+        self.bed.restart_compute('arm_ext.ArmLibvirtDriver')
+        server.hard_reboot()
+        adopted = server.report()
+        live = server.live_xml()
+        self.bed.restart_compute('libvirt.StockDriver')
+        untouched = server.live_xml()
+        server.hard_reboot()
+        rebooted = server.report()
+        server.stop()
+        server.start()
+        started = server.report()
+
+        self.assertEqual(live, untouched)
+        reports = (first, adopted, rebooted, started)
+        for report in reports:
+            self.assert_same_machine(first, report)
+            self.assertEqual(server.uuid, report.config_drive_uuid)
+        # counted in a UEFI variable
+        self.assertEqual([1, 2, 3, 4], [report.boots for report in reports])
+        live = server.live_xml()
+        self.assertEqual(store, etree.fromstring(live).findtext('os/nvram'))
+        self.assertIsNone(provenance.read(view.Domain.parse(live)))
