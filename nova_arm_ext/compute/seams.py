@@ -41,6 +41,7 @@ CALLED: tuple[tuple[Any, str, int, tuple[str, ...]], ...] = (
     (host.Host, 'list_guests', 1, ()),
     (host.Host, 'write_instance_config', 2, ()),
     (guest.Guest, 'get_xml_desc', 1, ('dump_inactive', 'dump_sensitive')),
+    (guest.Guest, 'has_persistent_configuration', 1, ()),
     (compute_utils, 'EventReporter', 4, ('graceful_exit',)),
     (libvirt_utils, 'copy_image', 2, ('host',)),
     (libvirt_utils, 'get_instance_path', 1, ()),

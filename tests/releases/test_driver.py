@@ -397,7 +397,9 @@ class PluggingTest(nova.test.NoDBTestCase):
 
         self.driver.attach_volume(None, {}, self.instance(), '/dev/vdb')
 
-        self.assertEqual([self.document(self.PCI)], self.defined)
+        self.assertEqual([self.document(self.PCI)],
+                         [base.compact(view.Domain.parse(xml))
+                          for xml in self.defined])
 
     def test_nothing_is_stored_where_nothing_moves(self) -> None:
         for live, stored in ((self.PCI, self.PCI), (self.MMIO, self.MMIO)):
