@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """Whether the extension is installed whole, chosen, and configured."""
 
-import contextlib
 import difflib
 import importlib.metadata
 import importlib.util
@@ -10,10 +9,10 @@ from collections.abc import Iterator
 from oslo_config import cfg
 
 from nova_arm_ext import errors
-from nova_arm_ext import nvram
 from nova_arm_ext import opts
 from nova_arm_ext import pipeline
 from nova_arm_ext.cmd import reading
+from nova_arm_ext.cmd.checks import stores
 from nova_arm_ext.cmd.checks.base import fault
 from nova_arm_ext.cmd.checks.base import Finding
 from nova_arm_ext.cmd.checks.base import not_applicable
@@ -91,24 +90,13 @@ def _known(place: Surroundings) -> dict[str, set[str]]:
             (pipeline.group_of(name), hook.opts)
             for name, hook in installed.items())):
         groups[group] = {name for option in options for name in _names(option)}
-    _make_store(place)
+    # a driver of another package has registered options of its own by then
+    stores.driver_faults(place)
     for group in filter(lambda name: name.startswith('arm'), place.conf):
         values = place.conf[group]
         if isinstance(values, cfg.ConfigOpts.GroupAttr):
             groups.setdefault(group, set()).update(values)
     return groups
-
-
-def _make_store(place: Surroundings) -> None:
-    """Let the driver of the store for copies register its options."""
-    if importlib.util.find_spec('nova') is None:
-        return
-    # Nova's modules, which only compute may name, come with it
-    from nova_arm_ext.compute import nvram as compute_nvram
-    place.conf.register_opts(nvram.OPTS, group=nvram.GROUP)
-    with contextlib.suppress(errors.ConfigurationError):
-        # the check of the store tells of it
-        compute_nvram.load_store(place.conf)
 
 
 def _names(option: cfg.Opt) -> Iterator[str]:

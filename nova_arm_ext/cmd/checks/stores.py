@@ -148,19 +148,16 @@ def copies(place: Surroundings) -> Iterator[Finding]:
             '[arm_nvram] store is not set: a guest that is unshelved, or '
             'evacuated without its files, gets new variables')
         return
-    if importlib.util.find_spec('nova') is None:
+    faults = driver_faults(place)
+    if faults is None:
         yield not_applicable('unknown: Nova is not installed in this '
                              'environment')
         return
-    # Nova's modules, which only compute may name, come with it
-    from nova_arm_ext.compute import nvram as compute_nvram
-    try:
-        compute_nvram.load_store(place.conf)
-    except errors.ConfigurationError as e:
-        for message in e.faults:
-            yield fault(message, 'nova-compute does not start with it: '
-                                 'install the package that brings the driver, '
-                                 'or name another')
+    for message in faults:
+        yield fault(message, 'nova-compute does not start with it: install '
+                             'the package that brings the driver, or name '
+                             'another')
+    if faults:
         return
     if name != 'directory':
         yield ok(f'the driver {name} is installed; what it stores on is its '
@@ -168,6 +165,24 @@ def copies(place: Surroundings) -> Iterator[Finding]:
         return
     yield from _directory(place.conf.arm_nvram.directory,
                           place.folders.instances)
+
+
+def driver_faults(place: Surroundings) -> list[str] | None:
+    """Make the driver of the store for copies, as nova-compute does.
+
+    :returns: what keeps it from being made; None where Nova, which it needs,
+        is not installed
+    """
+    if importlib.util.find_spec('nova') is None:
+        return None
+    # Nova's modules, which only compute may name, come with it
+    from nova_arm_ext.compute import nvram as compute_nvram
+    place.conf.register_opts(nvram.OPTS, group=nvram.GROUP)
+    try:
+        compute_nvram.load_store(place.conf)
+    except errors.ConfigurationError as e:
+        return list(e.faults)
+    return []
 
 
 def _directory(path: str, instances: str) -> Iterator[Finding]:
