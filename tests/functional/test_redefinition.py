@@ -16,6 +16,15 @@ class SameMachineTestCase(base.GuestTestCase):
         self.assertEqual(before.disks, after.disks)
         self.assertEqual(before.interfaces, after.interfaces)
 
+    @staticmethod
+    def redefined(server):
+        """Its reports after a hard reboot, and after a stop and a start."""
+        server.hard_reboot()
+        rebooted = server.report()
+        server.stop()
+        server.start()
+        return rebooted, server.report()
+
 
 class RedefinedGuestTest(SameMachineTestCase):
 
@@ -62,11 +71,7 @@ class AdoptedGuestTest(SameMachineTestCase):
 
         self.bed.restart_compute('arm_ext.ArmLibvirtDriver')
         untouched = server.live_xml()
-        server.hard_reboot()
-        rebooted = server.report()
-        server.stop()
-        server.start()
-        started = server.report()
+        rebooted, started = self.redefined(server)
 
         self.assertEqual(live, untouched)
         self.assert_same_machine(plugged, rebooted)
@@ -94,14 +99,9 @@ class ReturnedGuestTest(SameMachineTestCase):
         live = server.live_xml()
         self.bed.restart_compute('libvirt.StockDriver')
         untouched = server.live_xml()
-        server.hard_reboot()
-        rebooted = server.report()
-        server.stop()
-        server.start()
-        started = server.report()
+        reports = (first, adopted, *self.redefined(server))
 
         self.assertEqual(live, untouched)
-        reports = (first, adopted, rebooted, started)
         for report in reports:
             self.assert_same_machine(first, report)
             self.assertEqual(server.uuid, report.config_drive_uuid)
