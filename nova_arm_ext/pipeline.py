@@ -9,7 +9,6 @@
 """
 
 import collections
-import dataclasses
 import difflib
 import importlib.metadata
 import time
@@ -19,6 +18,7 @@ from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
+from typing import NamedTuple
 
 from lxml import etree
 from oslo_config import cfg
@@ -27,6 +27,7 @@ from stevedore import extension
 
 from nova_arm_ext import errors
 from nova_arm_ext.domain import previous
+from nova_arm_ext.domain import tree
 from nova_arm_ext.domain.view import Domain
 from nova_arm_ext.facts import Facts
 from nova_arm_ext.hooks import base
@@ -175,24 +176,22 @@ def find_hooks() -> tuple[dict[str, type[base.Hook]], dict[str, str]]:
     return hooks, faults
 
 
-@dataclasses.dataclass(kw_only=True, slots=True)
-class HookReport:
+class HookReport(base.Report):
     """What one hook did to one document.
 
     :param before, after: the document on both sides of the hook, where they
         were recorded
-    :param essential: the reasons without which libvirt or QEMU refuses the
-        guest
     :param failure: why the hook was passed over; None if it was not
     """
 
-    hook: str
-    reasons: tuple[tuple[str, str], ...] = ()
-    essential: tuple[tuple[str, str], ...] = ()
-    before: str | None = None
-    after: str | None = None
-    seconds: float = 0.0
-    failure: str | None = None
+    def __init__(self, hook: str, before: str | None = None, *,
+                 after: str | None = None, failure: str | None = None) -> None:
+        super().__init__()
+        self.hook = hook
+        self.before = before
+        self.after = after
+        self.seconds = 0.0
+        self.failure = failure
 
     @property
     def changed(self) -> bool:
@@ -212,8 +211,7 @@ class HookReport:
         return unified_diff(self.before, self.after, self.hook)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Result:
+class Result(NamedTuple):
     """The document for libvirt, and how it came about."""
 
     xml: str
@@ -225,8 +223,7 @@ class Result:
 Finish = Callable[[Domain, Sequence[HookReport]], None]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class _Enabled:
+class _Enabled(NamedTuple):
     """A hook as it is enabled here."""
 
     name: str
@@ -248,8 +245,7 @@ class Pipeline:
         :param hooks: names and hooks in the order in which they run
         :param validate: the schema check, where there is a schema
         """
-        self._hooks = tuple(_Enabled(name=name, hook=hook)
-                            for name, hook in hooks)
+        self._hooks = tuple(_Enabled(name, hook) for name, hook in hooks)
         self._on_hook_failure = on_hook_failure
         self._hook_warn_ms = hook_warn_ms
         self._check_schema = check_schema
@@ -368,6 +364,7 @@ class Pipeline:
             existing = facts.guest.previous is not None
         domain.previous = facts.guest.previous
         checked = _checked(domain)
+        had = _dear_devices(domain) if self._validate else []
         passed_over = self._kept_away(domain, facts)
         while True:
             # Hooks work in place on what was parsed from the string, so when
@@ -402,7 +399,7 @@ class Pipeline:
                 or text != Domain.parse(xml).to_xml()):
             text = xml
         else:
-            self._validated(xml, domain)
+            self._validated(xml, domain, had)
         result = Result(xml=text, reports=tuple(reports),
                         seconds=time.perf_counter() - started)
         self._tell(domain, result)
@@ -435,30 +432,27 @@ class Pipeline:
             # once more at the end, for what the hooks have added
             steps = (self._take_over, *steps, self._take_over_last)
         for step in steps:
-            name = step.name if isinstance(step, _Enabled) else PREVIOUS
-            if name in passed_over:
-                reports.append(HookReport(
-                    hook=name, before=before, after=before,
-                    failure=passed_over[name]))
+            report = HookReport(
+                step.name if isinstance(step, _Enabled) else PREVIOUS, before)
+            reports.append(report)
+            if report.hook in passed_over:
+                report.after = before
+                report.failure = passed_over[report.hook]
                 continue
-            report = base.Report()
             started = time.perf_counter()
             if isinstance(step, _Enabled):
                 self._run_one(step, facts, existing, domain, report)
             else:
                 step(domain, report)
-            seconds = time.perf_counter() - started
-            after = domain.to_xml() if record else None
-            reports.append(HookReport(
-                hook=name, reasons=tuple(report.reasons),
-                essential=tuple(report.essential), before=before,
-                after=after, seconds=seconds))
-            before = after
-            if self._hook_warn_ms and seconds * 1000 > self._hook_warn_ms:
+            report.seconds = time.perf_counter() - started
+            if record:
+                before = report.after = domain.to_xml()
+            if (self._hook_warn_ms
+                    and report.seconds * 1000 > self._hook_warn_ms):
                 LOG.warning(
                     '[instance: %s] Hook %s took %d ms, more than [arm] '
-                    'hook_warn_ms = %d', domain.uuid, name, seconds * 1000,
-                    self._hook_warn_ms)
+                    'hook_warn_ms = %d', domain.uuid, report.hook,
+                    report.seconds * 1000, self._hook_warn_ms)
         return reports
 
     @staticmethod
@@ -529,9 +523,15 @@ class Pipeline:
                 f'the hooks {", ".join(declared)} together did what none of '
                 f'them did again: {"; ".join(wrong)}')
 
-    def _validated(self, xml: str, domain: Domain) -> None:
+    def _validated(self, xml: str, domain: Domain,
+                   had: Sequence[tuple[Any, bytes]]) -> None:
         if self._validate is None:
             return
+        # what no hook has touched is as valid as it was
+        for device, text in had:
+            if (device.getparent() is domain.part('devices')
+                    and etree.tostring(device) == text):
+                tree.detach(device)
         wrong = self._validate(domain.element)
         if wrong is None or self._validate(Domain.parse(xml).element):
             return
@@ -572,8 +572,8 @@ class _PassOver(Exception):
 _Step = Callable[[Domain, base.Report], None]
 
 #: What no hook may change unless it declares to.
-_CHECKED = ('uuid', 'name', 'memory', 'vcpu', 'disk', 'interface', 'serial',
-            'graphics')
+_CHECKED = frozenset(('uuid', 'name', 'memory', 'vcpu', 'disk', 'interface',
+                      'serial', 'graphics'))
 
 
 def _checked(domain: Domain) -> list[tuple[str | None, ...]]:
@@ -583,16 +583,23 @@ def _checked(domain: Domain) -> list[tuple[str | None, ...]]:
     usual document and grows quadratically with the number of devices.
     """
     found: list[tuple[str | None, ...]] = []
-    for element in domain.element:
+    for element in domain.element[:]:
         tag = element.tag
         if tag == 'devices':
-            for device in element:
+            for device in element[:]:
                 tag = device.tag
                 if tag in _CHECKED:
                     found.append((tag, *_identified(device)))
         elif tag in _CHECKED:
             found.append((tag, element.text, *element.values()))
     return found
+
+
+def _dear_devices(domain: Domain) -> list[tuple[Any, bytes]]:
+    """The devices that take half of the time of libvirt's schema, and what
+    they say."""
+    return [(device, etree.tostring(device)) for device in domain.devices[:]
+            if device.tag in _CHECKED]
 
 
 def _check_whole(domain: Domain) -> None:
@@ -608,7 +615,7 @@ def _check_whole(domain: Domain) -> None:
 def _identified(device: Any) -> list[str | None]:
     """Type, target name, MAC address and source of a device."""
     values = [device.get('type'), device.get('device')]
-    for child in device:
+    for child in device[:]:
         tag = child.tag
         if tag == 'source':
             for element in child.iter() if len(child) else (child,):
@@ -625,7 +632,7 @@ def _differences(then: Sequence[tuple[str | None, ...]],
                  allowed: frozenset[str]) -> list[str]:
     """What a hook changed without being allowed to, in sentences."""
     wrong = []
-    for name in _CHECKED:
+    for name in dict.fromkeys(tag for tag, *_ in (*then, *now)):
         was, became = ([value for tag, *values in found if tag == name
                         for value in values] for found in (then, now))
         if name not in allowed and was != became:

@@ -7,13 +7,13 @@ devices for legacy PCI on one bridge behind one root port (libvirt 9.0.0 and
 """
 
 import copy
-import dataclasses
 import enum
 import functools
 import types
 from collections.abc import Callable
 from collections.abc import Mapping
 from typing import Any
+from typing import NamedTuple
 
 from lxml import etree
 
@@ -43,6 +43,9 @@ class Place(enum.Enum):
     ELSEWHERE = 'on no PCI bus'
 
 
+# a member's name is looked up slowly before Python 3.12
+_ROOT_PORT, _BRIDGE, _ROOT, _ELSEWHERE = Place
+
 _ADDRESSES = etree.XPath('boolean(devices/*/address)')
 
 #: models that go to the bridge, each for its kind of device
@@ -61,18 +64,18 @@ def place(device: devices.Device) -> Place:
 
 def _place(element: Any) -> Place:
     if element.get('model') == 'virtio-transitional':
-        return Place.BRIDGE
-    where = _PLACES.get(element.tag, Place.ELSEWHERE)
+        return _BRIDGE
+    where = _PLACES.get(element.tag, _ELSEWHERE)
     return where if isinstance(where, Place) else where(element)
 
 
 def _either(on_a_port: bool) -> Place:
-    return Place.ROOT_PORT if on_a_port else Place.ELSEWHERE
+    return _ROOT_PORT if on_a_port else _ELSEWHERE
 
 
 def _below(element: Any, tag: str, attribute: str) -> str | None:
     """An attribute of a child element."""
-    for child in element:
+    for child in element[:]:
         if child.tag == tag:
             value: str | None = child.get(attribute)
             return value
@@ -81,23 +84,23 @@ def _below(element: Any, tag: str, attribute: str) -> str | None:
 
 def _interface_place(interface: Any) -> Place:
     model = _below(interface, 'model', 'type')
-    return (Place.BRIDGE if model in _LEGACY_INTERFACES
-            or model == 'virtio-transitional' else Place.ROOT_PORT)
+    return (_BRIDGE if model in _LEGACY_INTERFACES
+            or model == 'virtio-transitional' else _ROOT_PORT)
 
 
 def _video_place(video: Any) -> Place:
     model = _below(video, 'model', 'type')
     if model in _ROOT_PORT_VIDEOS:
-        return Place.ROOT_PORT
-    return (Place.ELSEWHERE if model in (None, 'ramfb', 'none')
-            else Place.BRIDGE)
+        return _ROOT_PORT
+    return (_ELSEWHERE if model in (None, 'ramfb', 'none')
+            else _BRIDGE)
 
 
 def _sound_place(sound: Any) -> Place:
     model = sound.get('model')
     if model == 'usb':
-        return Place.ELSEWHERE
-    return Place.ROOT_PORT if model == 'virtio' else Place.BRIDGE
+        return _ELSEWHERE
+    return _ROOT_PORT if model == 'virtio' else _BRIDGE
 
 
 def _controller_place(controller: Any) -> Place:
@@ -106,19 +109,19 @@ def _controller_place(controller: Any) -> Place:
         case 'pci':
             return _either(model == 'pcie-to-pci-bridge')
         case 'virtio-serial':
-            return Place.ROOT_PORT
+            return _ROOT_PORT
         case 'usb' if model == 'none':
-            return Place.ELSEWHERE
+            return _ELSEWHERE
         case 'usb':
-            return Place.ROOT_PORT if model in _XHCI else Place.BRIDGE
+            return _ROOT_PORT if model in _XHCI else _BRIDGE
         case 'scsi':
             # without a model it is an LSI one before libvirt 11.6, behind
             # the bridge, and virtio-scsi since then; either takes one port
-            return (Place.ROOT_PORT if (model or 'virtio').startswith('virtio')
-                    else Place.BRIDGE)
+            return (_ROOT_PORT if (model or 'virtio').startswith('virtio')
+                    else _BRIDGE)
         case 'sata':
-            return Place.BRIDGE
-    return Place.ELSEWHERE
+            return _BRIDGE
+    return _ELSEWHERE
 
 
 #: by the tag of a device: its place, or what tells it of the element
@@ -132,22 +135,22 @@ _PLACES: Mapping[str, Place | Callable[[Any], Place]] = (
             e.get('type') in ('pci', 'mdev', 'scsi_host')),
         'video': _video_place,
         'memballoon': lambda e: _either(e.get('model') != 'none'),
-        'rng': Place.ROOT_PORT,
-        'crypto': Place.ROOT_PORT,
-        'vsock': Place.ROOT_PORT,
-        'filesystem': Place.ROOT_PORT,
+        'rng': _ROOT_PORT,
+        'crypto': _ROOT_PORT,
+        'vsock': _ROOT_PORT,
+        'filesystem': _ROOT_PORT,
         'memory': lambda e: _either(
             e.get('model') in ('virtio-mem', 'virtio-pmem')),
         'sound': _sound_place,
-        'shmem': Place.BRIDGE,
+        'shmem': _BRIDGE,
         'watchdog': lambda e: (
-            Place.BRIDGE if e.get('model') == 'i6300esb'
-            else Place.ELSEWHERE),
+            _BRIDGE if e.get('model') == 'i6300esb'
+            else _ELSEWHERE),
         'serial': lambda e: (
-            Place.BRIDGE if _below(e, 'target', 'type') == 'pci-serial'
-            else Place.ELSEWHERE),
+            _BRIDGE if _below(e, 'target', 'type') == 'pci-serial'
+            else _ELSEWHERE),
         'iommu': lambda e: (
-            Place.ROOT if e.get('model') == 'virtio' else Place.ELSEWHERE),
+            _ROOT if e.get('model') == 'virtio' else _ELSEWHERE),
     }))
 
 
@@ -156,8 +159,7 @@ def root_ports(domain: view.Domain) -> list[devices.Controller]:
     return [c for c in domain.all(devices.Controller) if c.is_root_port]
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
-class Slots:
+class Slots(NamedTuple):
     """The PCI Express slots of a document.
 
     :param ports: the root ports that it names
@@ -190,7 +192,7 @@ def slots(domain: view.Domain) -> Slots:
     mmio = False
     # a new guest's document has none, and then there is nothing to look for
     has_addresses = bool(_ADDRESSES(domain.element))
-    for element in domain.devices:
+    for element in domain.devices[:]:
         tag = element.tag
         is_port = False
         if tag == 'controller':
@@ -213,7 +215,7 @@ def slots(domain: view.Domain) -> Slots:
             on_the_root += tag == 'panic'
         if tag not in _PLACES:
             continue
-        for child in element if has_addresses else ():
+        for child in element[:] if has_addresses else ():
             if child.tag == 'address':
                 address = Address(child)
                 if address.is_virtio_mmio:
@@ -232,25 +234,25 @@ def slots(domain: view.Domain) -> Slots:
     places += [_place(element) for element in waiting
                if not (mmio and _follows_to_mmio(element))]
     # what libvirt adds of its own accord
-    for kind, where in (('scsi', Place.ROOT_PORT), ('sata', Place.BRIDGE)):
+    for kind, where in (('scsi', _ROOT_PORT), ('sata', _BRIDGE)):
         if kind in present and kind not in controllers:
             places.append(where)
     if not mmio:
         if 'virtio-serial' in present and 'virtio-serial' not in controllers:
-            places.append(Place.ROOT_PORT)
+            places.append(_ROOT_PORT)
         if 'graphics' in present and 'video' not in present:
-            places.append(Place.ROOT_PORT)
-    lacks_bridge = Place.BRIDGE in places and not bridges
+            places.append(_ROOT_PORT)
+    lacks_bridge = _BRIDGE in places and not bridges
     if domain.arch == 'armv7l' and Os.of(domain).has_uefi:
         limit = MAX_ROOT_PORTS_ARMV7_UEFI - bridges - lacks_bridge
     else:
-        limit = ((_SLOTS - on_the_root - places.count(Place.ROOT))
+        limit = ((_SLOTS - on_the_root - places.count(_ROOT))
                  * _PORTS_OF_A_SLOT)
     return Slots(
         ports=len(ports), limit=limit, lacks_bridge=lacks_bridge,
         has_controllers='pci' in controllers,
         free=(sum(index is None or index not in used for index in ports)
-              - places.count(Place.ROOT_PORT) - lacks_bridge))
+              - places.count(_ROOT_PORT) - lacks_bridge))
 
 
 def _follows_to_mmio(element: Any) -> bool:
@@ -294,8 +296,8 @@ def add_root_ports(domain: view.Domain, count: int,
     ours = [c for c in domain.all(devices.Controller)
             if c.type == 'pci'] if counted.has_controllers else []
     has_root = any(controller.model == 'pcie-root' for controller in ours)
-    made = list(copy.copy(_controllers(count, not has_root,
-                                        counted.lacks_bridge)))
+    made = copy.copy(_controllers(count, not has_root,
+                                  counted.lacks_bridge))[:]
     if not has_root:
         # libvirt counts those without a number from 0, and that is the root
         for controller in ours:

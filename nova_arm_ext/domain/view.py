@@ -2,7 +2,6 @@
 """The domain document as a whole: parse, ask, find, add, remove, write."""
 
 import threading
-from collections.abc import Iterator
 from typing import Any
 from typing import ClassVar
 from typing import TypeVar
@@ -168,7 +167,12 @@ class Domain(View):
     @property
     def _type(self) -> Any:
         os = self.part('os')
-        return None if os is None else tree.find(os, ('type',))
+        if os is None:
+            return None
+        found = self._parts.get('type')
+        if found is None or found.getparent() is not os:
+            found = self._parts['type'] = tree.find(os, ('type',))
+        return found
 
     @property
     def has_virtio_mmio(self) -> bool:
@@ -184,7 +188,7 @@ class Domain(View):
     @property
     def has_graphics(self) -> bool:
         """Whether there is a graphical console: VNC, SPICE."""
-        return next(self._tagged('graphics'), None) is not None
+        return bool(self._tagged('graphics'))
 
     @property
     def extra_specs(self) -> dict[str, str] | None:
@@ -251,9 +255,8 @@ class Domain(View):
         """The devices of one kind, in the order of the document."""
         return [kind(element) for element in self._tagged(kind.tag)]
 
-    def _tagged(self, tag: str) -> Iterator[Any]:
-        found = self.part('devices')
-        return iter(()) if found is None else found.iterchildren(tag)
+    def _tagged(self, tag: str) -> list[Any]:
+        return [element for element in self.devices[:] if element.tag == tag]
 
     def add(self, kind: type[V], **values: Any) -> V:
         """Add a device behind the last of its kind.
@@ -275,22 +278,14 @@ class Domain(View):
         position = len(devices) if last is None else devices.index(last) + 1
         devices[position:position] = elements
 
-    def child(self, path: str) -> Any:
-        """The element at a path of the document; made where it is missing.
+    def child(self, tag: str) -> Any:
+        """A child of the root element; made where it is missing.
 
-        New elements are put where Nova puts them as far as libvirt cares:
-        its schema lets the children of a domain come in any order.
+        It is put at the end: libvirt's schema lets the children of a domain
+        come in any order.
         """
-        first, *steps = path.split('/')
-        element = self.part(first)
-        if element is None:
-            element = etree.SubElement(self.element, first)
-        for step in steps:
-            found = tree.find(element, (step,))
-            if found is None:
-                found = etree.SubElement(element, step)
-            element = found
-        return element
+        found = self.part(tag)
+        return etree.SubElement(self.element, tag) if found is None else found
 
 
 def _parser(encoding: str | None) -> Any:

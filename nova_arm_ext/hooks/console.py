@@ -270,9 +270,11 @@ says ``hw_input_bus``. Guests without graphics get neither.
     @staticmethod
     def _kernel(domain: Domain, facts: Facts, report: Report) -> None:
         os = Os.of(domain)
+        if not os.kernel:
+            return
         line = os.cmdline or ''
         own = (facts.guest.image_properties or {}).get('os_command_line')
-        if (_NOVAS_CONSOLES not in line or own == line or not os.kernel
+        if (_NOVAS_CONSOLES not in line or own == line
                 or 'console=ttyAMA' in line):
             return
         # the last one is where init writes to

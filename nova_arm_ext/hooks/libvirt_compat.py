@@ -401,8 +401,8 @@ unless the cause is gone.
         self._needed: dict[Version | None, tuple[Rule, ...]] = {}
 
     def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
-        present = {element.tag for part in domain.element
-                   for element in part}
+        present = {element.tag for part in domain.element[:]
+                   for element in part[:]}
         present.update(value for disk in domain.all(devices.Disk)
                        for value in (disk.device, disk.bus))
         cpu = domain.part('cpu')

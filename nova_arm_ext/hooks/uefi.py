@@ -214,10 +214,8 @@ class Uefi(base.Hook):
         secure = os.feature('secure-boot') is True
         libvirt = facts.host.libvirt_version
         raw_only = libvirt is not None and libvirt < SELECTION_PERSISTS
-        # the alias stands for the newest of its versions
         arch = domain.arch
         machine = domain.machine or ''
-        names = (machine, 'virt-0') if machine == 'virt' else (machine,)
         return next((
             firmware for firmware in facts.host.firmware or ()
             if firmware.arch == arch and firmware.secure_boot == secure
@@ -225,8 +223,7 @@ class Uefi(base.Hook):
             and (firmware.loader_format == 'raw' or not raw_only)
             and (had is None or had.is_stateless
                  or firmware.template_format == (had.nvram_format or 'raw'))
-            and any(_matches(name, firmware.machines) for name in names)),
-            None)
+            and _matches(machine, firmware.machines)), None)
 
     @staticmethod
     def _name(os: Os, firmware: Firmware, report: Report,
@@ -237,7 +234,8 @@ class Uefi(base.Hook):
         del os.selection
         os.drop('firmware', 'loader', 'nvram')
         # children in the order in which libvirt writes them
-        loader = etree.Element('loader', readonly='yes', type='pflash')
+        loader = etree.SubElement(os.element, 'loader', readonly='yes',
+                                  type='pflash')
         loader.text = firmware.loader
         if secure is False:
             loader.set('secure', 'no')
@@ -247,7 +245,8 @@ class Uefi(base.Hook):
         if stateless:
             loader.set('stateless', 'yes')
         else:
-            made.append(etree.Element('nvram', template=firmware.template))
+            made.append(etree.SubElement(os.element, 'nvram',
+                                         template=firmware.template))
             made[-1].text = store
         os.insert(*made)
         report.because('os/loader', reason)
@@ -296,4 +295,7 @@ class Uefi(base.Hook):
 @functools.lru_cache
 def _matches(machine: str, globs: tuple[str, ...]) -> bool:
     """Whether a machine is one of those that a descriptor names."""
-    return any(fnmatch.fnmatchcase(machine, glob) for glob in globs)
+    # the alias stands for the newest of its versions
+    names = ('virt', 'virt-0') if machine == 'virt' else (machine,)
+    return any(fnmatch.fnmatchcase(name, glob)
+               for name in names for glob in globs)

@@ -125,7 +125,7 @@ class RunTest(base.TestCase):
 
         self.assertEqual([True, False, False],
                          [r.changed for r in result.reports])
-        self.assertEqual((('a', 'it was missing'),),
+        self.assertEqual([('a', 'it was missing')],
                          result.reports[0].reasons)
 
     def test_records_tell_each_hooks_change_as_a_diff(self):
