@@ -556,6 +556,33 @@ class SchemaTest(base.TestCase):
 
         self.assertNotIn('WARNING', self.log.output)
 
+    def test_what_a_hook_does_to_a_disk_counts(self):
+        self.assertRaises(
+            errors.InvalidResult, self.checked,
+            ('bad', Does(lambda domain: etree.SubElement(
+                domain.all(devices.Disk)[0].element, 'bad'))), mode='fail')
+
+    def test_disks_that_no_hook_has_touched_are_not_looked_at_again(self):
+        seen = []
+
+        def validate(root):
+            seen.extend(view.Domain(root).all(devices.Disk))
+
+        def touch(domain):
+            disk, _ = domain.all(devices.Disk)
+            etree.SubElement(disk.element, 'readonly')
+
+        two = XML.replace('<devices>', """<devices>
+            <disk type="block" device="disk">
+              <target dev="vdb" bus="virtio"/>
+            </disk>""")
+
+        result = run(('a', Does(touch)), xml=two, check_schema='fail',
+                     validate=validate)
+
+        self.assertEqual(['vdb'], [disk.dev for disk in seen])
+        self.assertIn('dev="vda"', result.xml)
+
     def test_a_skipped_hooks_change_does_not_count(self):
         def bad(domain):
             etree.SubElement(domain.element, 'bad')
