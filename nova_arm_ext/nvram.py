@@ -18,6 +18,9 @@ GROUP = 'arm_nvram'
 #: The image property that says what becomes of the store on rebuild.
 ON_REBUILD_PROPERTY = 'arm_nvram_on_rebuild'
 
+#: The image property in which a snapshot carries the store.
+STORE_PROPERTY = 'arm_nvram_store'
+
 #: The namespace of entry points of store drivers.
 STORES = 'nova_arm_ext.nvram_stores'
 
@@ -76,6 +79,17 @@ Copy the variables of running guests into ``store`` every so many seconds as
 well, at the next update of the host's resources; 0 copies at power-off alone.
 What was changed since is lost where a host dies.
 """),
+    cfg.StrOpt(
+        'image_key_file',
+        default='',
+        help=f"""
+A file with a secret of at least 32 bytes, the same on all compute hosts and
+readable for nova-compute alone. With it the snapshot of a guest carries its
+UEFI variables, as the property ``{STORE_PROPERTY}`` of the image, and guests
+that are made of that image, rebuilt with it or unshelved start with them; the
+secret keeps others from writing that property. Whoever can read the image can
+read the variables. Without it, which is the default, no image carries any.
+"""),
 )
 
 
@@ -111,6 +125,7 @@ class Fate(enum.Enum):
     FRESH = 'a new one; what lies in its place is put aside'
     LOST = 'a new one, and a WARNING; what lies in its place is put aside'
     BROUGHT = 'the one that came along takes the place of what lies there'
+    IMAGE = 'the one that the image carries takes the place of what lies there'
     SAVED = 'the copy in the store driver takes the place of what lies there'
     COPY = 'kept; a copy is used, and goes with the rescue'
     SEND = 'kept until the guest is confirmed; a packed copy goes along'
@@ -127,6 +142,7 @@ class State:
         of guests are that were not made by Nova alone
     :param brought: this operation has brought a store
     :param saved: the store driver has a copy
+    :param carried: the image carries a store
     :param other_firmware: Secure Boot is asked for and was not, or the other
         way round: the store has no keys for it, or has them
     :param of_other: the file is one of the other host, which shares the
@@ -137,6 +153,7 @@ class State:
     inside: bool = False
     brought: bool = False
     saved: bool = False
+    carried: bool = False
     other_firmware: bool = False
     of_other: bool = False
 
@@ -171,6 +188,7 @@ _WORDS = {
     'inside': ('in the instance directory', "in libvirt's folder"),
     'brought': ('it came along', 'it did not come along'),
     'saved': ('the store driver has a copy', 'no copy'),
+    'carried': ('the image carries one', 'the image carries none'),
     'other_firmware': ('Secure Boot is switched on or off',
                        'the firmware stays'),
     'of_other': ('shared instance directory', 'own instance directory'),
@@ -178,6 +196,7 @@ _WORDS = {
 
 #: The first rule of an event that fits decides; the last fits always.
 RULES: tuple[Rule, ...] = (
+    Rule(event=Event.SPAWN, fate=Fate.IMAGE, when=('carried',)),
     Rule(event=Event.SPAWN, fate=Fate.FRESH),
     Rule(event=Event.HARD_REBOOT, fate=Fate.LOST, when=('other_firmware',)),
     Rule(event=Event.HARD_REBOOT, fate=Fate.KEEP, when=('present',)),
@@ -188,6 +207,7 @@ RULES: tuple[Rule, ...] = (
     Rule(event=Event.UNRESCUE, fate=Fate.KEEP, when=('present',)),
     Rule(event=Event.UNRESCUE, fate=Fate.FRESH),
     Rule(event=Event.REBUILD, fate=Fate.BROUGHT, when=('brought',)),
+    Rule(event=Event.REBUILD, fate=Fate.IMAGE, when=('carried',)),
     Rule(event=Event.REBUILD, fate=Fate.FRESH),
     Rule(event=Event.MIGRATE, fate=Fate.SEND),
     Rule(event=Event.ARRIVE, fate=Fate.LOST, when=('other_firmware',)),
@@ -207,6 +227,7 @@ RULES: tuple[Rule, ...] = (
     Rule(event=Event.LIVE_FAILED, fate=Fate.REMOVE),
     Rule(event=Event.SHELVE_OFFLOAD, fate=Fate.REMOVE),
     Rule(event=Event.UNSHELVE, fate=Fate.SAVED, when=('saved',)),
+    Rule(event=Event.UNSHELVE, fate=Fate.IMAGE, when=('carried',)),
     Rule(event=Event.UNSHELVE, fate=Fate.LOST),
     Rule(event=Event.EVACUATE, fate=Fate.KEEP, when=('present', 'of_other')),
     Rule(event=Event.EVACUATE, fate=Fate.SAVED, when=('saved',)),

@@ -8,8 +8,11 @@ variables, without a word to anyone (edk2, OvmfPkg/VirtNorFlashDxe,
 ValidateFvHeader). So what it looks at is looked at here before.
 """
 
+import base64
+import binascii
 import dataclasses
 import hashlib
+import hmac
 import struct
 import uuid
 import zlib
@@ -57,6 +60,12 @@ _BLOCK = 64 * 1024
 # and of the content, which saves half a second for the 63 MiB between
 _PACKED = struct.Struct('>8sHBxQ')
 _HEADER = _PACKED.size + hashlib.sha256().digest_size
+
+#: Characters that the property of an image may have. Glance keeps 65,535.
+MAX_PROPERTY = 60 * 1024
+#: Bytes that a key must have at least: those of what is made with it.
+MIN_KEY = hashlib.sha256().digest_size
+_PROPERTY = '1:'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -298,3 +307,44 @@ def unpack(packed: bytes, limit: int = MAX_SIZE) -> bytes:
         raise errors.Damaged('the packed variable store is not whole: its '
                              'checksum is wrong')
     return content.ljust(size, bytes([fill]))
+
+
+def seal(packed: bytes, key: bytes) -> str:
+    """A packed store as the property of an image.
+
+    Whoever owns an image can write its properties, and with a store the keys
+    that a guest trusts, so it is authenticated (HMAC-SHA256).
+
+    :param key: the operator's, at least MIN_KEY bytes
+    :raises Damaged: when it is longer than MAX_PROPERTY
+    """
+    value = _PROPERTY + base64.b64encode(_code(packed, key) + packed).decode()
+    if len(value) > MAX_PROPERTY:
+        raise errors.Damaged(
+            f'it has {len(value)} characters when packed for an image, and '
+            f'a property may have {MAX_PROPERTY}')
+    return value
+
+
+def unseal(value: str, key: bytes) -> bytes:
+    """The packed store that was made the property of an image.
+
+    :raises Damaged: when it is not one that was made with this key
+    """
+    if len(value) > MAX_PROPERTY or not value.startswith(_PROPERTY):
+        raise errors.Damaged(f'this is no variable store of form '
+                             f'{_PROPERTY[:-1]}')
+    try:
+        data = base64.b64decode(value.removeprefix(_PROPERTY), validate=True)
+    except (binascii.Error, ValueError) as e:
+        raise errors.Damaged(f'the property is not whole: {e}') from e
+    size = hashlib.sha256().digest_size
+    packed = data[size:]
+    if not hmac.compare_digest(data[:size], _code(packed, key)):
+        raise errors.Damaged('the property is not whole, or was made with '
+                             'another key')
+    return packed
+
+
+def _code(packed: bytes, key: bytes) -> bytes:
+    return hmac.digest(key, _PROPERTY.encode() + packed, 'sha256')

@@ -47,6 +47,7 @@ from nova_arm_ext.hooks import pcie_root_ports
 from nova_arm_ext.nvram import Event
 from nova_arm_ext.nvram import Fate
 from nova_arm_ext.nvram import on_rebuild
+from nova_arm_ext.nvram import STORE_PROPERTY
 from nova_arm_ext.nvram import undefine_keeps
 
 LOG = logging.getLogger(__name__)
@@ -99,11 +100,13 @@ class _Doing:
 
     :param previous: the document that the guest had before
     :param existing: a hook that refuses does not stop it
+    :param carried: the variable store that its image carries, packed
     """
 
     event: Event
     previous: str | None = None
     existing: bool = False
+    carried: bytes | None = None
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -144,7 +147,7 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         # uuids of guests that are rebuilt because their host is lost
         self._arm_evacuated = set()
         self._arm_undefined = {}
-        self._arm_stores = nvram.Stores(CONF, nvram.load_store(CONF))
+        self._arm_stores = nvram.Stores.load(CONF)
         self._arm_copied = time.monotonic()
         super().__init__(virtapi, read_only)
         self._arm_pci = pci.Inventory(
@@ -175,7 +178,7 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
     # -- A guest's life, and that of its variable store -----------------------
 
     @_as_nova_has_it
-    def spawn(self, context, instance, *args, **kwargs):
+    def spawn(self, context, instance, image_meta, *args, **kwargs):
         event = Event.SPAWN
         if instance.task_state == task_states.REBUILD_SPAWNING:
             event = (Event.EVACUATE if instance.uuid in self._arm_evacuated
@@ -183,9 +186,41 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         elif (instance.vm_state == vm_states.SHELVED_OFFLOADED
               or instance.task_state == task_states.RESIZE_FINISH):
             event = Event.UNSHELVE
-        with self._arm_marked_as(instance, _Doing(event=event)), \
+        doing = _Doing(event=event, carried=(
+            None if event is Event.EVACUATE
+            else self._arm_store_in(context, image_meta)))
+        with self._arm_marked_as(instance, doing), \
                 self._arm_forgetting_machine(instance):
-            return super().spawn(context, instance, *args, **kwargs)
+            return super().spawn(context, instance, image_meta, *args,
+                                 **kwargs)
+
+    def _arm_store_in(self, context: Any, image_meta: Any) -> bytes | None:
+        """The variable store that an image carries, packed.
+
+        Nova's own object of the image has no property that Nova does not
+        know, and what it keeps with the instance ends at 255 characters.
+        """
+        if (not self._arm_stores.go_into_images
+                or not image_meta.obj_attr_is_set('id')
+                or self._check_emulation_arch(image_meta) not in view.ARM):
+            return None
+        return self._arm_stores.from_image(
+            image_meta.id,
+            self._image_api.get(context, image_meta.id)['properties'])
+
+    def _create_snapshot_metadata(self, image_meta, instance, *args,
+                                  **kwargs):
+        metadata = super()._create_snapshot_metadata(image_meta, instance,
+                                                     *args, **kwargs)
+        if self._arm_stores.go_into_images:
+            guest = _arm_guest(self._arm_document(instance))
+            value = None if guest is None else self._arm_stores.for_image(
+                instance, guest)
+            # of the image that this guest was made of Nova hands on the
+            # beginning
+            if value or f'image_{STORE_PROPERTY}' in instance.system_metadata:
+                metadata['properties'][STORE_PROPERTY] = value or ''
+        return metadata
 
     @_as_nova_has_it
     def rebuild(self, context, instance, *args, evacuate=False, **kwargs):
@@ -305,6 +340,7 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
             source=(nvram.store_of(previous)
                     if previous is not None and doing.event is Event.RESCUE
                     else None),
+            carried=doing.carried,
             other_firmware=(
                 previous is not None
                 and {self._arm_secure_boot_in(previous),

@@ -36,6 +36,8 @@ RESCUE = '.rescue'
 DOCUMENT = 'arm-domain.xml'
 _MAX_DOCUMENT = view.MAX_BYTES
 
+_MAX_KEY = 4096
+
 #: How often a store that is being written is read again.
 _TRIES = 3
 
@@ -140,16 +142,63 @@ def load_store(conf: Any) -> nvram_stores.Store | None:
     return made
 
 
+def load_key(conf: Any) -> bytes | None:
+    """The secret in ``[arm_nvram] image_key_file``; None without one.
+
+    :raises ConfigurationError: when it cannot be read, can be read by others
+        or is too short
+    """
+    path = conf.arm_nvram.image_key_file
+    if not path:
+        return None
+    place = f'[arm_nvram] image_key_file {path}'
+    try:
+        with open(path, 'rb') as file:
+            mode = os.fstat(file.fileno()).st_mode
+            key = file.read(_MAX_KEY).strip()
+    except OSError as e:
+        raise errors.ConfigurationError([f'{place}: {e.strerror}']) from e
+    if mode & 0o007:
+        raise errors.ConfigurationError([
+            f'{place} has the permissions {mode & 0o777:o}; take those of '
+            f'all others from it (chmod 0640)'])
+    if len(key) < varstore.MIN_KEY:
+        raise errors.ConfigurationError([
+            f'{place} has {len(key)} bytes, and a secret needs '
+            f'{varstore.MIN_KEY} (head -c 32 /dev/urandom | base64)'])
+    return key
+
+
 class Stores:
     """The variable stores of this host's Arm guests.
 
     :param conf: parsed configuration
     :param store: the driver of the store for copies, if there is one
+    :param key: for the stores that images carry; None if they carry none
     """
 
-    def __init__(self, conf: Any, store: nvram_stores.Store | None) -> None:
+    def __init__(self, conf: Any, store: nvram_stores.Store | None,
+                 key: bytes | None = None) -> None:
         self._conf = conf
         self._store = store
+        self._key = key
+
+    @classmethod
+    def load(cls, conf: Any) -> 'Stores':
+        """With the driver and the key that the configuration names.
+
+        :raises ConfigurationError: with every fault of both
+        """
+        made: list[Any] = []
+        faults: list[str] = []
+        for load in (load_store, load_key):
+            try:
+                made.append(load(conf))
+            except errors.ConfigurationError as e:
+                faults += e.faults
+        if faults:
+            raise errors.ConfigurationError(faults)
+        return cls(conf, *made)
 
     def _place(self, path: str) -> Place:
         instances = self._conf.instances_path
@@ -162,6 +211,7 @@ class Stores:
 
     def before_start(self, event: Event, instance: Any, folder: str,
                      guest: view.Domain, *, source: str | None = None,
+                     carried: bytes | None = None,
                      other_firmware: bool = False,
                      of_other: bool | None = None) -> Fate | None:
         """Have the right store lie where a guest's document says.
@@ -169,6 +219,7 @@ class Stores:
         :param folder: the instance directory
         :param guest: the document with which it starts
         :param source: the path of the store of which a rescue gets a copy
+        :param carried: the store that the image carries, packed
         :param other_firmware: it has been made for another firmware
         :param of_other: the instance directory is that of another host
             where nothing there says which host used it last
@@ -192,6 +243,7 @@ class Stores:
             saved=(self._store is not None
                    and event in (Event.UNSHELVE, Event.EVACUATE)
                    and self._store.load(instance.uuid) is not None),
+            carried=carried is not None,
             other_firmware=other_firmware,
             of_other=bool(of_other if host is None
                           else host != self._conf.host))
@@ -205,6 +257,8 @@ class Stores:
                     self._pack(self._place(source), size)), size)
             elif fate is Fate.BROUGHT:
                 self._write(place, self._unpacked(brought), size)
+            elif fate is Fate.IMAGE and carried is not None:
+                self._write(place, varstore.unpack(carried), size)
             elif fate is Fate.SAVED and self._store is not None:
                 self._write(place, varstore.unpack(
                     self._store.load(instance.uuid) or b''), size)
@@ -407,18 +461,20 @@ class Stores:
         """
         if self._store is None:
             return False
-        packed = self.pack(guest)
-        if running:
-            for _ in range(_TRIES):
-                before, packed = packed, self.pack(guest)
-                if packed == before:
-                    break
-            else:
-                return False
+        packed = self._settled(guest) if running else self.pack(guest)
         if packed is None:
             return False
         self._store.save(uuid, packed)
         return True
+
+    def _settled(self, guest: view.Domain) -> bytes | None:
+        """The store of a guest that may be writing it."""
+        packed = self.pack(guest)
+        for _ in range(_TRIES):
+            before, packed = packed, self.pack(guest)
+            if packed == before:
+                return packed
+        return None
 
     def may_have_copies(self, uuid: str) -> bool:
         """Whether there can be a copy of a guest's store."""
@@ -430,6 +486,56 @@ class Stores:
         self._remove(self._brought(Event.REBUILD, uuid, ''))
         if self._store is not None:
             self._store.remove(uuid)
+
+    # -- Images --------------------------------------------------------------
+
+    @property
+    def go_into_images(self) -> bool:
+        """Whether images carry stores."""
+        return self._key is not None
+
+    def for_image(self, instance: Any, guest: view.Domain) -> str | None:
+        """The store of a guest as the property of an image.
+
+        :returns: None if there is none that can be carried, with a WARNING
+        """
+        if self._key is None or store_of(guest) is None:
+            return None
+        try:
+            packed = self._settled(guest)
+            if packed is not None:
+                return varstore.seal(packed, self._key)
+            why = 'it is not there, or is being written all the time'
+        except (errors.Damaged, StoreNotUsable) as e:
+            why = str(e)
+        LOG.warning('The snapshot does not carry the UEFI variables of this '
+                    'guest: %s', why, instance=instance)
+        return None
+
+    def from_image(self, image: str, properties: Any) -> bytes | None:
+        """The store that an image carries, packed.
+
+        :param image: its uuid
+        :param properties: its properties
+        :returns: None if it carries none, or none that can be used, with a
+            WARNING, where ``[arm_nvram] on_damage`` says to start all the
+            same
+        :raises StoreNotUsable: when it does not say so
+        """
+        value = properties.get(nvram.STORE_PROPERTY)
+        if self._key is None or not value:
+            return None
+        try:
+            return varstore.unseal(str(value), self._key)
+        except errors.Damaged as e:
+            reason = (f'The UEFI variables in the property '
+                      f'{nvram.STORE_PROPERTY} of image {image} cannot be '
+                      f'used: {e}')
+            if self._conf.arm_nvram.on_damage != 'fresh':
+                raise StoreNotUsable(reason=(
+                    f'{reason}. Remove the property from the image')) from e
+            LOG.warning('%s', reason)
+            return None
 
     # -- Files ---------------------------------------------------------------
 

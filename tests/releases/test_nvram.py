@@ -13,6 +13,7 @@ import nova.test  # isort: skip
 import contextlib
 import os
 import pathlib
+import random
 import shutil
 import time
 from unittest import mock
@@ -200,7 +201,7 @@ class StoresTest(nova.test.NoDBTestCase):
 
     def spawn(self):
         with self.nova('spawn', self.start):
-            self.driver.spawn(None, self.instance, None, [], None, {})
+            self.driver.spawn(None, self.instance, self.image, [], None, {})
 
     def hard_reboot(self, **flags):
         def reboot(*args, **kwargs):
@@ -793,7 +794,7 @@ class CopiesTest(StoresTest):
         super().setUp()
         self.flags(store='directory', directory=str(self.root / 'copies'),
                    group='arm_nvram')
-        self.driver._arm_stores = nvram.Stores(CONF, nvram.load_store(CONF))
+        self.driver._arm_stores = nvram.Stores.load(CONF)
 
     def offload(self):
         self.instance.task_state = task_states.SHELVING_OFFLOADING
@@ -895,6 +896,157 @@ class CopiesTest(StoresTest):
 
         self.assertIn("'tape', which is not installed; installed are: "
                       'directory', str(error))
+
+
+class ImagesTest(StoresTest):
+    """Snapshots carry the stores of their guests."""
+
+    IMAGE = '7a0c1a51-3a3b-4a92-8a8a-6d5b2f6f0f0d'
+
+    def setUp(self):
+        super().setUp()
+        self.key = self.root / 'key'
+        self.write_key('k' * 32)
+        self.properties = {}
+        self.stub_out('nova.image.glance.API.get', lambda api, context, image:
+                      {'id': image, 'properties': self.properties})
+        self.instance.update(dict(kernel_id='', ramdisk_id='', os_type=None,
+                                  project_id='project'))
+
+    def write_key(self, key):
+        self.key.write_text(key + '\n')
+        self.key.chmod(0o640)
+        self.flags(image_key_file=str(self.key), group='arm_nvram')
+        self.driver._arm_stores = nvram.Stores.load(CONF)
+
+    def snapshot(self):
+        self.properties = self.driver._create_snapshot_metadata(
+            self.image, self.instance, 'qcow2', 'a snapshot')['properties']
+
+    def take_it(self):
+        self.image = objects.ImageMeta.from_dict(
+            {'id': self.IMAGE, 'properties': {'hw_architecture': 'aarch64'}})
+
+    def spawn_from_it(self):
+        self.take_it()
+        self.spawn()
+
+    def spawned_and_gone(self):
+        """A guest is made, its snapshot is taken, and it goes."""
+        self.spawn()
+        self.stop('1')
+        self.snapshot()
+        self.destroy()
+        self.at('b')
+
+    def test_a_guest_of_a_snapshot_has_the_variables_of_the_first(self):
+        self.spawned_and_gone()
+        self.assertLess(len(self.properties['arm_nvram_store']), 60 * 1024)
+
+        self.spawn_from_it()
+
+        self.assertEqual(variables('1'), self.started)
+        self.assertEqual(variables('1'), self.store.read_bytes())
+
+    def test_a_guest_that_is_unshelved_has_its_own_again(self):
+        self.spawned_and_gone()
+        self.instance.vm_state = vm_states.SHELVED_OFFLOADED
+
+        self.spawn_from_it()
+
+        self.assertEqual(variables('1'), self.started)
+        self.assertEqual([], self.notes)
+
+    def test_a_guest_that_is_rebuilt_with_a_snapshot_has_what_it_carries(
+            self):
+        self.spawn()
+        self.stop('1')
+        self.snapshot()
+        self.stop('2')
+        self.take_it()
+
+        self.rebuild()
+
+        self.assertEqual(variables('1'), self.started)
+
+    def test_an_evacuated_guest_does_not_go_back_to_its_image(self):
+        self.spawned_and_gone()
+        self.take_it()
+
+        self.rebuild(evacuate=True)
+
+        self.assertEqual(self.template.read_bytes(), self.started)
+
+    def test_what_somebody_else_has_written_stops_the_start(self):
+        self.spawned_and_gone()
+        value = self.properties['arm_nvram_store']
+
+        for wrong, why in ((value[:255], 'is not whole'),
+                           (value[:-6] + 'AAAA==', 'is not whole'),
+                           ('1:\u00e4', 'is not whole'),
+                           ('x' * 10, 'is no variable store'),
+                           ('1:' + 'A' * 61440, 'is no variable store')):
+            self.properties = {'arm_nvram_store': wrong}
+            error = self.assertRaises(nvram.StoreNotUsable,
+                                      self.spawn_from_it)
+            self.assertIn(why, str(error))
+            self.assertIn(self.IMAGE, str(error))
+        self.assertNotIn('b', self.domains)
+
+        self.flags(on_damage='fresh', group='arm_nvram')
+        self.spawn_from_it()
+        self.assertEqual(self.template.read_bytes(), self.started)
+
+    def test_so_does_another_key(self):
+        self.spawned_and_gone()
+        self.write_key('l' * 32)
+
+        error = self.assertRaises(nvram.StoreNotUsable, self.spawn_from_it)
+
+        self.assertIn('another key', str(error))
+
+    def test_without_a_key_nothing_is_carried_nor_used(self):
+        self.spawned_and_gone()
+        self.flags(image_key_file='', group='arm_nvram')
+        self.driver._arm_stores = nvram.Stores.load(CONF)
+
+        self.spawn_from_it()
+        self.assertEqual(self.template.read_bytes(), self.started)
+
+        self.snapshot()
+        self.assertNotIn('arm_nvram_store', self.properties)
+
+    def test_what_is_too_much_for_an_image_is_told(self):
+        self.spawned_and_gone()
+        self.instance.system_metadata['image_arm_nvram_store'] = (
+            self.properties['arm_nvram_store'][:255])
+        self.spawn_from_it()
+        self.store.write_bytes(stores.store(stores.variable(
+            'Noise', random.Random(1).randbytes(50000))))
+
+        self.snapshot()
+
+        self.assertEqual('', self.properties['arm_nvram_store'])
+        self.assertIn('a property may have 61440', self.stdlog.logger.output)
+        self.destroy()
+        self.spawn_from_it()
+        self.assertEqual(self.template.read_bytes(), self.started)
+
+    def test_a_key_that_is_none_is_told_at_the_start(self):
+        self.flags(store='tape', group='arm_nvram')
+
+        def faults():
+            error = self.assertRaises(errors.ConfigurationError,
+                                      nvram.Stores.load, CONF)
+            self.assertIn('tape', str(error))
+            return str(error)
+
+        self.key.write_text('short')
+        self.assertIn('has 5 bytes, and a secret needs 32', faults())
+        self.key.chmod(0o644)
+        self.assertIn('has the permissions 644', faults())
+        self.key.unlink()
+        self.assertIn('No such file or directory', faults())
 
 
 class FirmwareTest(StoresTest):

@@ -32,11 +32,13 @@ from testtools.content import text_content
 from nova_arm_ext import cpu
 from nova_arm_ext import facts
 from nova_arm_ext import metadefs
+from nova_arm_ext import nvram
 from nova_arm_ext import opts
 from nova_arm_ext import pipeline
 from nova_arm_ext.cmd import app
 from nova_arm_ext.compute import cpu as compute_cpu
 from nova_arm_ext.compute import driver
+from nova_arm_ext.compute import nvram as stores
 from nova_arm_ext.compute import schema
 from nova_arm_ext.compute import seams
 from tests import base
@@ -279,8 +281,11 @@ class CommandsTest(base.TestCase):
     def check_openstack(self, words: list[str]) -> None:
         subject, action = words[1:3]
         self.assertIn((subject, action), {
-            ('image', 'create'), ('image', 'set'), ('flavor', 'create'),
-            ('flavor', 'set'), ('server', 'create')})
+            ('image', 'create'), ('image', 'set'), ('image', 'unset'),
+            ('flavor', 'create'), ('flavor', 'set'), ('server', 'create')})
+        if action == 'unset':
+            self.assertEqual(['--property', nvram.STORE_PROPERTY], words[3:5])
+            return
         asked = dict(word.split('=', 1) for option, word in
                      itertools.pairwise(words)
                      if option == '--property')
@@ -358,7 +363,23 @@ class CommandsTest(base.TestCase):
         self.assertIn(f'[testenv:{words[2]}]\n',
                       (pages.TREE / 'tox.ini').read_text())
 
+    def check_file_of_key(self, words: list[str]) -> None:
+        self.assertEqual(['install', '-g', 'nova', '-m', '0640', '/dev/null'],
+                         words[:-1])
+
+    def check_key(self, words: list[str]) -> None:
+        file = pathlib.Path(self.useFixture(fixtures.TempDir()).path) / 'key'
+        file.touch(0o640)
+        subprocess.run(' '.join([*words[:-1], str(file)]), shell=True,
+                       check=True)
+        conf = cfg.ConfigOpts()
+        conf.register_opts(nvram.OPTS, group=nvram.GROUP)
+        conf([], default_config_files=[], default_config_dirs=[])
+        conf.set_override('image_key_file', str(file), nvram.GROUP)
+        self.assertIsNotNone(stores.load_key(conf))
+
     CHECKS = {
+        'install': check_file_of_key, 'head': check_key,
         'nova-arm-ext': check_ours, 'nova-arm-ext-status': check_status,
         'openstack': check_openstack, 'nova-manage': check_nova_manage,
         'glance': check_glance, 'virsh': check_virsh,

@@ -350,3 +350,38 @@ class PackTest(base.TestCase):
         self.assert_not_whole('does not end where it says', liar)
 
         self.assertLess(tracemalloc.get_traced_memory()[1], stores.MIB)
+
+
+class SealTest(base.TestCase):
+
+    KEY = b'k' * varstore.MIN_KEY
+
+    def test_what_an_image_carries_comes_back_with_the_key(self) -> None:
+        packed = varstore.pack(SOUND)
+
+        value = varstore.seal(packed, self.KEY)
+
+        self.assertTrue(value.isascii())
+        self.assertEqual(packed, varstore.unseal(value, self.KEY))
+
+    def test_no_character_of_it_can_be_changed(self) -> None:
+        value = varstore.seal(b'packed', self.KEY)
+        for place, character in enumerate(value):
+            other = 'B' if character == 'A' else 'A'
+            changed = value[:place] + other + value[place + 1:]
+            self.assertRaises(errors.Damaged, varstore.unseal, changed,
+                              self.KEY)
+
+    def test_another_key_does_not_open_it(self) -> None:
+        self.assertIn('another key', fault(
+            varstore.unseal, varstore.seal(b'packed', self.KEY),
+            self.KEY[:-1] + b'l'))
+
+    def test_it_has_room_for_60_kib(self) -> None:
+        most = varstore.MAX_PROPERTY // 4 * 3 - len(self.KEY) - 3
+        value = varstore.seal(bytes(most), self.KEY)
+
+        self.assertLessEqual(len(value), 61440)
+        self.assertEqual(bytes(most), varstore.unseal(value, self.KEY))
+        self.assertIn('may have 61440', fault(
+            varstore.seal, bytes(most + 3), self.KEY))

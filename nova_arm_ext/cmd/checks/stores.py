@@ -168,10 +168,11 @@ def copies(place: Surroundings) -> Iterator[Finding]:
 
 
 def driver_faults(place: Surroundings) -> list[str] | None:
-    """Make the driver of the store for copies, as nova-compute does.
+    """Load the driver of the store for copies and the key for images, as
+    nova-compute does.
 
-    :returns: what keeps it from being made; None where Nova, which it needs,
-        is not installed
+    :returns: what keeps them from being loaded; None where Nova, which they
+        need, is not installed
     """
     if importlib.util.find_spec('nova') is None:
         return None
@@ -179,7 +180,7 @@ def driver_faults(place: Surroundings) -> list[str] | None:
     from nova_arm_ext.compute import nvram as compute_nvram
     place.conf.register_opts(nvram.OPTS, group=nvram.GROUP)
     try:
-        compute_nvram.load_store(place.conf)
+        compute_nvram.Stores.load(place.conf)
     except errors.ConfigurationError as e:
         return list(e.faults)
     return []
