@@ -19,6 +19,7 @@ from nova_arm_ext import errors
 from nova_arm_ext import varstore
 from tests import base
 from tests import stores
+from tests.unit import properties
 
 #: Of Debian's package qemu-efi-aarch64.
 AAVMF = pathlib.Path('/usr/share/AAVMF')
@@ -197,6 +198,7 @@ class CheckTest(base.TestCase):
         for template in sorted(AAVMF.glob('*VARS*.fd')):
             varstore.check(template.read_bytes(), 64 * stores.MIB)
 
+    @properties.SETTINGS
     @hypothesis.given(st.binary(max_size=200), st.integers(0, 400))
     def test_damage_is_the_only_error(self, noise: bytes,
                                       offset: int) -> None:
@@ -284,6 +286,7 @@ class PackTest(base.TestCase):
             self.assertLess(len(packed), 8 * 1024)
             self.assert_same(data, varstore.unpack(packed))
 
+    @properties.SETTINGS
     @hypothesis.given(st.binary(max_size=300), st.sampled_from(
         (b'', b'\0', b'\xff', b'ab')), st.integers(0, 3000))
     def test_it_comes_back_byte_for_byte(self, data: bytes, end: bytes,

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from nova_arm_ext.cmd import variables
 from tests import base
 from tests import stores
+from tests.unit import properties
 
 #: The beginning of a list of certificates, and of a boot option.
 BEGUN = (b'', variables.X509.bytes_le, variables.SHA256.bytes_le,
@@ -18,6 +19,7 @@ BEGUN = (b'', variables.X509.bytes_le, variables.SHA256.bytes_le,
 
 class VariablesTest(base.TestCase):
 
+    @properties.SETTINGS
     @hypothesis.given(st.sampled_from(BEGUN), st.binary(max_size=200))
     def test_whatever_a_guest_writes_is_described(self, begun: bytes,
                                                   noise: bytes) -> None:
