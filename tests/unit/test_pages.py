@@ -43,6 +43,7 @@ from nova_arm_ext.compute import schema
 from nova_arm_ext.compute import seams
 from tests import base
 from tests import pages
+from tests import walkthrough
 from tests.unit import test_imports
 from tests.unit import test_metadefs
 
@@ -70,6 +71,8 @@ FILES_ELSEWHERE = {
         'tests/packaging/test_third_party.py',
 }
 
+FIRST_STEPS = str(walkthrough.SHOWN.relative_to(pages.TREE))
+
 #: A hook of the example in examples/, which is not installed here.
 EXAMPLE = ',no_balloon'
 
@@ -80,10 +83,19 @@ def blocks(*languages: str) -> list[pages.Block]:
     return found
 
 
+def consoles() -> list[pages.Block]:
+    """What is typed on pages.
+
+    The first steps are typed by tests/functional/test_walkthrough.py.
+    """
+    return [block for block in blocks('console')
+            if not block.source.startswith(FIRST_STEPS)]
+
+
 def commands() -> list[tuple[str, list[str]]]:
     """Each command that is typed on a page, and its words."""
     return [(str(block), shlex.split(command.replace('\\\n', '')))
-            for block in blocks('console') for command in block.commands]
+            for block in consoles() for command in block.commands]
 
 
 class FragmentsTest(base.TestCase):
@@ -404,7 +416,7 @@ class CommandsTest(base.TestCase):
         self.assertGreater(checked, 60)
 
     def test_each_is_a_shell_command(self) -> None:
-        script = '\n'.join(command for block in blocks('console')
+        script = '\n'.join(command for block in consoles()
                            for command in block.commands)
 
         done = subprocess.run(['bash', '-n'], input=script, text=True,
@@ -463,7 +475,7 @@ class RunTest(base.TestCase):
 
     def test_the_commands_that_only_look_work(self) -> None:
         typed = dict.fromkeys(
-            command for block in blocks('console')
+            command for block in consoles()
             for command in block.commands
             if re.match('nova-arm-ext (hooks|facts|preview|pci)', command)
             and '--connect' not in command)
@@ -478,7 +490,7 @@ class RunTest(base.TestCase):
             self.assertEqual('>' in command, not result.stdout, command)
 
     def test_the_upgrade_check_says_what_is_wrong(self) -> None:
-        [command] = [command for block in blocks('console')
+        [command] = [command for block in consoles()
                      for command in block.commands
                      if command.startswith('nova-arm-ext-status ')]
 
