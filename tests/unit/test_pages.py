@@ -58,6 +58,7 @@ COMMANDS_ELSEWHERE = {
     'tools/demo --no-guest': 'tests/functional/test_demo.py',
     'tools/test': '.ci/run',
     'python=$(tools/environment nova34)/bin/python': 'tools/test',
+    'PATH=$(tools/environment nova34)/bin:$PATH': 'tools/test',
     'kolla-build --base debian --template-override template-override.j2 '
     '^nova-': 'tests/packaging/test_kolla.py',
 }
