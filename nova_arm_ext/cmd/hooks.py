@@ -23,7 +23,7 @@ class Hooks(lister.Lister):
     """List the hooks that are installed, and which of them run.
 
     Order is the position in which a hook runs, and in parentheses where the
-    hook itself wants to stand: first, middle or last.
+    hook itself wants to stand: first, middle, last or end.
     """
 
     _epilog = ('A hook that is broken or not installed is shown with the '

@@ -491,9 +491,9 @@ class RunTest(base.TestCase):
             self.assertEqual('>' in command, not result.stdout, command)
 
     def test_the_upgrade_check_says_what_is_wrong(self) -> None:
-        [command] = [command for block in consoles()
+        [command] = {command for block in consoles()
                      for command in block.commands
-                     if command.startswith('nova-arm-ext-status ')]
+                     if command.startswith('nova-arm-ext-status ')}
 
         result = self.run_here(command)
 

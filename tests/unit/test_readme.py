@@ -2,6 +2,7 @@
 """The README says what is so; its commands are tried by test_pages."""
 
 import configparser
+import csv
 import re
 
 from nova_arm_ext import pipeline
@@ -30,3 +31,18 @@ class ReadmeTest(base.TestCase):
         shown = re.findall(r'^``(\w+)``  ', README, re.M)
 
         self.assertEqual(default.split(','), shown)
+
+    def test_the_numbers_are_those_of_the_newest_release(self) -> None:
+        table = (pages.TREE / 'doc/source/admin/releases.csv').read_text()
+        column = {row[0]: row[-2] for row in csv.reader(table.splitlines())}
+
+        shown = re.search(
+            r'of (\d+) kinds of guest that Nova (\d+) describes for an '
+            r'AArch64 host, .* defines (\d+)\. With nova-arm-ext it defines '
+            r'(\d+), and (\d+) that', ' '.join(README.split()))
+
+        self.assertEqual(shown.groups(), tuple(column[row] for row in (
+            'Kinds of guest that can be asked for', 'Nova',
+            'libvirt defines, as Nova writes them',
+            'libvirt defines, with nova-arm-ext',
+            'nova-arm-ext refuses, with a sentence')))
