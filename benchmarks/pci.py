@@ -37,6 +37,7 @@ import platform
 import statistics
 import sys
 import time
+import unittest
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import Any
@@ -66,18 +67,34 @@ def seconds(call: Callable[[], Any]) -> tuple[float, Any]:
 class Bench(nova.test.NoDBTestCase):
     """Nova's fixtures around the measurements; no test."""
 
+    def __init__(self, sizes: Sequence[int] = SIZES, *, rounds: int,
+                 nova_up_to: int, physical: int = 1) -> None:
+        super().__init__()
+        self._sizes = sizes
+        self._rounds = rounds
+        self._nova_up_to = nova_up_to
+        self._physical = physical
+
+    def found(self) -> list[dict[str, Any]]:
+        """A row of each size; whatever broke is raised."""
+        result = unittest.TestResult()
+        self.run(result)
+        for _, text in result.errors + result.failures:
+            raise RuntimeError(text)
+        return self._found
+
     def runTest(self) -> None:
         logging.disable(logging.CRITICAL)
         self.addCleanup(logging.disable, logging.NOTSET)
         self.useFixture(nova_fixtures.LibvirtFixture())
         # nova.test.TestCase deletes all other names when it ends
-        self._found = [self.measure(size) for size in SIZES]
+        self._found = [self.measure(size) for size in self._sizes]
 
     def measure(self, functions: int) -> dict[str, Any]:
         """Seconds, calls and whether the answers are equal."""
         connection = fakelibvirt.Connection(
             'qemu:///system', pci_info=fakelibvirt.HostPCIDevicesInfo(
-                num_pfs=asked.physical, num_vfs=functions))
+                num_pfs=self._physical, num_vfs=functions))
         # made once, so that neither answer takes the time for it
         devices = connection.listAllDevices(
             fakelibvirt.VIR_CONNECT_LIST_NODE_DEVICES_CAP_PCI_DEV)
@@ -89,7 +106,7 @@ class Bench(nova.test.NoDBTestCase):
         with mock.patch.object(made._host, 'get_connection',
                                return_value=connection):
             times = []
-            for _ in range(asked.rounds):
+            for _ in range(self._rounds):
                 made._get_pci_passthrough_devices.cache_clear()
                 taken, answer = seconds(made._get_pci_passthrough_devices)
                 times.append(taken)
@@ -97,7 +114,7 @@ class Bench(nova.test.NoDBTestCase):
                       'seconds': statistics.median(times),
                       'calls': self.calls(
                           made._get_pci_passthrough_devices)}
-            if functions <= asked.nova_up_to:
+            if functions <= self._nova_up_to:
                 result['nova_seconds'], nova_own = seconds(lambda: own(made))
                 result['equal'] = answer == nova_own
                 if functions <= 256:
@@ -230,36 +247,6 @@ def plot(found: Sequence[dict[str, Any]]) -> str:
 
 
 def main() -> int:
-    print(f'Nova {importlib.metadata.version("nova")}, Python '
-          f'{platform.python_version()}, {platform.machine()}; median of '
-          f'{asked.rounds} rounds, Nova\'s own once\n')
-    print(f'{"virtual":>9}{"":>8}{"":>10}{"Nova":>11}{"times":>8}'
-          f'{"calls a":>13}{"Nova calls":>13}')
-    print(f'{"functions":>9}{"devices":>8}{"ms":>10}{"ms":>11}{"faster":>8}'
-          f'{"device":>13}{"a device":>13}{"equal":>8}')
-    bench = Bench()
-    result = bench.defaultTestResult()
-    bench.run(result)
-    if not result.wasSuccessful():
-        for _, text in result.errors + result.failures:
-            print(text, file=sys.stderr)
-        return 1
-    for smaller in (512, 1024, 2048):
-        print(f'from {smaller} to {2 * smaller} functions: '
-              f'{growth(bench._found, smaller):.2f} times the time')
-    if asked.json:
-        pathlib.Path(asked.json).write_text(json.dumps(bench._found, indent=1))
-    if asked.plot:
-        pathlib.Path(asked.plot).write_text(plot(bench._found))
-    if asked.table:
-        pathlib.Path(asked.table).write_text(table(bench._found))
-    faults = broken(bench._found)
-    for fault in faults:
-        print(f'not as promised: {fault}')
-    return 1 if faults else 0
-
-
-if __name__ == '__main__':
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--nova-up-to', type=int, default=1024)
@@ -270,4 +257,29 @@ if __name__ == '__main__':
     parser.add_argument('--table', metavar='FILE')
     parser.add_argument('--json', metavar='FILE')
     asked = parser.parse_args()
+    print(f'Nova {importlib.metadata.version("nova")}, Python '
+          f'{platform.python_version()}, {platform.machine()}; median of '
+          f'{asked.rounds} rounds, Nova\'s own once\n')
+    print(f'{"virtual":>9}{"":>8}{"":>10}{"Nova":>11}{"times":>8}'
+          f'{"calls a":>13}{"Nova calls":>13}')
+    print(f'{"functions":>9}{"devices":>8}{"ms":>10}{"ms":>11}{"faster":>8}'
+          f'{"device":>13}{"a device":>13}{"equal":>8}')
+    found = Bench(rounds=asked.rounds, nova_up_to=asked.nova_up_to,
+                  physical=asked.physical).found()
+    for smaller in (512, 1024, 2048):
+        print(f'from {smaller} to {2 * smaller} functions: '
+              f'{growth(found, smaller):.2f} times the time')
+    if asked.json:
+        pathlib.Path(asked.json).write_text(json.dumps(found, indent=1))
+    if asked.plot:
+        pathlib.Path(asked.plot).write_text(plot(found))
+    if asked.table:
+        pathlib.Path(asked.table).write_text(table(found))
+    faults = broken(found)
+    for fault in faults:
+        print(f'not as promised: {fault}')
+    return 1 if faults else 0
+
+
+if __name__ == '__main__':
     sys.exit(main())

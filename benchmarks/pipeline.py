@@ -90,25 +90,35 @@ def measure(nova: Callable[[], str], rounds: int,
     return found
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument('--rounds', type=int, default=30)
-    parser.add_argument('--times', type=int, default=100)
-    asked = parser.parse_args()
+def in_nova(kind: kinds.Kind, rounds: int,
+            times: int) -> dict[str, list[float]]:
+    """Measure with the document of a kind of guest, where Nova makes it."""
     original = libvirt_driver.LibvirtDriver._get_guest_xml
     found: dict[str, list[float]] = {}
 
     def repeated(*args: Any, **kwargs: Any) -> str:
         logging.disable(logging.CRITICAL)
-        found.update(measure(lambda: original(*args, **kwargs), asked.rounds,
-                             asked.times))
+        try:
+            found.update(measure(lambda: original(*args, **kwargs), rounds,
+                                 times))
+        finally:
+            logging.disable(logging.NOTSET)
         return original(*args, **kwargs)
 
-    kind = next(k for k in kinds.ARM_KINDS if k.name == 'default')
     with mock.patch.object(libvirt_driver.LibvirtDriver, '_get_guest_xml',
                            repeated):
         generate.Build(kinds.AARCH64_KVM, [kind], 9000000,
                        7002022, None).outcomes()
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument('--rounds', type=int, default=30)
+    parser.add_argument('--times', type=int, default=100)
+    asked = parser.parse_args()
+    found = in_nova(next(k for k in kinds.ARM_KINDS if k.name == 'default'),
+                    asked.rounds, asked.times)
 
     base, nova = found['parse and serialise'], found["Nova's _get_guest_xml"]
     print(f'Nova {importlib.metadata.version("nova")}, lxml '

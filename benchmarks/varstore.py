@@ -11,6 +11,7 @@ and written as it is, to the disk as well. Both are in the given folder or
 that of temporary files; what a network takes for the bytes comes on top.
 """
 
+import dataclasses
 import os
 import pathlib
 import random
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from collections.abc import Iterator
 
 from nova_arm_ext import varstore
 from nova_arm_ext.compute import store_files
@@ -53,10 +55,20 @@ def median(call: Callable[[], object]) -> float:
     return statistics.median(taken)
 
 
-def main(folder: str | None = None) -> None:
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Row:
+    """One store: bytes that are moved and copied, and the seconds of each."""
+
+    name: str
+    moved: int
+    seconds: float
+    copied: int
+    copy_seconds: float
+
+
+def measured(folder: str | None = None) -> Iterator[Row]:
+    """Each store in turn."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
-        print(f'{"store":15}{"bytes moved":>13}{"seconds":>9}'
-              f'{"a copy:":>10}{"bytes":>11}{"seconds":>9}')
         for name, data in stores().items():
             store_files.write_atomic(place, 'here', data)
 
@@ -74,10 +86,18 @@ def main(folder: str | None = None) -> None:
                     target.write(source.read())
                     os.fsync(target.fileno())
 
-            print(f'{name:15}{len(here()):13,}{median(move):9.3f}'
-                  f'{"":10}{len(data):11,}{median(copy):9.3f}')
+            yield Row(name=name, moved=len(here()), seconds=median(move),
+                      copied=len(data), copy_seconds=median(copy))
             if store_files.read(place, 'there') != data:
                 raise SystemExit(f'{name}: another store arrived')
+
+
+def main(folder: str | None = None) -> None:
+    print(f'{"store":15}{"bytes moved":>13}{"seconds":>9}'
+          f'{"a copy:":>10}{"bytes":>11}{"seconds":>9}')
+    for row in measured(folder):
+        print(f'{row.name:15}{row.moved:13,}{row.seconds:9.3f}'
+              f'{"":10}{row.copied:11,}{row.copy_seconds:9.3f}')
 
 
 if __name__ == '__main__':

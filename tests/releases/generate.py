@@ -306,9 +306,9 @@ class Build(nova.test.NoDBTestCase):
             id=str(uuid.uuid5(uuid.NAMESPACE_DNS, f'net-{number}')),
             bridge='br-int', label=f'net-{number}', mtu=1450,
             subnets=[network_model.Subnet(
-                cidr=f'192.0.2.{16 * number}/28', version=4,
+                cidr=f'10.0.{number}.0/28', version=4,
                 ips=[network_model.FixedIP(
-                    address=f'192.0.2.{16 * number + 4}')])])
+                    address=f'10.0.{number}.4')])])
         common: dict[str, typing.Any] = {
             'id': identity, 'network': network, 'active': True,
             'address': f'fa:16:3e:00:00:{number:02x}',

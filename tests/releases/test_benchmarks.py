@@ -1,0 +1,47 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The measurements run, and give the rows that the documentation has."""
+
+import csv
+import importlib.metadata
+import pathlib
+import re
+import subprocess
+import sys
+import tempfile
+
+from tests import base
+from tests.releases import guests
+
+_TREE = pathlib.Path(__file__).parents[2]
+_TABLE = _TREE / 'doc/source/admin/speed.csv'
+
+
+def subjects(table: pathlib.Path) -> list[str]:
+    """What is measured, whatever the number of devices and bytes."""
+    with table.open(newline='') as file:
+        return [re.sub(r'\d[\d,]*', 'N', row['What'])
+                for row in csv.DictReader(file)][:-1]
+
+
+class BenchmarksTest(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        reason = guests.why_not()
+        if reason:
+            self.skipTest(reason)
+        nova = f'Nova {importlib.metadata.version("nova")},'
+        if nova not in _TABLE.read_text():
+            self.skipTest('the table is of another Nova')
+
+    def test_one_command_measures_what_the_table_has(self) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            table = pathlib.Path(folder, 'speed.csv')
+
+            done = subprocess.run(
+                (sys.executable, '-W', 'ignore', '-m', 'benchmarks',
+                 '--brief', '--table', str(table)),
+                cwd=_TREE, check=False, capture_output=True, text=True)
+
+            self.assertEqual(0, done.returncode, done.stderr[-4000:])
+            self.assertEqual(subjects(_TABLE), subjects(table))
