@@ -192,7 +192,8 @@ def of_varstore() -> Iterator[Row]:
     for row in varstore.measured():
         yield Row(what=f'Variable store, {row.name}: {row.moved:,} bytes '
                        f'moved',
-                  ours=length(row.seconds), beside=f'copy of {row.copied:,} bytes',
+                  ours=length(row.seconds),
+                  beside=f'copy of {row.copied:,} bytes',
                   theirs=length(row.copy_seconds),
                   ratio=row.seconds / row.copy_seconds)
 
