@@ -87,7 +87,7 @@ armv7l to the scheduler where it is known that it can, and unless this is
     def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
         had = self._had(domain)
         if had is not None:
-            self._keep(domain, had, report)
+            self._keep(domain, had, facts, report)
         elif self._takes_kvm(domain, facts):
             self._give_kvm(domain, report)
         elif domain.virt_type != 'kvm' or facts.host.arch is not None:
@@ -140,14 +140,15 @@ armv7l to the scheduler where it is known that it can, and unless this is
         if _set_cpu(domain, 'host-passthrough', None):
             report.because('cpu', 'libvirt turns the host CPU into a 32-bit '
                                   'one (aarch64=off) where it is passed '
-                                  'through')
+                                  'through', essential=True)
 
     @staticmethod
     def _emulate(domain: Domain, facts: Facts, report: Report) -> None:
         if domain.virt_type != 'qemu':
             domain.virt_type = 'qemu'
             report.because('domain/@type', 'it is not known that this host '
-                                           'can run 32-bit guests by KVM')
+                                           'can run 32-bit guests by KVM',
+                           essential=_needs_emulation(facts))
         if (_cpu_mode(domain) == 'custom' and _cpu_model(domain) in _CPUS):
             return
         if _set_cpu(domain, 'custom', EMULATED_CPU):
@@ -155,10 +156,13 @@ armv7l to the scheduler where it is known that it can, and unless this is
                                   f'{EMULATED_CPU}')
 
     @staticmethod
-    def _keep(domain: Domain, had: Domain, report: Report) -> None:
+    def _keep(domain: Domain, had: Domain, facts: Facts,
+              report: Report) -> None:
         if had.virt_type and domain.virt_type != had.virt_type:
             domain.virt_type = had.virt_type
-            report.because('domain/@type', 'the guest has run so before')
+            report.because('domain/@type', 'the guest has run so before',
+                           essential=(had.virt_type != 'kvm'
+                                      and _needs_emulation(facts)))
         mode, model = _cpu_mode(had), _cpu_model(had)
         if mode == 'custom' and model is None:
             return       # it had what QEMU takes by itself
@@ -184,6 +188,11 @@ armv7l to the scheduler where it is known that it can, and unless this is
             report.because('features/acpi', 'without UEFI nothing hands the '
                                             'tables to the guest, which gets '
                                             'a device tree')
+
+
+def _needs_emulation(facts: Facts) -> bool:
+    """Whether KVM refuses 32-bit guests here, as far as is known."""
+    return facts.host.aarch32_el1 is not True
 
 
 def _cpu_mode(domain: Domain) -> str:

@@ -22,13 +22,15 @@ IMAGE_PROPERTY = 'arm_video_model'
 
 #: what can be asked for; all of them work on ``virt``
 MODELS = ('virtio', 'ramfb', 'none')
+_REFUSED = 'is refused by libvirt on Arm'
 #: models to be replaced, and what becomes of them on Arm
 _UNFIT: Mapping[str, str] = {
     **dict.fromkeys(('vga', 'cirrus', 'bochs'),
                     'stays dark or breaks on Arm, where a frame buffer in '
                     'device memory does not work as on x86'),
-    **dict.fromkeys(('qxl', 'xen', 'gop', 'vmvga', 'vbox'),
-                    'is refused by libvirt on Arm'),
+    **dict.fromkeys(('qxl', 'xen', 'gop', 'vbox'), _REFUSED),
+    # libvirt 9.0.0 takes it, 11.3.0 does not
+    'vmvga': 'is refused by newer libvirt on Arm',
 }
 #: with it QEMU's virt has a second UART (QEMU 9.1, hw/arm/virt.c)
 _SECOND_UART = (9, 1, 0)
@@ -152,6 +154,7 @@ says ``hw_input_bus``. Guests without graphics get neither.
                 report: Report) -> None:
         if video.model == model:
             return
+        refused = _UNFIT.get(video.model or '') == _REFUSED
         element = tree.find(video.element, ('model',))
         if element is not None:
             # what it says beside this belongs to the other model
@@ -160,7 +163,7 @@ says ``hw_input_bus``. Guests without graphics get neither.
         if video.address is not None:
             video.address.remove()
         video.model = model
-        report.because('devices/video/model/@type', reason)
+        report.because('devices/video/model/@type', reason, essential=refused)
 
     def _resolution(self, video: devices.Video, report: Report) -> None:
         if not self.options.resolution or video.model != 'virtio':

@@ -94,7 +94,7 @@ class Uefi(base.Hook):
             etree.SubElement(asked, 'feature', enabled='yes', name=name)
         report.because('os/firmware', 'Secure Boot is asked for by features: '
                                       'libvirt knows loader/@secure for q35 '
-                                      'alone')
+                                      'alone', essential=True)
 
     @staticmethod
     def _had(domain: Domain) -> Os | None:

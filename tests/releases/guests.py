@@ -18,6 +18,7 @@ from oslo_config import cfg
 from nova_arm_ext import errors
 from nova_arm_ext import facts
 from nova_arm_ext import pipeline
+from nova_arm_ext import provenance
 from tests.releases import judge
 from tests.releases import kinds
 
@@ -139,9 +140,23 @@ class Release:
     def adjusted(self, guest: Guest) -> Adjusted:
         return self.run(guest.document, guest.facts)
 
-    def run(self, document: str, known: facts.Facts) -> Adjusted:
+    @functools.cache  # noqa: B019  one Release a process
+    def recorded(self, guest: Guest) -> str | None:
+        """The adjusted document with the record that the driver leaves in
+        it; None where the guest is refused."""
+        ours = provenance.Record(
+            version=importlib.metadata.version('nova-arm-ext'),
+            options=provenance.digest(self._pipeline))
+        return self.run(
+            guest.document, guest.facts,
+            lambda domain, reports: provenance.write(
+                domain, ours.of(reports))).xml
+
+    def run(self, document: str, known: facts.Facts,
+            finish: pipeline.Finish | None = None) -> Adjusted:
         try:
-            return Adjusted(xml=self._pipeline.run(document, known).xml)
+            return Adjusted(xml=self._pipeline.run(document, known,
+                                                   finish=finish).xml)
         except errors.Refused as e:
             return Adjusted(refusal=str(e))
 

@@ -9,6 +9,9 @@ import unittest
 
 from lxml import etree
 
+from nova_arm_ext import provenance
+from nova_arm_ext.cmd import audit
+from nova_arm_ext.domain import view
 from tests import base
 from tests.releases import asked
 from tests.releases import guests
@@ -124,6 +127,26 @@ class _ArmDocuments(_Documents):
                 guest, guest.document,
                 release().verdict(guest.document).stored)])
 
+    def test_audit_names_the_guests_that_nova_alone_cannot_start(self) -> None:
+        faults = []
+        for guest, _ in self.results():
+            recorded = release().verdict(release().recorded(guest) or '')
+            if recorded.stored is None:
+                continue                          # another test tells of it
+            domain = view.Domain.parse(recorded.stored)
+
+            said, why = audit.without_us(provenance.read(domain), domain)
+
+            alone = release().verdict(release().redefined[guest])
+            # what this machine has not, such as a socket, stops both
+            error = (alone.define or (not recorded.start and alone.start)
+                     or (said == audit.CANNOT_START
+                         and _is_refused_by_qemu(guest)))
+            if (said == audit.CANNOT_START) != bool(error):
+                faults.append(f'{guest}: {said}, {why}: {error}')
+
+        self.assert_all_fine(faults)
+
     def changed(self, guest: guests.Guest, document: str,
                 stored: str | None) -> list[str]:
         """What is elsewhere, or gone, once the guest is defined anew."""
@@ -139,6 +162,13 @@ class _ArmDocuments(_Documents):
             return [f'{guest}: {verdict.define}']
         gone = _seen(stored) - _seen(verdict.stored)
         return [f'{guest}: {thing} is now otherwise' for thing in gone]
+
+
+def _is_refused_by_qemu(guest: guests.Guest) -> bool:
+    """Whether libvirt takes it and QEMU, or KVM, ends when it starts."""
+    return guest.kind.name in (
+        'hide-hypervisor', 'vcpus-10', 'windows', 'windows-hidden') or (
+        guest.host == kinds.AARCH64_KVM and 'armv7l' in guest.kind.name)
 
 
 def _seen(stored: str) -> collections.Counter[tuple[str, ...]]:

@@ -61,6 +61,7 @@ class Armv7TestCase(base.TestCase):
         made = hook(accel)
         if made.applies_to(domain, known):
             made.adjust(domain, known, report)
+        self.essential = [place for place, _ in report.essential]
         return base.compact(domain), [place for place, _ in report.reasons]
 
     def check_left(self, xml: str, known: facts.Facts, **more: str) -> None:
@@ -107,6 +108,17 @@ class NewGuestTest(Armv7TestCase):
 
         self.assertEqual(document(cpu=EMULATED), made)
         self.assertEqual(['domain/@type', 'cpu'], places)
+        self.assertEqual(['domain/@type'], self.essential)
+
+    def test_it_would_not_fail_where_the_cores_can_run_it(self):
+        self.adjusted(document('kvm', ASKED), ABLE, accel='tcg')
+
+        self.assertEqual([], self.essential)
+
+    def test_by_kvm_it_does_not_start_without_the_hosts_cpu(self):
+        self.adjusted(document('kvm', ASKED), ABLE)
+
+        self.assertEqual(['cpu'], self.essential)
 
     def test_without_any_facts_a_document_for_kvm_stays(self):
         for accel in ('prefer_kvm', 'kvm', 'tcg'):

@@ -50,13 +50,17 @@ def qemu(*version: int) -> facts.Facts:
 
 class ConsoleTestCase(base.TestCase):
 
+    @staticmethod
+    def options(**more: str) -> types.SimpleNamespace:
+        return types.SimpleNamespace(**{
+            'unfit_video': 'replace', 'resolution': '', 'input_bus': 'usb',
+            **more})
+
     def adjusted(self, xml: str, known: facts.Facts = UNKNOWN, *,
                  previous: str | None = None,
                  **options: str) -> tuple[str, list[str]]:
         """The document and the reasons that were reported."""
-        hook = console.Console(types.SimpleNamespace(**{
-            'unfit_video': 'replace', 'resolution': '', 'input_bus': 'usb',
-            **options}))
+        hook = console.Console(self.options(**options))
         domain = view.Domain.parse(xml, previous)
         report = hooks.Report()
         if hook.applies_to(domain, known):
@@ -88,6 +92,17 @@ class VideoTest(ConsoleTestCase):
             self.assertIn('heads="1"', made)
             self.assertNotIn('ram=', made)
             self.assertIn(f'the video model {model} ', reason)
+
+    def test_where_libvirt_refuses_the_model_the_change_is_essential(self):
+        for model, essential in (('qxl', True), ('vga', False)):
+            report = hooks.Report()
+
+            console.Console(self.options()).adjust(
+                view.Domain.parse(document(video(model))), UNKNOWN, report)
+
+            self.assertEqual(
+                essential,
+                'devices/video/model/@type' in dict(report.essential), model)
 
     def test_or_refused_as_configured(self):
         for model in ('vga', 'qxl'):
