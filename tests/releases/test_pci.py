@@ -801,6 +801,7 @@ class GeneratedTest(PciTest):
 
         @hypothesis.settings(
             max_examples=500, deadline=None, database=None,
+            derandomize=True,
             suppress_health_check=list(hypothesis.HealthCheck))
         @hypothesis.given(strategies.lists(
             strategies.binary(min_size=40, max_size=40), min_size=20,

@@ -278,6 +278,8 @@ class FailureTest(base.TestCase):
                        'disk was'),
         'another mac': (lambda domain: setattr(
             domain.all(devices.Interface)[0], 'mac', 'x'), 'interface was'),
+        'remove an interface': (lambda domain: domain.all(
+            devices.Interface)[0].remove(), 'interface was'),
         'remove a serial port': (lambda domain: domain.all(
             devices.Serial)[0].remove(), 'serial was'),
         'other graphics': (lambda domain: setattr(
