@@ -14,6 +14,7 @@ import contextlib
 import os
 import pathlib
 import random
+import re
 import shutil
 import time
 from unittest import mock
@@ -37,6 +38,7 @@ from nova_arm_ext import facts
 from nova_arm_ext import varstore
 from nova_arm_ext.compute import driver
 from nova_arm_ext.compute import nvram
+from tests import formats
 from tests import stores
 
 CONF = nova.conf.CONF
@@ -616,6 +618,27 @@ class TwoHostsTest(StoresTest):
 
         # or each later hard reboot would be an arrival again
         self.assert_nothing_left('b')
+
+    def test_what_each_version_has_sent_arrives(self):
+        for version in formats.versions():
+            left = formats.left(version)
+            self.at('b')
+            self.instance.host = 'b'
+            self.folder.mkdir()
+            (self.folder / nvram.DOCUMENT).write_text(left.domain)
+            (self.folder / f'{UUID}_VARS.packed').write_bytes(left.packed)
+
+            self.arrive()
+
+            self.assertEqual(formats.store(), self.started, version)
+            [address] = set(re.findall(
+                '<target dev="vda".*?<address (.*?)/>',
+                self.domains['b'].document, re.DOTALL))
+            self.assertIn(address, left.domain.replace("'", '"'))
+            self.assert_nothing_left(
+                'b', but=(STORE, f'{UUID}_VARS.host'))
+            self.destroy()
+            self.domains.clear()
 
     def test_a_store_that_was_torn_on_its_way_stops_the_migration(self):
         self.spawn()

@@ -1,0 +1,46 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Writes what this version leaves behind: ``python -m tests.formats 1.0.0``.
+
+Once, when a version is released: what is in a folder is never made anew.
+"""
+
+import json
+import sys
+
+from nova_arm_ext import provenance
+from nova_arm_ext import varstore
+from tests import embed
+from tests import formats
+from tests import golden
+
+
+def main() -> None:
+    [version] = sys.argv[1:]
+    hooks = golden.default_pipeline()
+    ours = provenance.Record(version=version,
+                             options=provenance.digest(hooks))
+    records: list[provenance.Record] = []
+
+    def finish(domain, reports):
+        records.append(ours.of(reports))
+        provenance.write(domain, records[-1])
+
+    made = hooks.run(golden.before(formats.CASE), golden.known(formats.CASE),
+                     finish=finish).xml
+    with embed.Process() as process:
+        stored = process.define(made).stored
+    if stored is None:
+        raise SystemExit('libvirt does not define the document')
+    folder = formats.FOLDER / version
+    folder.mkdir()
+    (folder / 'domain.xml').write_text(stored.rstrip('\n') + '\n')
+    (folder / 'store.packed').write_bytes(varstore.pack(formats.store()))
+    (folder / 'expected.json').write_text(json.dumps(
+        {'version': version, 'reasons': [
+            (hook.name, reason.place) for record in records
+            for hook in record.hooks for reason in hook.reasons]},
+        indent=2) + '\n')
+
+
+if __name__ == '__main__':
+    main()
