@@ -236,6 +236,9 @@ class Cloud:
     def _start_control(self) -> None:
         self._progress('database, message queue')
         data, folder = self.folder / 'mysql', self.folder
+        # Its temporary files are called by its process id, which that of
+        # other hosts on this machine has too.
+        temporary = {'TMPDIR': str(self.ctl.folder)}
         rabbitmq = self.ctl.spawn(
             'rabbitmq', '/usr/lib/rabbitmq/bin/rabbitmq-server',
             HOME=str(self.ctl.folder),
@@ -247,13 +250,13 @@ class Cloud:
             RABBITMQ_LOG_BASE=str(self.ctl.folder),
             RABBITMQ_LOGS='-')
         self.ctl.run('mariadb-install-db', '--no-defaults', '--user=root',
-                     '--skip-test-db', f'--datadir={data}')
+                     '--skip-test-db', f'--datadir={data}', **temporary)
         mariadb = self.ctl.spawn(
             'mariadb', '/usr/sbin/mariadbd', '--no-defaults', '--user=root',
             f'--datadir={data}', f'--socket={data}/socket',
             f'--pid-file={data}/pid', f'--init-file={folder}/database.sql',
             '--innodb-flush-log-at-trx-commit=0',
-            '--innodb-doublewrite=0')
+            '--innodb-doublewrite=0', **temporary)
         self._await_port(mariadb, 3306)
         self._progress('schemas')
         web = {
