@@ -53,16 +53,20 @@ class KilledTest(FaultTestCase):
         for step in (
                 f'before {STORES}.check',           # the guest runs
                 f'before {STORES}.pack',            # the disks are there
-                f'after {FILES}:_write',            # half of a file
+                f'after {FILES}:_write',            # it has no name yet
                 f'after {STORES}.leave',
                 'after nova.virt.libvirt.utils:copy_image 3',
                 f'after {DRIVER}.migrate_disk_and_power_off'):
-            ran = step.endswith('.check')
 
             self.kill('host1', step, {'migrate': {'host': 'host2'}})
 
-            # Nova goes back by itself as it starts.
-            boots += not ran
+            if self.server.runs('host1'):
+                self.assert_boots(boots, 'host1', step)
+            # Nova puts the disks back as it starts, and then fails ("Failed
+            # to revert crashed migration"): the flavor from before is not
+            # recorded yet (_finish_revert_migration_vtpm, 29 to 34).
+            self.recover()
+            boots += 1
             self.assert_boots(boots, 'host1', step)
         self.server.migrate('host2')
         self.assert_boots(boots + 1, 'host2', 'at last')
