@@ -15,7 +15,7 @@ def setUpModule() -> None:
     base.bring_up(shared=False)
 
 
-class StockTest(rows.Stock):
+class StockTest(rows.Stock, rows.LiveRows):
 
     expected = {
         'test_cold_migration_there_and_back': [
@@ -33,7 +33,7 @@ class StockTest(rows.Stock):
     }
 
 
-class ArmTest(rows.Kept):
+class ArmTest(rows.Kept, rows.LiveRows):
 
     # A dead host's disk cannot be read: the copy from the power-off is used.
     evacuated = 2
