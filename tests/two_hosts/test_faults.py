@@ -50,17 +50,19 @@ class KilledTest(FaultTestCase):
     def test_where_a_guest_leaves(self):
         self.server = self.boot('host1')
         boots = 1
-        for step in (
-                f'before {STORES}.check',           # the guest runs
-                f'before {STORES}.pack',            # the disks are there
-                f'after {FILES}:_write',            # it has no name yet
-                f'after {STORES}.leave',
-                'after nova.virt.libvirt.utils:copy_image 3',
-                f'after {DRIVER}.migrate_disk_and_power_off'):
+        for step, runs in (
+                (f'before {STORES}.check', True),
+                (f'before {STORES}.pack', False),   # the disks are there
+                # The store is written, and has no name yet.
+                (f'after {FILES}:_write', False),
+                (f'after {STORES}.leave', False),
+                ('after nova.virt.libvirt.utils:copy_image 3', False),
+                (f'after {DRIVER}.migrate_disk_and_power_off', False)):
 
             self.kill('host1', step, {'migrate': {'host': 'host2'}})
 
-            if self.server.runs('host1'):
+            self.assertEqual(runs, self.server.runs('host1'), step)
+            if runs:
                 self.assert_boots(boots, 'host1', step)
             # Nova puts the disks back as it starts, and then fails ("Failed
             # to revert crashed migration"): the flavor from before is not
@@ -78,17 +80,19 @@ class KilledTest(FaultTestCase):
     def test_where_it_arrives(self):
         self.server = self.boot('host1')
         boots, here, there = 1, 'host1', 'host2'
-        for step in (
-                f'before {DRIVER}.finish_migration',
-                f'after {FILES}:_write',            # half of a store
-                f'after {STORES}._write',           # the packed one is there
-                f'after {STORES}.before_start',
-                f'before {STORES}.remove_document',     # the guest runs
-                f'after {DRIVER}.finish_migration'):
+        for step, runs in (
+                (f'before {DRIVER}.finish_migration', False),
+                # The store is written, and has no name yet.
+                (f'after {FILES}:_write', False),
+                (f'after {STORES}._write', False),  # the packed one is there
+                (f'after {STORES}.before_start', False),
+                (f'before {STORES}.remove_document', True),
+                (f'after {DRIVER}.finish_migration', True)):
 
             self.kill(there, step, {'migrate': {'host': there}})
 
-            if self.server.runs(there):
+            self.assertEqual(runs, self.server.runs(there), step)
+            if runs:
                 boots += 1
                 self.assert_boots(boots, there, step)
             self.recover()
@@ -148,19 +152,21 @@ class KilledTest(FaultTestCase):
     def test_as_it_is_reverted_where_it_goes_back_to(self):
         self.server = self.boot('host1')
         boots = 1
-        for step in (f'before {STORES}.before_start',
-                     f'before {STORES}.remove_document',    # it runs
-                     f'after {DRIVER}.finish_revert_migration'):
+        for step, runs in (
+                (f'before {STORES}.before_start', False),
+                (f'before {STORES}.remove_document', True),
+                (f'after {DRIVER}.finish_revert_migration', True)):
             self.server.migrate('host2')
             self.assert_boots(boots + 1, 'host2', step)
 
             self.kill('host1', step, {'revertResize': None})
 
-            boots += 1
-            if self.server.runs('host1'):
-                self.assert_boots(boots, 'host1', step)
+            self.assertEqual(runs, self.server.runs('host1'), step)
+            if runs:
                 boots += 1
+                self.assert_boots(boots, 'host1', step)
             self.recover()
+            boots += 1
             self.assert_boots(boots, 'host1', step)
             self.assertEqual('host1', base.disks(self.server.stores()), step)
 
@@ -177,8 +183,12 @@ class FullDiskTest(FaultTestCase):
             self.addCleanup(host.run, 'umount', '--lazy', settings.INSTANCES)
         self.server = self.boot('host1')
 
-    def fill(self, full: str, at: str, step: str) -> None:
-        """Ask for a migration, and fill a host's disk at a step of it."""
+    def fill(self, full: str, at: str, step: str,
+             says: str = 'o space left') -> None:
+        """Ask for a migration, and fill a host's disk at a step of it.
+
+        :param says: what the guest's fault has to say
+        """
         self.cloud.signal_at(at, 'STOP', step)
         self.server.ask({'migrate': {'host': 'host2'}})
         self.cloud.await_stop(at)
@@ -187,7 +197,7 @@ class FullDiskTest(FaultTestCase):
         self.cloud.go_on(at)
         error = self.assertRaises(servers.ActionFailed,
                                   self.server.await_status, 'VERIFY_RESIZE')
-        self.assertIn('o space left', str(error))
+        self.assertIn(says, str(error))
         self.cloud.hosts[full].run('rm', ballast)
 
     def test_where_a_guest_leaves(self):
@@ -197,7 +207,9 @@ class FullDiskTest(FaultTestCase):
         self.assert_boots(2, 'host1', 'afterwards')
 
     def test_on_the_way(self):
-        self.fill('host2', 'host1', f'after {STORES}.leave')
+        # SFTP, and so scp, has no word for a disk that is full ("Failure").
+        self.fill('host2', 'host1', f'after {STORES}.leave',
+                  'could not be sent to')
 
         self.recover()
         self.assert_boots(2, 'host1', 'afterwards')

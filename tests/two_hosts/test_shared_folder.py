@@ -36,8 +36,11 @@ class ArmTest(rows.Kept):
 
         # The folder is bound on both hosts: see rows.LiveRows.
         self.assertIn('is in state failed', str(error))
-        server.await_status('ACTIVE')
-        self.assertEqual('host1', server.host)
+        self.assertTrue(server.runs('host1'))
+        # As Nova leaves it.
+        server.await_status('ERROR')
+        server.reset_state()
         server.hard_reboot()
+        self.assertEqual('host1', server.host)
         self.look(server, right=2)
         self.leave(server)
