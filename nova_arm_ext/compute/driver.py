@@ -295,12 +295,13 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
             # as Nova does when a disk cannot be copied
             self._cleanup_remote_migration(
                 None if is_shared else dest, folder, left, is_shared)
-            # Nova shows the text of its own exceptions alone, the beginning
+            # Nova shows the text of its own exceptions alone, the beginning:
+            # of a command (ProcessExecutionError) what it said has to do
             raise nvram.StoreNotUsable(reason=(
                 f'The UEFI variables could not be sent to {dest}, so the '
                 f'guest stays on this host, switched off; reset its state and '
                 f'reboot it hard, or migrate it again, when the cause is '
-                f'gone: {e}')) from e
+                f"gone: {getattr(e, 'stderr', None) or e}")) from e
 
     @_as_nova_has_it
     def finish_migration(self, context, migration, instance, *args,

@@ -32,6 +32,7 @@ from nova.tests import fixtures as nova_fixtures
 from nova.virt import fake
 from nova.virt.libvirt import driver as libvirt_driver
 from nova.virt.libvirt import guest as libvirt_guest
+from oslo_concurrency import processutils
 
 from nova_arm_ext import errors
 from nova_arm_ext import facts
@@ -725,6 +726,21 @@ class TwoHostsTest(StoresTest):
         self.assertTrue(cleaned is not None)
         self.assertEqual('a', self.instance.host)
         self.assertEqual([], list(self.root.glob('a/*/*.packed')))
+
+    def test_the_fault_has_room_for_why_a_store_cannot_be_sent(self):
+        why = 'ssh: connect to host 192.0.2.11 port 22: Connection refused'
+        self.spawn()
+        self.stop('1')
+        self.stub_out('nova.virt.libvirt.utils.copy_image', mock.Mock(
+            side_effect=processutils.ProcessExecutionError(
+                cmd=f'scp -C -r {self.store} 192.0.2.11:{self.store}',
+                exit_code=255, stderr=why)))
+        with self.nova('_cleanup_remote_migration'):
+            error = self.assertRaises(nvram.StoreNotUsable, self.migrate,
+                                      'b')
+
+        # What Nova keeps of it for the API (compute/utils.py, 29 to 34).
+        self.assertIn(why, str(error)[:255])
 
     def test_a_store_that_cannot_be_written_can_be_later(self):
         self.spawn()
