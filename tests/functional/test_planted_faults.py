@@ -224,6 +224,16 @@ FAULTS = {
               'set_option arm_nvram "store = directory"',
         words={'store for copies': (
             'is open to others than its owner (drwxrwx---)', 'chmod 700 ')}),
+    'a secret that is not there': Fault(
+        plant='set_option arm_nvram "image_key_file = /nonexistent/key"',
+        words={'key for images': (
+            'image_key_file /nonexistent/key: No such file',
+            'all compute hosts need the same file')}),
+    'a secret that all can read': Fault(
+        plant='head -c 32 /dev/urandom | base64 > key; chmod 644 key; '
+              'set_option arm_nvram "image_key_file = $PWD/key"',
+        words={'key for images': (
+            '/key has the permissions 644', 'chmod 0640')}),
 
     # configuration
     'a driver that is not chosen': Fault(

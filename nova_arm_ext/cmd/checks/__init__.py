@@ -28,4 +28,5 @@ CHECKS: tuple[Check, ...] = (
     Check('free space', stores.free_space),
     Check('unowned stores', stores.unowned),
     Check('store for copies', stores.copies),
+    Check('key for images', stores.image_key),
 )

@@ -167,20 +167,45 @@ def copies(place: Surroundings) -> Iterator[Finding]:
                           place.folders.instances)
 
 
-def driver_faults(place: Surroundings) -> list[str] | None:
-    """Load the driver of the store for copies and the key for images, as
-    nova-compute does.
+def image_key(place: Surroundings) -> Iterator[Finding]:
+    """Whether the secret for stores in images can be used, if one is named."""
+    place.conf.register_opts(nvram.OPTS, group=nvram.GROUP)
+    path = place.conf.arm_nvram.image_key_file
+    if not path:
+        yield not_applicable('[arm_nvram] image_key_file is not set: no '
+                             'snapshot carries variables')
+        return
+    faults = _faults(place, 'load_key')
+    if faults is None:
+        yield not_applicable('unknown: Nova is not installed in this '
+                             'environment')
+        return
+    for message in faults:
+        yield fault(message, 'nova-compute does not start with it: all '
+                             'compute hosts need the same file, of '
+                             'nova-compute\'s user')
+    if not faults:
+        yield ok(f'{path} has one')
 
-    :returns: what keeps them from being loaded; None where Nova, which they
-        need, is not installed
+
+def driver_faults(place: Surroundings) -> list[str] | None:
+    """Make the driver of the store for copies, as nova-compute does.
+
+    :returns: what keeps it from being made; None where Nova, which it needs,
+        is not installed
     """
+    return _faults(place, 'load_store')
+
+
+def _faults(place: Surroundings, load: str) -> list[str] | None:
+    """What a function of ``compute.nvram`` objects to; None without Nova."""
     if importlib.util.find_spec('nova') is None:
         return None
     # Nova's modules, which only compute may name, come with it
     from nova_arm_ext.compute import nvram as compute_nvram
     place.conf.register_opts(nvram.OPTS, group=nvram.GROUP)
     try:
-        compute_nvram.Stores.load(place.conf)
+        getattr(compute_nvram, load)(place.conf)
     except errors.ConfigurationError as e:
         return list(e.faults)
     return []

@@ -200,3 +200,44 @@ class CopiesTest(base.ChecksTestCase):
 
         self.assert_finds('failure', stores.copies, 'is open to others',
                           'drwxrwx---', 'chmod 700', place=self.asked())
+
+
+class ImageKeyTest(base.ChecksTestCase):
+    """The secret for stores in images."""
+
+    def asked(self, key: str) -> base.checks.Surroundings:
+        path = self.directory / 'key'
+        path.write_text(key)
+        path.chmod(0o640)
+        return self.place(f'[arm_nvram]\nimage_key_file = {path}\n')
+
+    def test_nothing_is_found_where_nothing_is_wrong(self) -> None:
+        self.assert_ok(stores.image_key, self.asked('k' * 32))
+
+    def test_none_is_asked_for(self) -> None:
+        self.assert_finds('not applicable', stores.image_key,
+                          '[arm_nvram] image_key_file is not set')
+
+    def test_a_file_that_is_not_there(self) -> None:
+        self.assert_finds(
+            'failure', stores.image_key, '/nowhere/key: No such file',
+            'all compute hosts', place=self.place(
+                '[arm_nvram]\nimage_key_file = /nowhere/key\n'))
+
+    def test_a_secret_that_is_short(self) -> None:
+        self.assert_finds('failure', stores.image_key, '31 bytes',
+                          '/dev/urandom', place=self.asked('k' * 31))
+
+    def test_a_secret_that_others_may_read(self) -> None:
+        place = self.asked('k' * 32)
+        (self.directory / 'key').chmod(0o644)
+
+        self.assert_finds('failure', stores.image_key,
+                          'the permissions 644', 'chmod 0640', place=place)
+
+    def test_no_nova(self) -> None:
+        place = self.asked('k' * 32)
+
+        with mock.patch('importlib.util.find_spec', return_value=None):
+            self.assert_finds('not applicable', stores.image_key,
+                              'Nova is not installed', place=place)
