@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The plan for variable stores."""
 
+import dataclasses
 import itertools
 
 from nova_arm_ext import nvram
@@ -8,8 +9,7 @@ from nova_arm_ext.nvram import Event
 from nova_arm_ext.nvram import Fate
 from tests import base
 
-NAMES = ('present', 'inside', 'brought', 'saved', 'of_other',
-         'other_firmware')
+NAMES = tuple(field.name for field in dataclasses.fields(nvram.State))
 STATES = [nvram.State(**dict(zip(NAMES, values, strict=True)))
           for values in itertools.product((False, True), repeat=len(NAMES))]
 
