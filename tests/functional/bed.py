@@ -58,6 +58,11 @@ PLUG_TIMEOUT = 30.0
 ACTION_TIMEOUT = 120.0
 
 
+#: Who hears libvirt's events; before Nova 34 it is Host itself.
+_EVENT_HANDLER = getattr(libvirt_host, '_ThreadingLibvirtEventHandler',
+                         libvirt_host.Host)
+
+
 class GuestTimeout(Exception):
     """A guest did not say what it was waited for; the text ends with what it
     said instead.
@@ -150,7 +155,7 @@ class _Services(integrated_helpers._IntegratedTestBase):
                                            'ip': '127.0.0.1'})
         # One event loop serves the process, also after the compute service
         # was started anew.
-        loop = libvirt_host._ThreadingLibvirtEventHandler._native_thread
+        loop = _EVENT_HANDLER._native_thread
         running: list[bool] = []
 
         def run_once(handler: typing.Any) -> None:
@@ -158,8 +163,7 @@ class _Services(integrated_helpers._IntegratedTestBase):
                 running.append(True)
                 loop(handler)
 
-        self.stub(libvirt_host._ThreadingLibvirtEventHandler,
-                  '_native_thread', run_once)
+        self.stub(_EVENT_HANDLER, '_native_thread', run_once)
         super()._setup_services()
 
     def use_driver(self, driver: str) -> None:
@@ -169,7 +173,8 @@ class _Services(integrated_helpers._IntegratedTestBase):
         """What a restart of the nova-compute process does."""
         self.compute.stop()
         # The old process would be gone, and so would its ears.
-        old = self.compute.manager.driver._host._event_handler
+        old = self.compute.manager.driver._host
+        old = getattr(old, '_event_handler', old)
         old._queue_event = lambda event: None
         self.compute = self._setup_compute_service()
 

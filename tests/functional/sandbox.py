@@ -11,6 +11,7 @@ emulator for its capabilities anew, which takes longer than a guest's boot.
 import collections.abc
 import faulthandler
 import importlib
+import importlib.metadata
 import importlib.util
 import json
 import os
@@ -147,9 +148,17 @@ def _environment(folder: str) -> dict[str, str]:
         # Nova's tests put databases there, and nobody tears them down.
         'TMPDIR': folder,
         # As nova-compute 34 runs by default; its test packages would choose
-        # eventlet.
-        'OS_NOVA_DISABLE_EVENTLET_PATCHING': '1',
+        # eventlet, which is what older ones run with.
+        'OS_NOVA_DISABLE_EVENTLET_PATCHING': str(int(_nova() >= 34)),
     }
+
+
+def _nova() -> int:
+    """The release of Nova; 0 where there is none."""
+    try:
+        return int(importlib.metadata.version('nova').partition('.')[0])
+    except importlib.metadata.PackageNotFoundError:
+        return 0
 
 
 def _end(process: subprocess.Popen[str]) -> None:
