@@ -406,7 +406,8 @@ class MachineTest(ArmServiceTest):
         instance = self.instance()
         instance.system_metadata['image_hw_machine_type'] = 'virt'
 
-        def spawn(nova_driver: Any, ctxt: Any, spawned: Any) -> None:
+        def spawn(nova_driver: Any, ctxt: Any, spawned: Any,
+                  image_meta: Any) -> None:
             spawned.system_metadata['image_hw_machine_type'] = 'virt-5.1'
             raise exception.InternalError('no')
 
@@ -417,7 +418,8 @@ class MachineTest(ArmServiceTest):
                                       'LibvirtDriver.spawn', spawn):
                 self.assertRaises(
                     exception.InternalError, compute.driver.spawn,
-                    context.get_admin_context(), instance)
+                    context.get_admin_context(), instance,
+                    instance.image_meta)
             self.assertEqual(before, instance.system_metadata.get(
                 'image_hw_machine_type'))
 
