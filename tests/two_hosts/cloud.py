@@ -90,13 +90,12 @@ class Cloud:
         place = self.folder / name
         binds = {bound: self.disk(name, bound) for bound in DISK}
         binds[settings.COPIES] = self.folder / 'copies'
-        if self.shared:
-            binds[settings.INSTANCES] = self.folder / 'shared'
         # What every emulator can do is asked once in the machine's life.
         binds['/var/cache/libvirt'] = guest.cache_folder() / 'libvirt'
         binds |= {'/etc/ssh': self.folder / 'ssh',
                   '/etc/hosts': self.folder / 'hosts'}
-        return container.Container(name, place, binds)
+        return container.Container(name, place, binds, {
+            settings.INSTANCES: self.folder / 'shared'} if self.shared else {})
 
     def disk(self, host: str, place: str) -> pathlib.Path:
         """Where a folder of a host's own lies on the machine."""

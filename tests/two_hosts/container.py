@@ -65,15 +65,18 @@ class Container:
     """One host."""
 
     def __init__(self, name: str, folder: pathlib.Path,
-                 binds: dict[str, pathlib.Path]) -> None:
+                 binds: dict[str, pathlib.Path],
+                 shared: dict[str, pathlib.Path] | None = None) -> None:
         """
         :param folder: for its logs
         :param binds: what stands in the place of a file or a folder of the
             machine, for this host alone
+        :param shared: the same on storage that other hosts have as well
         """
         self.name = name
         self.folder = folder
         self._binds = binds
+        self._shared = shared or {}
         self._daemons: list[Daemon] = []
 
     def start(self) -> None:
@@ -82,12 +85,13 @@ class Container:
         It loses its power when the thread that called this ends.
         """
         self.folder.mkdir(exist_ok=True)
-        binds = {place: str(own) for place, own in self._binds.items()}
+        mounts = [json.dumps({place: str(own) for place, own in one.items()})
+                  for one in (self._binds, self._shared)]
         with (self.folder / 'first.log').open('ab') as log:
             self._unshare = subprocess.Popen(
                 ['setpriv', '--pdeathsig', 'KILL', 'unshare', *_NAMESPACES,
                  '--fork', '--mount-proc', '--kill-child', sys.executable,
-                 '-m', 'tests.two_hosts.first', self.name, json.dumps(binds)],
+                 '-m', 'tests.two_hosts.first', self.name, *mounts],
                 stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log,
                 cwd=TREE, env=_environment())
         assert self._unshare.stdout is not None

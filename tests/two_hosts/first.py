@@ -18,9 +18,10 @@ def _mount(*arguments: str) -> None:
     subprocess.run(['mount', *arguments], check=True)
 
 
-def main(name: str, binds: str) -> None:
+def main(name: str, binds: str, shared: str) -> None:
     """
     :param binds: JSON, what to put in the place of which file or folder
+    :param shared: the same of what other hosts have as well
     """
     socket.sethostname(name)
     # The network namespace has its own devices, which sysfs shows as it was
@@ -29,6 +30,11 @@ def main(name: str, binds: str) -> None:
     _mount('-t', 'tmpfs', '-o', 'mode=755', 'tmpfs', '/run')
     for place, own in json.loads(binds).items():
         _mount('--bind', own, place)
+    for place, own in json.loads(shared).items():
+        # Of what is mounted by FUSE libvirt takes GlusterFS for shared storage
+        # (9.0, virFileIsSharedFixFUSE), by the name of the type alone.
+        subprocess.run(['bindfs', '-o', 'subtype=glusterfs', own, place],
+                       check=True)
     if os.path.exists('/dev/kvm'):
         # Guests are emulated, as in tests.functional.sandbox.
         hidden = pathlib.Path('/run/no-kvm')

@@ -63,6 +63,18 @@ class Rows(base.MovingGuestTestCase):
         self.look(server, right=3)
         self.leave(server)
 
+    def test_live_migration_then_unshelved_where_it_came_from(self):
+        server = self.boot('host1')
+
+        server.live_migrate('host2')
+        server.hard_reboot()
+        self.look(server, right=2)
+        server.shelve()
+        server.unshelve('host1')
+
+        self.look(server, right=3)
+        self.leave(server)
+
     def test_unshelved_on_another_host(self):
         server = self.boot('host1')
 
@@ -88,26 +100,6 @@ class Rows(base.MovingGuestTestCase):
         server.confirm()
 
         self.look(server, right=self.evacuated + 1)
-        self.leave(server)
-
-
-class LiveRows(Rows):
-    """The rows that need storage of which libvirt knows what it is.
-
-    It migrates no guest whose disks are in a folder that both hosts have, if
-    that is none of NFS, Ceph and the like ("Unsafe migration").
-    """
-
-    def test_live_migration_then_unshelved_where_it_came_from(self):
-        server = self.boot('host1')
-
-        server.live_migrate('host2')
-        server.hard_reboot()
-        self.look(server, right=2)
-        server.shelve()
-        server.unshelve('host1')
-
-        self.look(server, right=3)
         self.leave(server)
 
 

@@ -15,7 +15,7 @@ def setUpModule() -> None:
     base.bring_up(shared=False)
 
 
-class StockTest(rows.Stock, rows.LiveRows):
+class StockTest(rows.Stock):
 
     expected = {
         'test_cold_migration_there_and_back': [
@@ -33,7 +33,7 @@ class StockTest(rows.Stock, rows.LiveRows):
     }
 
 
-class ArmTest(rows.Kept, rows.LiveRows):
+class ArmTest(rows.Kept):
 
     # A dead host's disk cannot be read: the copy from the power-off is used.
     evacuated = 2
