@@ -155,14 +155,14 @@ class Domain(View):
     @property
     def is_virt(self) -> bool:
         """Whether the machine is QEMU's ``virt``, of whatever version."""
-        machine = self.machine
-        return machine is not None and (
-            machine == 'virt' or machine.startswith('virt-'))
+        return _is_virt(self.machine)
 
     @property
     def has_pcie(self) -> bool:
         """Whether the machine has a PCI Express root (pcie.0)."""
-        return self.is_virt and self.is_arm
+        kind = self._type
+        return (kind is not None and kind.get('arch') in ARM
+                and _is_virt(kind.get('machine')))
 
     @property
     def _type(self) -> Any:
@@ -286,6 +286,11 @@ class Domain(View):
         """
         found = self.part(tag)
         return etree.SubElement(self.element, tag) if found is None else found
+
+
+def _is_virt(machine: str | None) -> bool:
+    return machine is not None and (
+        machine == 'virt' or machine.startswith('virt-'))
 
 
 def _parser(encoding: str | None) -> Any:
