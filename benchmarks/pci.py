@@ -9,7 +9,7 @@ Run in an environment that has Nova and nova-arm-ext in it::
 Both answer about the same devices of Nova's own fake libvirt, in one run and
 one after the other, and their JSON has to be equal. Nova's own grows with the
 square of the number, so by default it stops at 1,024 virtual functions (about
-a minute); ``--nova-up-to 4096`` takes a quarter of an hour. Calls of libvirt
+two minutes); ``--nova-up-to 4096`` takes most of an hour. Calls of libvirt
 are counted in a run of their own, as counting costs time.
 
 Each call of libvirt passes through a native thread, as in nova-compute with
