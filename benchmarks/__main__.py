@@ -42,8 +42,8 @@ from tests.releases import kinds
 #: How many disks, and how many interfaces, a guest has.
 SIZES = (1, 8, 64)
 
-#: What is promised: the pipeline beside parsing and serialising, without and
-#: with the schema check, for Nova's default document.
+#: What the pipeline is meant to take beside parsing and serialising, without
+#: and with the schema check, for Nova's default document.
 MOST, MOST_CHECKED = 5.0, 9.0
 #: How much more than the first devices the later ones may cost.
 MOST_GROWTH = 1.5
