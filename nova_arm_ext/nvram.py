@@ -196,6 +196,9 @@ _WORDS = {
 
 #: The first rule of an event that fits decides; the last fits always.
 RULES: tuple[Rule, ...] = (
+    # firmware for Secure Boot would not insist on it without keys
+    Rule(event=Event.SPAWN, fate=Fate.LOST,
+         when=('carried', 'other_firmware')),
     Rule(event=Event.SPAWN, fate=Fate.IMAGE, when=('carried',)),
     Rule(event=Event.SPAWN, fate=Fate.FRESH),
     Rule(event=Event.HARD_REBOOT, fate=Fate.LOST, when=('other_firmware',)),
@@ -207,6 +210,8 @@ RULES: tuple[Rule, ...] = (
     Rule(event=Event.UNRESCUE, fate=Fate.KEEP, when=('present',)),
     Rule(event=Event.UNRESCUE, fate=Fate.FRESH),
     Rule(event=Event.REBUILD, fate=Fate.BROUGHT, when=('brought',)),
+    Rule(event=Event.REBUILD, fate=Fate.LOST,
+         when=('carried', 'other_firmware')),
     Rule(event=Event.REBUILD, fate=Fate.IMAGE, when=('carried',)),
     Rule(event=Event.REBUILD, fate=Fate.FRESH),
     Rule(event=Event.MIGRATE, fate=Fate.SEND),
@@ -227,7 +232,8 @@ RULES: tuple[Rule, ...] = (
     Rule(event=Event.LIVE_FAILED, fate=Fate.REMOVE),
     Rule(event=Event.SHELVE_OFFLOAD, fate=Fate.REMOVE),
     Rule(event=Event.UNSHELVE, fate=Fate.SAVED, when=('saved',)),
-    Rule(event=Event.UNSHELVE, fate=Fate.IMAGE, when=('carried',)),
+    Rule(event=Event.UNSHELVE, fate=Fate.IMAGE, when=('carried',),
+         unless=('other_firmware',)),
     Rule(event=Event.UNSHELVE, fate=Fate.LOST),
     Rule(event=Event.EVACUATE, fate=Fate.KEEP, when=('present', 'of_other')),
     Rule(event=Event.EVACUATE, fate=Fate.SAVED, when=('saved',)),

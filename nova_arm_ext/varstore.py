@@ -309,16 +309,18 @@ def unpack(packed: bytes, limit: int = MAX_SIZE) -> bytes:
     return content.ljust(size, bytes([fill]))
 
 
-def seal(packed: bytes, key: bytes) -> str:
+def seal(packed: bytes, key: bytes, *, secure_boot: bool) -> str:
     """A packed store as the property of an image.
 
     Whoever owns an image can write its properties, and with a store the keys
     that a guest trusts, so it is authenticated (HMAC-SHA256).
 
     :param key: the operator's, at least MIN_KEY bytes
+    :param secure_boot: whether it is a store of firmware for Secure Boot
     :raises Damaged: when it is longer than MAX_PROPERTY
     """
-    value = _PROPERTY + base64.b64encode(_code(packed, key) + packed).decode()
+    data = bytes([secure_boot]) + packed
+    value = _PROPERTY + base64.b64encode(_code(data, key) + data).decode()
     if len(value) > MAX_PROPERTY:
         raise errors.Damaged(
             f'it has {len(value)} characters when packed for an image, and '
@@ -326,9 +328,10 @@ def seal(packed: bytes, key: bytes) -> str:
     return value
 
 
-def unseal(value: str, key: bytes) -> bytes:
+def unseal(value: str, key: bytes) -> tuple[bytes, bool]:
     """The packed store that was made the property of an image.
 
+    :returns: with whether it is one of firmware for Secure Boot
     :raises Damaged: when it is not one that was made with this key
     """
     if len(value) > MAX_PROPERTY or not value.startswith(_PROPERTY):
@@ -339,12 +342,12 @@ def unseal(value: str, key: bytes) -> bytes:
     except (binascii.Error, ValueError) as e:
         raise errors.Damaged(f'the property is not whole: {e}') from e
     size = hashlib.sha256().digest_size
-    packed = data[size:]
-    if not hmac.compare_digest(data[:size], _code(packed, key)):
+    code, data = data[:size], data[size:]
+    if not hmac.compare_digest(code, _code(data, key)):
         raise errors.Damaged('the property is not whole, or was made with '
                              'another key')
-    return packed
+    return data[1:], bool(data[0])
 
 
-def _code(packed: bytes, key: bytes) -> bytes:
-    return hmac.digest(key, _PROPERTY.encode() + packed, 'sha256')
+def _code(data: bytes, key: bytes) -> bytes:
+    return hmac.digest(key, _PROPERTY.encode() + data, 'sha256')

@@ -100,13 +100,13 @@ class _Doing:
 
     :param previous: the document that the guest had before
     :param existing: a hook that refuses does not stop it
-    :param carried: the variable store that its image carries, packed
+    :param carried: the variable store that its image carries
     """
 
     event: Event
     previous: str | None = None
     existing: bool = False
-    carried: bytes | None = None
+    carried: nvram.Carried | None = None
 
 
 @dataclasses.dataclass(kw_only=True, slots=True)
@@ -194,8 +194,9 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
             return super().spawn(context, instance, image_meta, *args,
                                  **kwargs)
 
-    def _arm_store_in(self, context: Any, image_meta: Any) -> bytes | None:
-        """The variable store that an image carries, packed.
+    def _arm_store_in(self, context: Any, image_meta: Any
+                      ) -> nvram.Carried | None:
+        """The variable store that an image carries.
 
         Nova's own object of the image has no property that Nova does not
         know, and what it keeps with the instance ends at 255 characters.
@@ -215,7 +216,8 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         if self._arm_stores.go_into_images:
             guest = _arm_guest(self._arm_document(instance))
             value = None if guest is None else self._arm_stores.for_image(
-                instance, guest)
+                instance, guest,
+                secure_boot=bool(self._arm_secure_boot_in(guest)))
             # of the image that this guest was made of Nova hands on the
             # beginning
             if value or f'image_{STORE_PROPERTY}' in instance.system_metadata:
@@ -335,6 +337,7 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
     def _arm_before_start(self, context: Any, instance: Any,
                           guest: view.Domain, doing: _Doing) -> None:
         previous = _arm_guest(doing.previous)
+        secure_boot = self._arm_secure_boot_in(guest)
         fate = self._arm_stores.before_start(
             doing.event, instance, libvirt_utils.get_instance_path(instance),
             guest,
@@ -343,9 +346,10 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
                     else None),
             carried=doing.carried,
             other_firmware=(
-                previous is not None
+                doing.carried.secure_boot != bool(secure_boot)
+                if doing.carried is not None else previous is not None
                 and {self._arm_secure_boot_in(previous),
-                     self._arm_secure_boot_in(guest)} == {True, False}),
+                     secure_boot} == {True, False}),
             # Nova evacuates to a directory that it takes for a shared one
             of_other=not self.image_backend.backend(
                 ).is_shared_block_storage())

@@ -53,6 +53,13 @@ class StoreNotUsable(exception.NovaException):
     msg_fmt = '%(reason)s'
 
 
+class Carried(NamedTuple):
+    """A store that an image carries."""
+
+    packed: bytes
+    secure_boot: bool    #: whether it is one of firmware for Secure Boot
+
+
 class Place(NamedTuple):
     """Where a file lies: the trusted folder, and its path from there."""
 
@@ -211,7 +218,7 @@ class Stores:
 
     def before_start(self, event: Event, instance: Any, folder: str,
                      guest: view.Domain, *, source: str | None = None,
-                     carried: bytes | None = None,
+                     carried: Carried | None = None,
                      other_firmware: bool = False,
                      of_other: bool | None = None) -> Fate | None:
         """Have the right store lie where a guest's document says.
@@ -219,7 +226,7 @@ class Stores:
         :param folder: the instance directory
         :param guest: the document with which it starts
         :param source: the path of the store of which a rescue gets a copy
-        :param carried: the store that the image carries, packed
+        :param carried: the store that the image carries
         :param other_firmware: it has been made for another firmware
         :param of_other: the instance directory is that of another host
             where nothing there says which host used it last
@@ -258,7 +265,7 @@ class Stores:
             elif fate is Fate.BROUGHT:
                 self._write(place, self._unpacked(brought), size)
             elif fate is Fate.IMAGE and carried is not None:
-                self._write(place, varstore.unpack(carried), size)
+                self._write(place, varstore.unpack(carried.packed), size)
             elif fate is Fate.SAVED and self._store is not None:
                 self._write(place, varstore.unpack(
                     self._store.load(instance.uuid) or b''), size)
@@ -494,9 +501,11 @@ class Stores:
         """Whether images carry stores."""
         return self._key is not None
 
-    def for_image(self, instance: Any, guest: view.Domain) -> str | None:
+    def for_image(self, instance: Any, guest: view.Domain, *,
+                  secure_boot: bool) -> str | None:
         """The store of a guest as the property of an image.
 
+        :param secure_boot: whether its firmware is for Secure Boot
         :returns: None if there is none that can be carried, with a WARNING
         """
         if self._key is None or store_of(guest) is None:
@@ -504,7 +513,8 @@ class Stores:
         try:
             packed = self._settled(guest)
             if packed is not None:
-                return varstore.seal(packed, self._key)
+                return varstore.seal(packed, self._key,
+                                     secure_boot=secure_boot)
             why = 'it is not there, or is being written all the time'
         except (errors.Damaged, StoreNotUsable) as e:
             why = str(e)
@@ -512,8 +522,8 @@ class Stores:
                     'guest: %s', why, instance=instance)
         return None
 
-    def from_image(self, image: str, properties: Any) -> bytes | None:
-        """The store that an image carries, packed.
+    def from_image(self, image: str, properties: Any) -> Carried | None:
+        """The store that an image carries.
 
         :param image: its uuid
         :param properties: its properties
@@ -526,7 +536,7 @@ class Stores:
         if self._key is None or not value:
             return None
         try:
-            return varstore.unseal(str(value), self._key)
+            return Carried(*varstore.unseal(str(value), self._key))
         except errors.Damaged as e:
             reason = (f'The UEFI variables in the property '
                       f'{nvram.STORE_PROPERTY} of image {image} cannot be '

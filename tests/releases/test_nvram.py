@@ -11,6 +11,7 @@ import nova.tests.unit
 import nova.test  # isort: skip
 
 import contextlib
+import dataclasses
 import os
 import pathlib
 import random
@@ -90,14 +91,14 @@ class StoresTest(nova.test.NoDBTestCase):
         self.root = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
         self.template = self.root / 'AAVMF_VARS.fd'
         self.template.write_bytes(stores.store())
-        firmware = facts.Firmware(
+        self.plain = facts.Firmware(
             arch='aarch64', machines=('virt-*',),
             loader='/usr/share/AAVMF/AAVMF_CODE.fd',
             template=str(self.template))
         self.stub_out(
             'nova_arm_ext.compute.gather.host', lambda connection: facts.Host(
                 arch='aarch64', libvirt_version=(9, 0, 0),
-                firmware=(firmware,)))
+                firmware=(self.plain,)))
         self.notes = []
         self.stub_out('nova.compute.utils.EventReporter', self.note)
         self.stub_out('nova.virt.libvirt.utils.copy_image', self.copy)
@@ -1071,6 +1072,33 @@ class ImagesTest(StoresTest):
 
         self.snapshot()
         self.assertNotIn('arm_nvram_store', self.properties)
+
+    def test_a_store_without_keys_is_not_carried_to_secure_boot(self):
+        secure = dataclasses.replace(
+            self.plain, loader='/usr/share/AAVMF/AAVMF_CODE.ms.fd',
+            secure_boot=True, enrolled_keys=True)
+        self.driver._arm_host_facts = None
+        self.stub_out('nova_arm_ext.compute.gather.host',
+                      lambda connection: facts.Host(
+                          arch='aarch64', libvirt_version=(9, 0, 0),
+                          firmware=(secure, self.plain)))
+        asked = DOCUMENT.replace('enabled="no"', 'enabled="yes"')
+        for first, then in ((DOCUMENT, asked), (asked, DOCUMENT)):
+            self.at('a')
+            self.properties = {}
+            self.document = first
+            self.spawned_and_gone()
+            self.document = then
+            self.spawn_from_it()
+            self.assertEqual(self.template.read_bytes(), self.started)
+            self.assertEqual(['arm_nvram_lost'], self.notes)
+            self.destroy()
+            self.notes.clear()
+            self.document = first
+            self.spawn_from_it()
+            self.assertEqual(variables('1'), self.started)
+            self.destroy()
+        self.assertEqual([], self.notes)
 
     def test_what_is_too_much_for_an_image_is_told(self):
         self.spawned_and_gone()

@@ -362,13 +362,15 @@ class SealTest(base.TestCase):
     def test_what_an_image_carries_comes_back_with_the_key(self) -> None:
         packed = varstore.pack(SOUND)
 
-        value = varstore.seal(packed, self.KEY)
+        for secure_boot in (False, True):
+            value = varstore.seal(packed, self.KEY, secure_boot=secure_boot)
 
-        self.assertTrue(value.isascii())
-        self.assertEqual(packed, varstore.unseal(value, self.KEY))
+            self.assertTrue(value.isascii())
+            self.assertEqual((packed, secure_boot),
+                             varstore.unseal(value, self.KEY))
 
     def test_no_character_of_it_can_be_changed(self) -> None:
-        value = varstore.seal(b'packed', self.KEY)
+        value = varstore.seal(b'packed', self.KEY, secure_boot=True)
         for place, character in enumerate(value):
             other = 'B' if character == 'A' else 'A'
             changed = value[:place] + other + value[place + 1:]
@@ -377,14 +379,15 @@ class SealTest(base.TestCase):
 
     def test_another_key_does_not_open_it(self) -> None:
         self.assertIn('another key', fault(
-            varstore.unseal, varstore.seal(b'packed', self.KEY),
+            varstore.unseal,
+            varstore.seal(b'packed', self.KEY, secure_boot=False),
             self.KEY[:-1] + b'l'))
 
     def test_it_has_room_for_60_kib(self) -> None:
-        most = varstore.MAX_PROPERTY // 4 * 3 - len(self.KEY) - 3
-        value = varstore.seal(bytes(most), self.KEY)
+        most = varstore.MAX_PROPERTY // 4 * 3 - len(self.KEY) - 4
+        value = varstore.seal(bytes(most), self.KEY, secure_boot=False)
 
         self.assertLessEqual(len(value), 61440)
-        self.assertEqual(bytes(most), varstore.unseal(value, self.KEY))
-        self.assertIn('may have 61440', fault(
-            varstore.seal, bytes(most + 3), self.KEY))
+        self.assertEqual(bytes(most), varstore.unseal(value, self.KEY)[0])
+        self.assertIn('may have 61440', fault(lambda: varstore.seal(
+            bytes(most + 3), self.KEY, secure_boot=False)))
