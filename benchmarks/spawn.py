@@ -79,12 +79,8 @@ class Bench(nova_base.ServersTestBase):
     def setUp(self) -> None:
         # the first to be told is done last, after what Nova says at the end
         self.addCleanup(logging.disable, logging.NOTSET)
-        patched = paste.InstalledPaste()
-        patched.setUp()
-        try:
+        with paste.InstalledPaste():
             super().setUp()
-        finally:
-            patched.cleanUp()
         # a request returns when all that it asks for is done
         self.useFixture(nova_fixtures.SpawnIsSynchronousFixture())
         self.libvirt.mock_uname.return_value = fakelibvirt.os_uname(

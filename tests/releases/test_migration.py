@@ -57,12 +57,8 @@ class ArmServiceTest(nova_base.LibvirtMigrationMixin,
     needs_threads = False
 
     def setUp(self) -> None:
-        patched = paste.InstalledPaste()
-        patched.setUp()
-        try:
+        with paste.InstalledPaste():
             super().setUp()
-        finally:
-            patched.cleanUp()
         if not self.needs_threads and hasattr(
                 nova_fixtures, 'SynchronousThreadPoolExecutorFixture'):
             # Up to Nova 31 green threads would share database transactions:

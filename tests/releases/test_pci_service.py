@@ -42,12 +42,8 @@ class PciServiceTest(nova_base.ServersTestBase):
         self.tree = pci_tree.Tree()
         self.flags(group='pci', device_spec=[json.dumps(SPEC)],
                    alias=[json.dumps(ALIAS)])
-        patched = paste.InstalledPaste()
-        patched.setUp()
-        try:
+        with paste.InstalledPaste():
             super().setUp()
-        finally:
-            patched.cleanUp()
 
     def _get_connection(self, *args: Any, **kwargs: Any) -> Any:
         """One device of Nova's fixture, and those of the tree."""
