@@ -1061,8 +1061,9 @@ _NOVA_KEEPS = 'keep_nvram' in inspect.signature(
     libvirt_guest.Guest.delete_configuration).parameters
 
 
-class _GuestOfStore(libvirt_guest.Guest):
-    """Nova's Guest, but for what becomes of its store when it is undefined.
+class _GuestOfStore:
+    """Nova's Guest object, but for what becomes of its store when it is
+    undefined.
 
     Nova 29 to 31.2 and 32.1 remove the file whatever it is for, beneath a
     running guest too (_live_snapshot, _swap_volume); later ones keep it when
@@ -1071,22 +1072,30 @@ class _GuestOfStore(libvirt_guest.Guest):
     :param keeps: tells, of an Arm guest, whether the store is kept
     """
 
-    def __init__(self, domain: Any,
+    def __init__(self, guest: Any,
                  keeps: Callable[[view.Domain], bool]) -> None:
-        super().__init__(domain)
-        self._arm_keeps = keeps
+        self._guest = guest
+        self._keeps = keeps
+        self._document: str | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._guest, name)
+
+    def get_xml_desc(self, *args, **kwargs):
+        self._document = self._guest.get_xml_desc(*args, **kwargs)
+        return self._document
 
     def delete_configuration(self, *args, **kwargs):
-        guest = _arm_guest(self.get_xml_desc())
+        guest = _arm_guest(self._document or self.get_xml_desc())
         if guest is None:
-            return super().delete_configuration(*args, **kwargs)
-        keeps = self._arm_keeps(guest)
+            return self._guest.delete_configuration(*args, **kwargs)
+        keeps = self._keeps(guest)
         if _NOVA_KEEPS:
-            return super().delete_configuration(
+            return self._guest.delete_configuration(
                 *args, **{**kwargs, 'keep_nvram': keeps})
         if not keeps:
-            return super().delete_configuration()
-        return self._domain.undefineFlags(
+            return self._guest.delete_configuration()
+        return self._guest._domain.undefineFlags(
             libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
             | libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
 
@@ -1103,15 +1112,13 @@ class _HostOfStores:
         return getattr(self._host, name)
 
     def get_guest(self, instance: Any) -> Any:
-        guest = self._host.get_guest(instance)
-        return (_GuestOfStore(guest._domain, self._keeps)
-                if isinstance(guest, libvirt_guest.Guest) else guest)
+        return _GuestOfStore(self._host.get_guest(instance), self._keeps)
 
 
 def _keeping_store(argument: Any) -> Any:
     """The argument; if it is a guest, one that keeps its store."""
     if not _NOVA_KEEPS and isinstance(argument, libvirt_guest.Guest):
-        return _GuestOfStore(argument._domain, lambda guest: True)
+        return _GuestOfStore(argument, lambda guest: True)
     return argument
 
 
