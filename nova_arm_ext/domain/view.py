@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """The domain document as a whole: parse, ask, find, add, remove, write."""
 
-import threading
 from typing import Any
 from typing import ClassVar
 from typing import TypeVar
@@ -23,8 +22,19 @@ NOVA_NAMESPACE = 'http://openstack.org/xmlns/libvirt/nova/'
 
 V = TypeVar('V', bound='View')
 
-#: lxml's parsers lock when they are shared between threads
-_PARSERS = threading.local()
+
+def _parser(encoding: str | None) -> Any:
+    # without the white space between elements, so that nobody has to keep it
+    # in order: to_xml indents anew
+    return etree.XMLParser(encoding=encoding, resolve_entities=False,
+                           no_network=True, load_dtd=False, huge_tree=False,
+                           remove_blank_text=True)
+
+
+#: A string has been decoded already, whatever its declaration says. Threads
+#: wait for each other while they parse.
+_OF_STRINGS = _parser('utf-8')
+_OF_BYTES = _parser(None)
 
 
 class View:
@@ -86,10 +96,12 @@ class Domain(View):
         :raises InvalidDocument: when it is malformed, has a document type
             declaration, is larger than MAX_BYTES or is no domain
         """
-        # A string has been decoded already, whatever its declaration says.
-        encoding = 'utf-8' if isinstance(xml, str) else None
+        parser = _OF_BYTES
+        data = xml
         try:
-            data = xml.encode() if isinstance(xml, str) else xml
+            if isinstance(xml, str):
+                parser = _OF_STRINGS
+                data = xml.encode()
         except UnicodeEncodeError as e:
             raise errors.InvalidDocument(
                 f'the domain document is not XML: {e}') from e
@@ -98,7 +110,7 @@ class Domain(View):
                 f'the domain document has {len(data)} bytes, more than the '
                 f'{MAX_BYTES} that are read')
         try:
-            root = etree.fromstring(data, _parser(encoding))
+            root = etree.fromstring(data, parser)
         except (etree.XMLSyntaxError, ValueError) as e:
             # libxml2 ends some of its messages with a line break
             raise errors.InvalidDocument(
@@ -291,16 +303,3 @@ class Domain(View):
 def _is_virt(machine: str | None) -> bool:
     return machine is not None and (
         machine == 'virt' or machine.startswith('virt-'))
-
-
-def _parser(encoding: str | None) -> Any:
-    """This thread's parser for documents in an encoding; None: as they say."""
-    found = getattr(_PARSERS, str(encoding), None)
-    if found is None:
-        # without the white space between elements, so that nobody has to
-        # keep it in order: to_xml indents anew
-        found = etree.XMLParser(encoding=encoding, resolve_entities=False,
-                                no_network=True, load_dtd=False,
-                                huge_tree=False, remove_blank_text=True)
-        setattr(_PARSERS, str(encoding), found)
-    return found

@@ -401,10 +401,12 @@ unless the cause is gone.
         self._needed: dict[Version | None, tuple[Rule, ...]] = {}
 
     def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
-        present = {element.tag for part in domain.element[:]
-                   for element in part[:]}
-        present.update(value for disk in domain.all(devices.Disk)
-                       for value in (disk.device, disk.bus))
+        present: set[str | None] = set()
+        for part in domain.element[:]:
+            for element in part[:]:
+                present.add(element.tag)
+        for disk in domain.all(devices.Disk):
+            present |= {disk.device, disk.bus}
         cpu = domain.part('cpu')
         present.add(None if cpu is None else cpu.get('mode'))
         libvirt = facts.host.libvirt_version

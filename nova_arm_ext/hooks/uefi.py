@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """UEFI firmware that exists on this host, and a variable store for it."""
 
+import copy
 import fnmatch
 import functools
 
@@ -15,6 +16,10 @@ from nova_arm_ext.facts import Firmware
 from nova_arm_ext.facts import format_version
 from nova_arm_ext.hooks import base
 from nova_arm_ext.hooks.base import Report
+
+#: Firmware that is named, to copy: in the order in which libvirt writes it.
+_NAMED = etree.fromstring(
+    '<os><loader readonly="yes" type="pflash"/><nvram/></os>')
 
 #: Before, the inactive document of a guest does not keep what libvirt has
 #: selected (libvirt NEWS 9.2.0), and libvirt reads raw files alone.
@@ -233,22 +238,19 @@ class Uefi(base.Hook):
         store = os.nvram
         del os.selection
         os.drop('firmware', 'loader', 'nvram')
-        # children in the order in which libvirt writes them
-        loader = etree.SubElement(os.element, 'loader', readonly='yes',
-                                  type='pflash')
+        loader, nvram_element = copy.copy(_NAMED)
         loader.text = firmware.loader
         if secure is False:
             loader.set('secure', 'no')
         if firmware.loader_format != 'raw':
             loader.set('format', firmware.loader_format)
-        made = [loader]
         if stateless:
             loader.set('stateless', 'yes')
+            os.insert(loader)
         else:
-            made.append(etree.SubElement(os.element, 'nvram',
-                                         template=firmware.template))
-            made[-1].text = store
-        os.insert(*made)
+            nvram_element.set('template', firmware.template)
+            nvram_element.text = store
+            os.insert(loader, nvram_element)
         report.because('os/loader', reason)
 
     @staticmethod
