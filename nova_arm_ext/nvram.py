@@ -57,11 +57,11 @@ before.
         help="""
 The driver of a store for copies of UEFI variables, keyed by the guest's uuid;
 none if it is empty. A copy is made whenever a guest is switched off, is used
-when a guest is unshelved, or evacuated without its files, and goes when the
-guest is deleted. Without one a guest loses its variables in these cases, as
-with Nova alone. ``directory`` is the driver for a folder on shared storage;
-others are found by entry points in the namespace
-``nova_arm_ext.nvram_stores``.
+when a guest is unshelved, or evacuated without its files, or when its store
+was removed by hand, and goes when the guest is deleted. Without one a guest
+loses its variables in these cases, as with Nova alone. ``directory`` is the
+driver for a folder on shared storage; others are found by entry points in the
+namespace ``nova_arm_ext.nvram_stores``.
 """),
     cfg.StrOpt(
         'directory',
@@ -97,9 +97,10 @@ class Event(enum.Enum):
     """What happens to a guest, from where a host sees it."""
 
     SPAWN = 'create'
-    HARD_REBOOT = 'hard reboot; stop and start; start with the host'
-    UNDISTURBED = ('soft reboot; pause; suspend and resume; snapshot; backup; '
-                   'shelve without offload')
+    HARD_REBOOT = ('hard reboot; soft reboot; stop and start; start with the '
+                   'host')
+    UNDISTURBED = ('pause; suspend and resume; snapshot; backup; shelve '
+                   'without offload')
     RESCUE = 'rescue'
     UNRESCUE = 'unrescue'
     REBUILD = 'rebuild'
@@ -138,6 +139,7 @@ class State:
     """What is found when it happens.
 
     :param present: a file lies in the store's place
+    :param had: the guest has run, with a store that was to stay there
     :param inside: that place is in the instance directory, where the stores
         of guests are that were not made by Nova alone
     :param brought: this operation has brought a store
@@ -150,6 +152,7 @@ class State:
     """
 
     present: bool = False
+    had: bool = False
     inside: bool = False
     brought: bool = False
     saved: bool = False
@@ -185,6 +188,8 @@ class Rule:
 
 _WORDS = {
     'present': ('it is there', 'it is not there'),
+    'had': ('the guest had one, which somebody has removed',
+            'the guest has not run with one'),
     'inside': ('in the instance directory', "in libvirt's folder"),
     'brought': ('it came along', 'it did not come along'),
     'saved': ('the store driver has a copy', 'no copy'),
@@ -203,11 +208,15 @@ RULES: tuple[Rule, ...] = (
     Rule(event=Event.SPAWN, fate=Fate.FRESH),
     Rule(event=Event.HARD_REBOOT, fate=Fate.LOST, when=('other_firmware',)),
     Rule(event=Event.HARD_REBOOT, fate=Fate.KEEP, when=('present',)),
+    Rule(event=Event.HARD_REBOOT, fate=Fate.SAVED, when=('had', 'saved')),
+    Rule(event=Event.HARD_REBOOT, fate=Fate.LOST, when=('had',)),
     Rule(event=Event.HARD_REBOOT, fate=Fate.FRESH),
     Rule(event=Event.UNDISTURBED, fate=Fate.KEEP),
     Rule(event=Event.RESCUE, fate=Fate.COPY, when=('present',)),
     Rule(event=Event.RESCUE, fate=Fate.FRESH),
     Rule(event=Event.UNRESCUE, fate=Fate.KEEP, when=('present',)),
+    Rule(event=Event.UNRESCUE, fate=Fate.SAVED, when=('had', 'saved')),
+    Rule(event=Event.UNRESCUE, fate=Fate.LOST, when=('had',)),
     Rule(event=Event.UNRESCUE, fate=Fate.FRESH),
     Rule(event=Event.REBUILD, fate=Fate.BROUGHT, when=('brought',)),
     Rule(event=Event.REBUILD, fate=Fate.LOST,

@@ -240,6 +240,22 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
             return super()._hard_reboot(context, instance, *args, **kwargs)
 
     @_as_nova_has_it
+    def reboot(self, context, instance, network_info, reboot_type, *args,
+               **kwargs):
+        if (reboot_type == 'SOFT' and self._check_emulation_arch(
+                instance.image_meta) in view.ARM):
+            document = self._arm_document(instance)
+            guest = _arm_guest(document)
+            if guest is not None and self._arm_stores.is_missing(guest):
+                # libvirt starts the domain that it has, with a new store;
+                # until then the guest has the file that was removed
+                self._arm_before_start(
+                    context, instance, guest,
+                    _Doing(event=Event.HARD_REBOOT, previous=document))
+        super().reboot(context, instance, network_info, reboot_type, *args,
+                       **kwargs)
+
+    @_as_nova_has_it
     def rescue(self, context, instance, *args, **kwargs):
         doing = _Doing(event=Event.RESCUE,
                        previous=self._arm_document(instance))
@@ -350,6 +366,11 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
                 if doing.carried is not None else previous is not None
                 and {self._arm_secure_boot_in(previous),
                      secure_boot} == {True, False}),
+            # libvirt makes a store at the first start
+            had=(doing.event in (Event.HARD_REBOOT, Event.UNRESCUE)
+                 and instance.launched_at is not None
+                 and (previous is None
+                      or nvram.store_of(previous) is not None)),
             # Nova evacuates to a directory that it takes for a shared one
             of_other=not self.image_backend.backend(
                 ).is_shared_block_storage())

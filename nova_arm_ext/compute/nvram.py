@@ -219,7 +219,7 @@ class Stores:
     def before_start(self, event: Event, instance: Any, folder: str,
                      guest: view.Domain, *, source: str | None = None,
                      carried: Carried | None = None,
-                     other_firmware: bool = False,
+                     other_firmware: bool = False, had: bool = False,
                      of_other: bool | None = None) -> Fate | None:
         """Have the right store lie where a guest's document says.
 
@@ -228,6 +228,7 @@ class Stores:
         :param source: the path of the store of which a rescue gets a copy
         :param carried: the store that the image carries
         :param other_firmware: it has been made for another firmware
+        :param had: the guest has run, with a store that was to stay there
         :param of_other: the instance directory is that of another host
             where nothing there says which host used it last
         :returns: what became of the store; None if the guest has none
@@ -242,13 +243,19 @@ class Stores:
         place = self._place(path)
         inside = is_inside(path, folder)
         host = self._last_host(instance.uuid, folder)
+        present = self._exists(self._place(source or path))
+        # libvirt's folder may be in another container, and the store with it
+        had = had and (inside or self._exists(
+            Place(*os.path.split(os.path.dirname(path)))))
         state = nvram.State(
-            present=self._exists(self._place(source or path)),
+            present=present,
+            had=had,
             inside=inside,
             brought=(event in (Event.ARRIVE, Event.REBUILD)
                      and self._has_content(brought)),
             saved=(self._store is not None
-                   and event in (Event.UNSHELVE, Event.EVACUATE)
+                   and (event in (Event.UNSHELVE, Event.EVACUATE)
+                        or (had and not present))
                    and self._store.load(instance.uuid) is not None),
             carried=carried is not None,
             other_firmware=other_firmware,
@@ -288,8 +295,15 @@ class Stores:
             LOG.warning(
                 'The UEFI variables of this guest are lost (%s): it starts '
                 'with a new store, %s. Boot entries and Secure Boot keys of '
-                'its own are gone', event.name.lower(), path,
-                instance=instance)
+                'its own are gone. If there is a backup, stop the guest and '
+                'put it back: nova-arm-ext nvram restore %s FILE',
+                event.name.lower(), path, instance.uuid, instance=instance)
+        elif fate is Fate.SAVED and had:
+            LOG.warning(
+                'The UEFI variable store %s of this guest was not there. The '
+                'copy in the store that [arm_nvram] names has taken its '
+                'place; what was changed since it was made is lost',
+                path, instance=instance)
         return fate
 
     def _damaged(self, instance: Any, place: Place, error: Exception) -> None:
@@ -318,6 +332,11 @@ class Stores:
         return self._place(os.path.join(folder, self._packed(uuid)))
 
     # -- On the way ----------------------------------------------------------
+
+    def is_missing(self, guest: view.Domain) -> bool:
+        """Whether nothing lies where the store of a guest should be."""
+        path = store_of(guest)
+        return path is not None and not self._exists(self._place(path))
 
     def check(self, guest: view.Domain) -> None:
         """Check the store of a guest.

@@ -428,6 +428,12 @@ class Server:
     def hard_reboot(self) -> None:
         self._act({'reboot': {'type': 'HARD'}}, 'compute_reboot_instance')
 
+    def suspend(self) -> None:
+        self._act({'suspend': None}, 'compute_suspend_instance')
+
+    def resume(self) -> None:
+        self._act({'resume': None}, 'compute_resume_instance')
+
     def rescue(self) -> None:
         """Boot the rescue system, which is a probe guest as well."""
         self._act({'rescue': {'rescue_image_ref': self._bed.image}},
@@ -477,6 +483,17 @@ class Server:
         [port, *_] = self._api.get_port_interfaces(self.uuid)
         with self._action('compute_detach_interface'):
             self._api.detach_interface(self.uuid, port['port_id'])
+
+    @property
+    def events(self) -> list[str]:
+        """Every event that Nova has on record for the guest."""
+        actions = f'/servers/{self.uuid}/os-instance-actions'
+        return [
+            event['event']
+            for action in self._api.api_get(actions).body['instanceActions']
+            for event in self._api.api_get(
+                f'{actions}/{action["request_id"]}').body[
+                    'instanceAction']['events']]
 
     def delete(self) -> None:
         self._api.delete_server(self.uuid)

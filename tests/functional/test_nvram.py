@@ -48,6 +48,26 @@ class VariableStoreTest(VariableStoreTestCase):
         server.delete()
         self.assertEqual(set(), self.stores())
 
+    def test_a_store_that_somebody_removes_is_told_of(self):
+        server = self.bed.boot()
+        self.assertEqual(1, server.report().boots)
+        # QEMU has all of it in its memory, and writes that when it resumes
+        server.suspend()
+        pathlib.Path(self.path_of(server)).unlink()
+        server.resume()
+        server.hard_reboot()
+        self.assertEqual(2, server.report().boots)
+        self.assertNotIn('arm_nvram_lost', server.events)
+
+        server.stop()
+        pathlib.Path(self.path_of(server)).unlink()
+        server.start()
+
+        self.assertEqual(1, server.report().boots)
+        self.assertIn('arm_nvram_lost', server.events)
+        self.assertIn(f'put it back: nova-arm-ext nvram restore {server.uuid} '
+                      f'FILE', self.bed.log())
+
     def test_a_rebuild_resets_them_unless_told_otherwise(self):
         server = self.bed.boot()
         self.assertEqual(1, server.report().boots)

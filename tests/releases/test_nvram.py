@@ -12,6 +12,7 @@ import nova.test  # isort: skip
 
 import contextlib
 import dataclasses
+import itertools
 import os
 import pathlib
 import random
@@ -34,6 +35,7 @@ from nova.virt import fake
 from nova.virt.libvirt import driver as libvirt_driver
 from nova.virt.libvirt import guest as libvirt_guest
 from oslo_concurrency import processutils
+from oslo_utils import timeutils
 
 from nova_arm_ext import errors
 from nova_arm_ext import facts
@@ -109,7 +111,7 @@ class StoresTest(nova.test.NoDBTestCase):
                       lambda host, xml: self.define(xml))
         self.instance = objects.Instance(
             id=1, uuid=UUID, host='a', vm_state=vm_states.ACTIVE,
-            task_state=None, cleaned=False, image_ref='',
+            task_state=None, cleaned=False, image_ref='', launched_at=None,
             system_metadata={'image_hw_machine_type': 'virt'},
             flavor=objects.Flavor(extra_specs={}))
         self.image = objects.ImageMeta.from_dict({'properties': {}})
@@ -171,7 +173,7 @@ class StoresTest(nova.test.NoDBTestCase):
     def boot(self, ctx, xml, instance, *args, **kwargs):
         self.define(xml)
         written = etree.fromstring(xml).findtext('os/nvram')
-        if written is None:
+        if not written:      # libvirt has a name for it
             return
         path = pathlib.Path(written)
         if not path.exists():
@@ -209,6 +211,7 @@ class StoresTest(nova.test.NoDBTestCase):
     def spawn(self):
         with self.nova('spawn', self.start):
             self.driver.spawn(None, self.instance, self.image, [], None, {})
+        self.instance.launched_at = timeutils.utcnow()
 
     def hard_reboot(self, **flags):
         def reboot(*args, **kwargs):
@@ -222,6 +225,22 @@ class StoresTest(nova.test.NoDBTestCase):
         with self.nova('rescue', self.start):
             self.driver.rescue(None, self.instance, None, self.image, None,
                                None)
+
+    def unrescue(self, document):
+        with self.nova('unrescue', lambda *args: self.driver._create_guest(
+                None, document, self.instance)), \
+                self.nova('_create_guest', self.boot):
+            self.driver.unrescue(None, self.instance)
+
+    def soft_reboot(self):
+        def reboot(nova_driver, instance):
+            self.boot(None, self.domains['a'].document, instance)
+            return True
+
+        self.stub_out('nova.objects.Instance.image_meta', self.image)
+        with self.nova('_soft_reboot', reboot), self.nova(
+                '_check_emulation_arch', lambda *args: 'aarch64'):
+            self.driver.reboot(None, self.instance, None, 'SOFT')
 
     def rebuild(self, *, evacuate=False, **properties):
         self.assertRaises(NotImplementedError, self.driver.rebuild, **dict(
@@ -297,6 +316,17 @@ class StoresTest(nova.test.NoDBTestCase):
             '/usr/share/AAVMF/AAVMF_CODE.fd</loader>'
             f'<nvram template="{self.template}">{self.store}</nvram>'))
         self.store.write_bytes(variables('adopted'))
+        self.instance.launched_at = timeutils.utcnow()
+
+    def starts(self):
+        """Ways to start a guest whose store was removed meanwhile."""
+        def unrescue():
+            own = self.domains['a'].document
+            with mock.patch.object(self.driver._arm_stores, '_clear'):
+                self.rescue()
+            self.unrescue(own)
+
+        return self.hard_reboot, self.soft_reboot, unrescue
 
     def assert_nothing_left(self, host, *, but=()):
         self.assertEqual(sorted(but), sorted(
@@ -334,6 +364,7 @@ class OneHostTest(StoresTest):
             self.assertEqual(KEEP, self.undefined)
             self.assertEqual(variables(number), self.started)
         self.assertFalse((self.folder / nvram.DOCUMENT).exists())
+        self.assertEqual([], self.notes)
 
     def test_nor_does_ceph_s_workaround_take_it_away(self):
         self.spawn()
@@ -480,6 +511,71 @@ class OneHostTest(StoresTest):
                 path.read_bytes() for path
                 in self.folder.glob(f'{STORE}.damaged-*')])
         self.assertEqual(['arm_nvram_lost'] * 3, self.notes)
+
+    def test_a_store_that_somebody_removed_is_told(self):
+        for start, prepare in itertools.product(
+                self.starts(), (self.spawn, self.adopt)):
+            with self.subTest(start.__name__, prepare=prepare.__name__):
+                self.domains.clear()
+                self.notes.clear()
+                shutil.rmtree(self.folder, ignore_errors=True)
+                self.at('a')
+                prepare()
+                self.stop('1')
+                self.store.unlink()
+
+                start()
+
+                self.assertEqual(self.template.read_bytes(), self.started)
+                self.assertEqual(['arm_nvram_lost'], self.notes)
+                self.assertRegex(
+                    self.stdlog.logger.output,
+                    rf'WARNING .* are lost .* a new store, {self.store}\. .*: '
+                    rf'nova-arm-ext nvram restore {UUID} FILE\n')
+                self.hard_reboot()
+                self.assertEqual(['arm_nvram_lost'], self.notes)
+
+    def test_a_guest_that_never_ran_with_a_store_loses_none(self):
+        bios = DOCUMENT.replace('<os firmware="efi">', '<os>').replace(
+            '<loader secure="no"/>', '')
+        stateless = DOCUMENT.replace('<loader secure="no"/>',
+                                     '<loader stateless="yes"/>')
+        for had, launched in ((DOCUMENT, None), (bios, timeutils.utcnow()),
+                              (stateless, timeutils.utcnow())):
+            for store in self.root.glob('a*/**/*_VARS.fd'):
+                store.unlink()
+            self.define(had)
+            self.instance.launched_at = launched
+
+            self.hard_reboot()
+
+            self.assertIsNotNone(nvram.store_of(
+                driver._arm_guest(self.domains['a'].document)))
+        self.assertEqual([], self.notes)
+
+    def test_a_guest_whose_domain_is_gone_too_is_told(self):
+        self.spawn()
+        self.store.unlink()
+        self.domains.clear()
+
+        self.hard_reboot()
+
+        self.assertEqual(['arm_nvram_lost'], self.notes)
+
+    def test_a_store_that_libvirt_has_in_its_own_container_is_not_lost(self):
+        self.adopt()
+        elsewhere = self.root / 'elsewhere'
+        self.libvirt.rename(elsewhere)
+
+        def boot(nova_driver, *args, real=self.boot):
+            elsewhere.rename(self.libvirt)
+            real(*args)
+
+        with mock.patch.object(self, 'boot', boot):
+            self.hard_reboot()
+
+        self.assertEqual(variables('adopted'), self.started)
+        self.assertEqual([], self.notes)
 
     def test_a_link_is_not_followed(self):
         self.spawn()
@@ -888,6 +984,35 @@ class CopiesTest(StoresTest):
         self.rebuild(evacuate=True)
 
         self.assertEqual(variables('1'), self.started)
+
+    def test_a_store_that_somebody_removed_comes_from_the_copy(self):
+        for start in self.starts():
+            with self.subTest(start.__name__):
+                self.domains.clear()
+                self.spawn()
+                self.stop('1')
+                with self.nova('power_off'):
+                    self.driver.power_off(self.instance)
+                self.store.unlink()
+
+                start()
+
+                self.assertEqual(variables('1'), self.started)
+                self.assertEqual([], self.notes)
+                self.assertIn(f'{self.store} of this guest was not there. The '
+                              f'copy in the store', self.stdlog.logger.output)
+
+    def test_a_copy_of_another_time_is_no_store_for_a_guest_that_has_one(
+            self):
+        self.spawn()
+        self.stop('1')
+        with self.nova('power_off'):
+            self.driver.power_off(self.instance)
+        self.stop('2')
+
+        self.hard_reboot()
+
+        self.assertEqual(variables('2'), self.started)
 
     def test_running_guests_are_copied_now_and_then(self):
         self.spawn()

@@ -44,6 +44,18 @@ class PlanTest(base.TestCase):
             if state.inside:
                 self.assertIsNot(Fate.KEEP, nvram.decide(Event.ARRIVE, state))
 
+    def test_a_store_that_was_removed_is_never_replaced_without_a_word(self):
+        for event, saved in itertools.product(
+                (Event.HARD_REBOOT, Event.UNRESCUE), (False, True)):
+            state = nvram.State(had=True, saved=saved)
+
+            self.assertIs(Fate.SAVED if saved else Fate.LOST,
+                          nvram.decide(event, state))
+            self.assertIs(Fate.FRESH, nvram.decide(
+                event, dataclasses.replace(state, had=False)))
+            self.assertIs(Fate.KEEP, nvram.decide(
+                event, dataclasses.replace(state, present=True)))
+
     def test_the_documentations_table_has_every_event_once(self):
         table = nvram.table()
 
