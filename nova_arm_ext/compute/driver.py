@@ -188,14 +188,14 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
             event = Event.UNSHELVE
         doing = _Doing(event=event, carried=(
             None if event is Event.EVACUATE
-            else self._arm_store_in(context, image_meta)))
+            else self._arm_store_in(context, instance, image_meta, event)))
         with self._arm_marked_as(instance, doing), \
                 self._arm_forgetting_machine(instance):
             return super().spawn(context, instance, image_meta, *args,
                                  **kwargs)
 
-    def _arm_store_in(self, context: Any, image_meta: Any
-                      ) -> nvram.Carried | None:
+    def _arm_store_in(self, context: Any, instance: Any, image_meta: Any,
+                      event: Event) -> nvram.Carried | None:
         """The variable store that an image carries.
 
         Nova's own object of the image has no property that Nova does not
@@ -205,9 +205,16 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
                 or not image_meta.obj_attr_is_set('id')
                 or self._check_emulation_arch(image_meta) not in view.ARM):
             return None
-        return self._arm_stores.from_image(
-            image_meta.id,
-            self._image_api.get(context, image_meta.id)['properties'])
+        properties = self._image_api.get(context, image_meta.id)['properties']
+        try:
+            return self._arm_stores.from_image(image_meta.id, properties)
+        except nvram.StoreNotUsable as e:
+            if (event is not Event.UNSHELVE
+                    or not self._arm_stores.has_copy(instance.uuid)):
+                raise
+            LOG.warning('%s. The guest gets the copy in the store that '
+                        '[arm_nvram] names', e, instance=instance)
+            return None
 
     def _create_snapshot_metadata(self, image_meta, instance, *args,
                                   **kwargs):

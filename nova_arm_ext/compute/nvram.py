@@ -253,10 +253,9 @@ class Stores:
             inside=inside,
             brought=(event in (Event.ARRIVE, Event.REBUILD)
                      and self._has_content(brought)),
-            saved=(self._store is not None
-                   and (event in (Event.UNSHELVE, Event.EVACUATE)
-                        or (had and not present))
-                   and self._store.load(instance.uuid) is not None),
+            saved=((event in (Event.UNSHELVE, Event.EVACUATE)
+                    or (had and not present))
+                   and self.has_copy(instance.uuid)),
             carried=carried is not None,
             other_firmware=other_firmware,
             of_other=bool(of_other if host is None
@@ -474,6 +473,13 @@ class Stores:
     def has_store(self) -> bool:
         """Whether there is a store for copies."""
         return self._store is not None
+
+    def has_copy(self, uuid: str) -> bool:
+        """Whether the store for copies, if there is one, has a guest's.
+
+        :raises Exception: as the driver does
+        """
+        return self._store is not None and self._store.load(uuid) is not None
 
     def save(self, uuid: str, guest: view.Domain, *,
              running: bool = False) -> bool:

@@ -305,6 +305,13 @@ class StoresTest(nova.test.NoDBTestCase):
                                                 None)
         self.instance.task_state = None
 
+    def offload(self):
+        self.instance.task_state = task_states.SHELVING_OFFLOADING
+        self.destroy()
+        self.instance.vm_state = vm_states.SHELVED_OFFLOADED
+        self.instance.host = None
+        self.instance.task_state = task_states.SPAWNING
+
     def adopt(self):
         """Have a guest that Nova alone has made."""
         self.folder.mkdir()
@@ -949,13 +956,6 @@ class CopiesTest(StoresTest):
                    group='arm_nvram')
         self.driver._arm_stores = nvram.Stores.load(CONF)
 
-    def offload(self):
-        self.instance.task_state = task_states.SHELVING_OFFLOADING
-        self.destroy()
-        self.instance.vm_state = vm_states.SHELVED_OFFLOADED
-        self.instance.host = None
-        self.instance.task_state = task_states.SPAWNING
-
     def test_a_guest_that_is_offloaded_gets_its_variables_back(self):
         for prepare in (self.spawn, self.adopt):
             with self.subTest(prepare.__name__):
@@ -1186,6 +1186,28 @@ class ImagesTest(StoresTest):
         error = self.assertRaises(nvram.StoreNotUsable, self.spawn_from_it)
 
         self.assertIn('another key', str(error))
+
+    def test_a_guest_that_is_unshelved_has_its_copy_whatever_the_image_has(
+            self):
+        self.flags(store='directory', directory=str(self.root / 'copies'),
+                   group='arm_nvram')
+        self.driver._arm_stores = nvram.Stores.load(CONF)
+        self.spawn()
+        self.stop('1')
+        self.properties = {'arm_nvram_store': 'of somebody else'}
+        self.offload()
+        self.at('b')
+
+        self.spawn_from_it()
+
+        self.assertEqual(variables('1'), self.started)
+        self.assertEqual([], self.notes)
+        self.assertRegex(
+            self.stdlog.logger.output,
+            f'WARNING .* of image {self.IMAGE} cannot be used: .* Remove the '
+            f'property from the image. The guest gets the copy')
+        self.driver._arm_stores.remove_copies(UUID)
+        self.assertRaises(nvram.StoreNotUsable, self.spawn_from_it)
 
     def test_without_a_key_nothing_is_carried_nor_used(self):
         self.spawned_and_gone()
