@@ -266,15 +266,15 @@ class Stores:
             if fate is Fate.KEEP:
                 self._check(place, size)
             elif fate is Fate.COPY and source:
-                self._write(place, varstore.unpack(
-                    self._pack(self._place(source), size)), size)
+                self._write(place, self._pack(self._place(source), size),
+                            size)
             elif fate is Fate.BROUGHT:
-                self._write(place, self._unpacked(brought), size)
+                self._write(place, self._read_packed(brought), size)
             elif fate is Fate.IMAGE and carried is not None:
-                self._write(place, varstore.unpack(carried.packed), size)
+                self._write(place, carried.packed, size)
             elif fate is Fate.SAVED and self._store is not None:
-                self._write(place, varstore.unpack(
-                    self._store.load(instance.uuid) or b''), size)
+                self._write(place, self._store.load(instance.uuid) or b'',
+                            size)
             else:
                 self._clear(instance, place)
         except errors.Damaged as e:
@@ -596,7 +596,7 @@ class Stores:
     @staticmethod
     def _has_content(place: Place) -> bool:
         try:
-            return bool(store_files.read(*place, varstore.MAX_PACKED))
+            return bool(Stores._read_packed(place))
         except FileNotFoundError:
             return False
 
@@ -613,14 +613,14 @@ class Stores:
                           *place, size)
 
     @staticmethod
-    def _unpacked(place: Place) -> bytes:
-        return varstore.unpack(store_files.read(*place, varstore.MAX_PACKED))
+    def _read_packed(place: Place) -> bytes:
+        return store_files.read(*place, varstore.MAX_PACKED)
 
     @staticmethod
-    def _write(place: Place, data: bytes, size: int | None) -> None:
-        varstore.check(data, size)
-        # libvirt gives it to QEMU's user when the guest starts
-        store_files.write_atomic(*place, data, store_files.own())
+    def _write(place: Place, packed: bytes, size: int | None) -> None:
+        # libvirt's folder is closed to Nova's user
+        _as_needed(privileged.check_and_write, privileged.write, *place,
+                   packed, size)
 
     @staticmethod
     def _write_own(place: Place, data: bytes) -> None:

@@ -27,6 +27,12 @@ def pack(folder: str, name: str, size: int | None) -> bytes:
 
 
 @nova.privsep.sys_admin_pctxt.entrypoint
+def write(folder: str, name: str, packed: bytes, size: int | None) -> None:
+    """Write a store that came packed (see `check_and_write`)."""
+    check_and_write(folder, name, packed, size)
+
+
+@nova.privsep.sys_admin_pctxt.entrypoint
 def exists(folder: str, name: str) -> bool:
     """Whether anything has a store's name."""
     return store_files.exists(folder, name)
@@ -52,3 +58,16 @@ def checked_and_packed(folder: str, name: str, size: int | None) -> bytes:
     data = store_files.read(folder, name)
     varstore.check(data, size)
     return varstore.pack(data)
+
+
+def check_and_write(folder: str, name: str, packed: bytes,
+                    size: int | None) -> None:
+    """Write a store that came packed, for this process, if it is sound.
+
+    :raises Damaged: when it is not, or a link lies in its place
+    :raises OSError: as `store_files.write_atomic` does
+    """
+    data = varstore.unpack(packed)
+    varstore.check(data, size)
+    # libvirt gives it to QEMU's user when the guest starts
+    store_files.write_atomic(folder, name, data, store_files.own())

@@ -163,10 +163,14 @@ def write_atomic(folder: str, name: str, data: bytes,
     path = os.path.join(folder, name)
     with _parent(folder, name) as (parent, base):
         with _temporary(parent, base, path) as (temporary, file):
-            with contextlib.suppress(FileNotFoundError), \
-                    _opened(parent, base, path) as old:
-                kept, _ = _plain(old, path, None)
-                access = access or kept
+            with contextlib.suppress(FileNotFoundError):
+                if access is None:
+                    with _opened(parent, base, path) as old:
+                        access, _ = _plain(old, path, None)
+                else:
+                    # it may be root's, and closed to this user
+                    _check_kind(os.stat(base, dir_fd=parent,
+                                        follow_symlinks=False), path)
             _write(file, data)
             if access is not None:
                 os.fchown(file, access.uid, access.gid)
@@ -283,11 +287,7 @@ def _plain(file: int, path: str, limit: int | None) -> tuple[Access, int]:
     :raises Damaged: when it is something else than a plain file of its own
     """
     found = os.fstat(file)
-    if not stat.S_ISREG(found.st_mode):
-        raise errors.Damaged(f'{path} is a link or no plain file')
-    if found.st_nlink > 1:
-        raise errors.Damaged(f'{path} has {found.st_nlink} names (hard '
-                             f'links), and must have one')
+    _check_kind(found, path)
     if limit is not None and found.st_size > limit:
         raise errors.Damaged(f'{path} has {found.st_size} bytes, more than '
                              f'the {limit} that are read')
@@ -299,6 +299,18 @@ def _plain(file: int, path: str, limit: int | None) -> tuple[Access, int]:
         label = None
     return Access(uid=found.st_uid, gid=found.st_gid,
                   mode=stat.S_IMODE(found.st_mode), label=label), found.st_size
+
+
+def _check_kind(found: os.stat_result, path: str) -> None:
+    """Check that a file is a plain one of its own.
+
+    :raises Damaged: when it is not
+    """
+    if not stat.S_ISREG(found.st_mode):
+        raise errors.Damaged(f'{path} is a link or no plain file')
+    if found.st_nlink > 1:
+        raise errors.Damaged(f'{path} has {found.st_nlink} names (hard '
+                             f'links), and must have one')
 
 
 @contextlib.contextmanager

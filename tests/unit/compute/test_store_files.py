@@ -107,6 +107,28 @@ class WriteTest(StoreFilesTestCase):
 
         self.assertEqual(0o604, stat.S_IMODE(self.file.stat().st_mode))
 
+    def test_what_belongs_to_somebody_else_is_replaced_unread(self) -> None:
+        if os.geteuid():
+            self.skipTest('only root can make a file of somebody else')
+        self.write(OLD)
+        os.chmod(self.folder, 0o755)
+        nova, other = 64001, 64002
+        os.chown(self.guest, nova, nova)
+        os.chown(self.file, other, other)
+        self.addCleanup(os.seteuid, 0)
+        os.seteuid(nova)
+
+        self.assertRaises(PermissionError, self.write)
+        self.write(NEW, access=store_files.own())
+        self.assertEqual(nova, self.file.stat().st_uid)
+        self.file.unlink()
+        self.file.symlink_to('/etc/passwd')
+        self.assertRaises(errors.Damaged, self.write,
+                          access=store_files.own())
+
+        os.seteuid(0)
+        self.file.unlink()
+
     def test_a_label_is_kept(self) -> None:
         self.write(OLD)
         labels = {self.file.stat().st_ino: b'svirt_image_t\0'}
