@@ -268,7 +268,7 @@ class Bed:
         The 32-bit guest has a kernel of its own, unless the properties ask
         for UEFI.
         """
-        parts = self._guests[arch]
+        parts = self.parts(arch)
         own = {'hw_machine_type': 'virt'}
         if platform.machine() == 'aarch64':
             own = {'hw_architecture': arch} | own if arch != 'aarch64' else {}
@@ -287,9 +287,13 @@ class Bed:
         """An image in Glance that is another, with these properties."""
         return self._make_image(**properties)
 
+    def parts(self, arch: str = 'aarch64') -> guest.Guest:
+        """The files of which the probe guest is made."""
+        return self._guests[arch]
+
     def kernel(self, arch: str = 'aarch64') -> dict[str, str]:
         """Image properties that name a kernel and an initrd in Glance."""
-        parts = self._guests[arch]
+        parts = self.parts(arch)
         return {
             'kernel_id': self._upload(parts.kernel, 'aki', 'aki', {}),
             'ramdisk_id': self._upload(parts.initrd, 'ari', 'ari', {})}
@@ -328,6 +332,15 @@ class Bed:
         self.services.flags(group=pipeline.GROUP, hooks=hooks,
                             on_hook_failure=on_hook_failure)
         self.services.restart_compute()
+
+    def offer_secure_boot(self) -> None:
+        """Give the host the trait of one with Secure Boot.
+
+        An x86 host has it by its firmware for x86 guests.
+        """
+        self.nova_driver.capabilities['supports_secure_boot'] = True
+        self.services.compute.manager.update_available_resource(
+            nova_context.get_admin_context())
 
     @property
     def nova_driver(self) -> typing.Any:
@@ -588,6 +601,16 @@ class Server:
                 raise GuestTimeout(
                     f'no {name} of {self.uuid} within {timeout:.0f} s; its '
                     f'console ends with:\n{end}')
+            time.sleep(0.2)
+
+    def await_console(self, text: str) -> None:
+        """Wait until the first serial port has said this."""
+        deadline = time.monotonic() + BOOT_TIMEOUT
+        while text not in self.console:
+            if time.monotonic() > deadline:
+                end = '\n'.join(self.console_end(30))
+                raise GuestTimeout(f'no {text!r} of {self.uuid}; its console '
+                                   f'ends with:\n{end}')
             time.sleep(0.2)
 
     @property
