@@ -376,7 +376,8 @@ class Stores:
                        what: str) -> None:
         """Save the store of a guest over its rebuild, or see to a new one.
 
-        :param what: ``keep`` or ``reset``
+        :param what: ``keep`` or ``reset``, the copies too
+        :raises Exception: as the driver of the store for copies does
         """
         place = self._brought(Event.REBUILD, uuid, '')
         packed = self.pack(guest) if what == 'keep' else None
@@ -384,6 +385,8 @@ class Stores:
             self._remove(place)
         else:
             self._write_own(place, packed)
+        if what == 'reset' and self._store is not None:
+            self._store.remove(uuid)
 
     def leave(self, uuid: str, folder: str, packed: bytes | None,
               document: str) -> tuple[str, str]:

@@ -1149,6 +1149,21 @@ class CopiesTest(StoresTest):
                 self.assertIn(f'{self.store} of this guest was not there. The '
                               f'copy in the store', self.stdlog.logger.output)
 
+    def test_a_copy_of_before_a_rebuild_does_not_come_back(self):
+        for told in ({}, {'image_arm_nvram_on_rebuild': 'keep'}):
+            self.spawn()
+            self.stop('1')
+            with self.nova('power_off'):
+                self.driver.power_off(self.instance)
+            self.rebuild(**told)
+            self.store.unlink()
+
+            self.hard_reboot()
+
+            self.assertEqual(variables('1') if told
+                             else self.template.read_bytes(), self.started)
+        self.assertEqual(['arm_nvram_lost'], self.notes)
+
     def test_a_copy_of_another_time_is_no_store_for_a_guest_that_has_one(
             self):
         self.spawn()
