@@ -243,8 +243,27 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
                                **kwargs)
 
     def _hard_reboot(self, context, instance, *args, **kwargs):
+        self._arm_take_back(instance)
         with self._arm_keeping(instance, Event.HARD_REBOOT):
             return super()._hard_reboot(context, instance, *args, **kwargs)
+
+    def _arm_take_back(self, instance: Any) -> None:
+        """End a revert that was cut off before this host had its files back.
+
+        Nova makes the guest this host's again (_finish_revert_resize, 29 to
+        34) before the driver gives its folder, disks and store, the name of
+        before the migration.
+        """
+        folder = libvirt_utils.get_instance_path(instance)
+        left = folder + '_resize'
+        if (os.path.isdir(left)
+                and not (os.path.exists(folder) and os.listdir(folder))
+                and self._check_emulation_arch(
+                    instance.image_meta) in view.ARM):
+            os.rename(left, folder)
+            LOG.warning('A revert to this host was cut off. The files of this '
+                        'guest, disks and UEFI variables, are back from %s',
+                        left, instance=instance)
 
     @_as_nova_has_it
     def reboot(self, context, instance, network_info, reboot_type, *args,

@@ -118,6 +118,7 @@ class StoresTest(nova.test.NoDBTestCase):
             flavor=objects.Flavor(extra_specs={}))
         self.image = objects.ImageMeta.from_dict({'properties': {}})
         self.document = DOCUMENT
+        self.arch = 'aarch64'
         self.shared = False
         self.at('a')
 
@@ -220,7 +221,9 @@ class StoresTest(nova.test.NoDBTestCase):
             self.clean(**flags)
             self.start()
 
-        with self.nova('_hard_reboot', reboot):
+        self.stub_out('nova.objects.Instance.image_meta', self.image)
+        with self.nova('_hard_reboot', reboot), self.nova(
+                '_check_emulation_arch', lambda *args: self.arch):
             self.driver._hard_reboot(None, self.instance, None)
 
     def rescue(self):
@@ -241,7 +244,7 @@ class StoresTest(nova.test.NoDBTestCase):
 
         self.stub_out('nova.objects.Instance.image_meta', self.image)
         with self.nova('_soft_reboot', reboot), self.nova(
-                '_check_emulation_arch', lambda *args: 'aarch64'):
+                '_check_emulation_arch', lambda *args: self.arch):
             self.driver.reboot(None, self.instance, None, 'SOFT')
 
     def rebuild(self, *, evacuate=False, **properties):
@@ -891,6 +894,47 @@ class TwoHostsTest(StoresTest):
                 'b', but=(STORE, f'{UUID}_VARS.host'))
             self.destroy()
             self.domains.clear()
+
+    def test_a_revert_that_was_cut_off_ends_with_a_hard_reboot(self):
+        for another_attempt in (False, True):
+            with self.subTest(another_attempt=another_attempt):
+                self.at('a')
+                self.spawn()
+                self.stop('1')
+                self.migrate('b')
+                self.instance.host = 'a'
+                if another_attempt:
+                    self.folder.mkdir()
+
+                self.hard_reboot()
+
+                self.assertEqual(variables('1'), self.started)
+                self.assertEqual([self.folder], list(self.instances.iterdir()))
+                self.destroy()
+                shutil.rmtree(self.root / 'b')
+
+    def test_one_of_a_guest_of_another_architecture_is_left_to_nova(self):
+        self.arch = 'x86_64'
+        self.spawn()
+        self.migrate('b')
+        self.instance.host = 'a'
+
+        self.hard_reboot()
+
+        self.assertTrue(pathlib.Path(f'{self.folder}_resize').exists())
+
+    def test_nothing_is_taken_from_a_migration_that_goes_on(self):
+        self.spawn()
+        self.stop('1')
+        self.migrate('a')
+        self.arrive()
+        self.stop('2')
+
+        self.hard_reboot()
+
+        self.assertEqual(variables('2'), self.started)
+        self.revert('a')
+        self.assertEqual(variables('1'), self.started)
 
     def test_a_store_that_was_torn_on_its_way_stops_the_migration(self):
         self.spawn()
