@@ -27,7 +27,7 @@ class SupportedReleasesTest(base.TestCase):
     def test_ci_runs_each(self) -> None:
         [listed] = re.findall(r'suites=\(\n(.*?)\)', text('tools/test'), re.S)
 
-        self.assertEqual(RELEASES, re.findall(r'\bnova(\d+)', listed))
+        self.assertEqual(RELEASES, re.findall(r'(?<!-)\bnova(\d+)', listed))
 
     def test_tox_knows_each(self) -> None:
         self.assertEqual(
