@@ -249,6 +249,7 @@ class Build(nova.test.NoDBTestCase):
         instance = objects.Instance(
             id=1, uuid=identity, display_name=kind.name, flavor=flavor,
             new_flavor=None, old_flavor=None, instance_type_id=2,
+            launched_at=None,
             image_ref='' if kind.boots_from_volume else _IMAGE,
             kernel_id=_IMAGE if kind.kernel else None,
             ramdisk_id=_IMAGE if kind.kernel else None,
