@@ -13,6 +13,7 @@ import pathlib
 import platform
 import sys
 import time
+import traceback
 import typing
 import uuid
 
@@ -185,6 +186,12 @@ def _tap(vifs: typing.Any, instance: typing.Any, vif: typing.Any,
     config = vifs.get_config_tap(instance, vif, image_meta, flavor, virt_type)
     config.managed = None
     return config
+
+
+def _threads() -> str:
+    """Where each thread of the services is, to tell what they wait for."""
+    return '\n'.join(''.join(traceback.format_stack(frame)[-6:])
+                     for frame in sys._current_frames().values())
 
 
 class _Harmless(fixtures.Fixture):
@@ -552,7 +559,8 @@ class Server:
                 raise ActionFailed(
                     f'{event}: {", ".join(details) or self.fault}')
             if time.monotonic() > deadline:
-                raise ActionFailed(f'{event} did not end: {events}')
+                raise ActionFailed(
+                    f'{event} did not end: {events}; meanwhile:\n{_threads()}')
             time.sleep(0.1)
 
     # -- Through libvirt -----------------------------------------------------
