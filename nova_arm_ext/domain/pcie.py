@@ -194,14 +194,6 @@ def slots(domain: view.Domain) -> Slots:
     has_addresses = bool(_ADDRESSES(domain.element))
     for element in domain.devices[:]:
         tag = element.tag
-        if tag not in _PLACES:
-            present.add(tag)
-            if tag == 'panic':
-                on_the_root += 1
-            elif (tag == 'channel'
-                    and _below(element, 'target', 'type') == 'virtio'):
-                present.add('virtio-serial')
-            continue
         is_port = False
         if tag == 'controller':
             kind = element.get('type')
@@ -215,8 +207,14 @@ def slots(domain: view.Domain) -> Slots:
                     ports.append(devices.Controller(element).index)
         elif tag == 'disk':
             present.add(_below(element, 'target', 'bus'))
+        elif tag == 'channel':
+            if _below(element, 'target', 'type') == 'virtio':
+                present.add('virtio-serial')
         else:
             present.add(tag)
+            on_the_root += tag == 'panic'
+        if tag not in _PLACES:
+            continue
         for child in element[:] if has_addresses else ():
             if child.tag == 'address':
                 address = Address(child)
@@ -233,9 +231,8 @@ def slots(domain: view.Domain) -> Slots:
                 break
         else:
             waiting.append(element)
-    for element in waiting:
-        if not (mmio and _follows_to_mmio(element)):
-            places.append(_place(element))
+    places += [_place(element) for element in waiting
+               if not (mmio and _follows_to_mmio(element))]
     # what libvirt adds of its own accord
     for kind, where in (('scsi', _ROOT_PORT), ('sata', _BRIDGE)):
         if kind in present and kind not in controllers:
