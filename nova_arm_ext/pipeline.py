@@ -184,14 +184,14 @@ class HookReport(base.Report):
     :param failure: why the hook was passed over; None if it was not
     """
 
-    def __init__(self, hook: str, before: str | None = None, *,
-                 after: str | None = None, failure: str | None = None) -> None:
+    after: str | None = None
+    seconds = 0.0
+    failure: str | None = None
+
+    def __init__(self, hook: str, before: str | None = None) -> None:
         super().__init__()
         self.hook = hook
         self.before = before
-        self.after = after
-        self.seconds = 0.0
-        self.failure = failure
 
     @property
     def changed(self) -> bool:
@@ -364,7 +364,7 @@ class Pipeline:
             existing = facts.guest.previous is not None
         domain.previous = facts.guest.previous
         checked = _checked(domain)
-        had = _dear_devices(domain) if self._validate else []
+        had = _dear_parts(domain) if self._validate else []
         passed_over = self._kept_away(domain, facts)
         while True:
             # Hooks work in place on what was parsed from the string, so when
@@ -399,7 +399,7 @@ class Pipeline:
                 or text != Domain.parse(xml).to_xml()):
             text = xml
         else:
-            self._validated(xml, domain, had)
+            self._validated(xml, text, domain, had)
         result = Result(xml=text, reports=tuple(reports),
                         seconds=time.perf_counter() - started)
         self._tell(domain, result)
@@ -523,16 +523,25 @@ class Pipeline:
                 f'the hooks {", ".join(declared)} together did what none of '
                 f'them did again: {"; ".join(wrong)}')
 
-    def _validated(self, xml: str, domain: Domain,
-                   had: Sequence[tuple[Any, bytes]]) -> None:
+    def _validated(self, xml: str, text: str, domain: Domain,
+                   had: Sequence[tuple[Any, str]]) -> None:
         if self._validate is None:
             return
         # what no hook has touched is as valid as it was
-        for device, text in had:
-            if (device.getparent() is domain.part('devices')
-                    and etree.tostring(device) == text):
-                tree.detach(device)
-        wrong = self._validate(domain.element)
+        root, devices = domain.element, domain.part('devices')
+        gone = set()
+        for part, said in had:
+            parent = part.getparent()
+            if ((parent is root or parent is devices)
+                    and _said(part) == said):
+                tree.detach(part)
+                if parent is root:
+                    gone.add(part.tag)
+        wrong = self._validate(root)
+        if wrong is not None or not gone.isdisjoint(
+                part.tag for part in root[:]):
+            # a part that is missed, or is there for the second time
+            wrong = self._validate(Domain.parse(text).element)
         if wrong is None or self._validate(Domain.parse(xml).element):
             return
         message = (f"the hooks' result does not match libvirt's schema: "
@@ -576,30 +585,41 @@ _CHECKED = frozenset(('uuid', 'name', 'memory', 'vcpu', 'disk', 'interface',
                       'serial', 'graphics'))
 
 
-def _checked(domain: Domain) -> list[tuple[str | None, ...]]:
+def _checked(domain: Domain) -> list[list[str | None]]:
     """What is compared before and after the hooks, in document order.
 
     By hand, in one walk: the same as an XPath union takes as long for a
     usual document and grows quadratically with the number of devices.
     """
-    found: list[tuple[str | None, ...]] = []
+    found: list[list[str | None]] = []
     for element in domain.element[:]:
         tag = element.tag
         if tag == 'devices':
             for device in element[:]:
                 tag = device.tag
                 if tag in _CHECKED:
-                    found.append((tag, *_identified(device)))
+                    found.append(_identified(device))
         elif tag in _CHECKED:
-            found.append((tag, element.text, *element.values()))
+            found.append([tag, element.text, *element.values()])
     return found
 
 
-def _dear_devices(domain: Domain) -> list[tuple[Any, bytes]]:
-    """The devices that take half of the time of libvirt's schema, and what
-    they say."""
-    return [(device, etree.tostring(device)) for device in domain.devices[:]
-            if device.tag in _CHECKED]
+#: What takes most of the time of libvirt's schema, which has no need of it.
+_DEAR = frozenset((
+    'memory', 'vcpu', 'iothreads', 'clock', 'cpu', 'features', 'disk',
+    'interface', 'serial', 'graphics', 'video', 'input', 'rng'))
+
+
+def _dear_parts(domain: Domain) -> list[tuple[Any, str]]:
+    """The parts and devices that are dear to validate, and what they say."""
+    return [(part, _said(part))
+            for part in (*domain.element[:], *domain.devices[:])
+            if part.tag in _DEAR]
+
+
+def _said(part: Any) -> str:
+    said: str = etree.tostring(part, encoding='unicode')
+    return said
 
 
 def _check_whole(domain: Domain) -> None:
@@ -613,8 +633,8 @@ def _check_whole(domain: Domain) -> None:
 
 
 def _identified(device: Any) -> list[str | None]:
-    """Type, target name, MAC address and source of a device."""
-    values = [device.get('type'), device.get('device')]
+    """Tag, type, target name, MAC address and source of a device."""
+    values = [device.tag, device.get('type'), device.get('device')]
     for child in device[:]:
         tag = child.tag
         if tag == 'source':
@@ -627,8 +647,8 @@ def _identified(device: Any) -> list[str | None]:
     return values
 
 
-def _differences(then: Sequence[tuple[str | None, ...]],
-                 now: Sequence[tuple[str | None, ...]],
+def _differences(then: Sequence[list[str | None]],
+                 now: Sequence[list[str | None]],
                  allowed: frozenset[str]) -> list[str]:
     """What a hook changed without being allowed to, in sentences."""
     wrong = []

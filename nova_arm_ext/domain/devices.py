@@ -21,7 +21,7 @@ class Device(view.View):
     @property
     def address(self) -> address.Address | None:
         """Where the device sits, if the document says so."""
-        found = tree.find(self.element, (address.Address.tag,))
+        found = tree.child(self.element, address.Address.tag)
         return None if found is None else address.Address(found)
 
 

@@ -75,7 +75,7 @@ class Field(Generic[T]):
             return
         element = view.element
         for step in self._steps:
-            child = tree.find(element, (step,))
+            child = tree.child(element, step)
             if child is None:
                 child = etree.SubElement(element, step)
             element = child

@@ -45,7 +45,7 @@ class Os(view.View):
     @property
     def has_loader(self) -> bool:
         """Whether there is a loader element, be it without a path."""
-        return tree.find(self.element, ('loader',)) is not None
+        return tree.child(self.element, 'loader') is not None
 
     @property
     def has_uefi(self) -> bool:
@@ -70,7 +70,7 @@ class Os(view.View):
 
     def feature(self, name: str) -> bool | None:
         """Whether a firmware feature is asked for; None if not mentioned."""
-        firmware = tree.find(self.element, ('firmware',))
+        firmware = tree.child(self.element, 'firmware')
         for element in () if firmware is None else firmware:
             if element.tag == 'feature' and element.get('name') == name:
                 return bool(element.get('enabled') == 'yes')
@@ -78,7 +78,7 @@ class Os(view.View):
 
     def insert(self, *elements: Any) -> None:
         """Put elements behind the type, where libvirt writes them."""
-        position = self.element.index(tree.find(self.element, ('type',))) + 1
+        position = self.element.index(tree.child(self.element, 'type')) + 1
         self.element[position:position] = elements
 
     def drop(self, *tags: str) -> None:

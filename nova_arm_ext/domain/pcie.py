@@ -46,8 +46,6 @@ class Place(enum.Enum):
 # a member's name is looked up slowly before Python 3.12
 _ROOT_PORT, _BRIDGE, _ROOT, _ELSEWHERE = Place
 
-_ADDRESSES = etree.XPath('boolean(devices/*/address)')
-
 #: models that go to the bridge, each for its kind of device
 _LEGACY_INTERFACES = frozenset(('e1000', 'e1000-82544gc', 'e1000-82545em',
                                 'rtl8139', 'vmxnet3'))
@@ -191,8 +189,10 @@ def slots(domain: view.Domain) -> Slots:
     bridges = on_the_root = 0
     mmio = False
     # a new guest's document has none, and then there is nothing to look for
-    has_addresses = bool(_ADDRESSES(domain.element))
-    for element in domain.devices[:]:
+    found = domain.devices
+    has_addresses = (len(found)
+                     and next(found.iter('address'), None) is not None)
+    for element in found[:]:
         tag = element.tag
         is_port = False
         if tag == 'controller':

@@ -183,7 +183,7 @@ class Domain(View):
             return None
         found = self._parts.get('type')
         if found is None or found.getparent() is not os:
-            found = self._parts['type'] = tree.find(os, ('type',))
+            found = self._parts['type'] = tree.child(os, 'type')
         return found
 
     @property
@@ -200,7 +200,7 @@ class Domain(View):
     @property
     def has_graphics(self) -> bool:
         """Whether there is a graphical console: VNC, SPICE."""
-        return bool(self._tagged('graphics'))
+        return tree.child(self.devices, 'graphics') is not None
 
     @property
     def extra_specs(self) -> dict[str, str] | None:
@@ -233,8 +233,10 @@ class Domain(View):
     @property
     def nova_version(self) -> str | None:
         """The release of Nova that wrote the document, if it says so."""
-        for element in tree.children(self._nova_metadata()):
-            if str(element.tag).endswith('}package'):
+        metadata = self.part('metadata')
+        for element in (() if metadata is None
+                        else metadata.iter('{*}package')):
+            if element.tag.startswith('{' + NOVA_NAMESPACE):
                 version: str | None = element.get('version')
                 return version
         return None
@@ -260,15 +262,24 @@ class Domain(View):
         """A child of the root element, such as ``os``; None without it."""
         found = self._parts.get(tag)
         if found is None or found.getparent() is not self.element:
-            found = self._parts[tag] = tree.find(self.element, (tag,))
+            found = self._parts[tag] = tree.child(self.element, tag)
         return found
 
     def all(self, kind: type[V]) -> list[V]:
         """The devices of one kind, in the order of the document."""
-        return [kind(element) for element in self._tagged(kind.tag)]
+        tag = kind.tag
+        return [kind(element) for element in self.devices[:]
+                if element.tag == tag]
 
-    def _tagged(self, tag: str) -> list[Any]:
-        return [element for element in self.devices[:] if element.tag == tag]
+    def by_tag(self) -> dict[str, list[Any]]:
+        """The elements of the devices as they are now, by their tags.
+
+        One walk, for those who look at several kinds.
+        """
+        found: dict[str, list[Any]] = {}
+        for element in self.devices[:]:
+            found.setdefault(element.tag, []).append(element)
+        return found
 
     def add(self, kind: type[V], **values: Any) -> V:
         """Add a device behind the last of its kind.
@@ -289,6 +300,7 @@ class Domain(View):
                     None)
         position = len(devices) if last is None else devices.index(last) + 1
         devices[position:position] = elements
+        self._kept += elements
 
     def child(self, tag: str) -> Any:
         """A child of the root element; made where it is missing.

@@ -2,7 +2,10 @@
 """Consoles that work: graphical, serial, and the kernel's own."""
 
 import copy
+import functools
 from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import Any
 
 from lxml import etree
 from oslo_config import cfg
@@ -118,19 +121,24 @@ says ``hw_input_bus``. Guests without graphics get neither.
 
     def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
         had = previous.of_same_board(domain)
-        self._video(domain, had, facts, report)
-        self._inputs(domain, had, facts, report)
-        self._serials(domain, had, facts, report)
+        found = domain.by_tag()
+        videos = [devices.Video(e) for e in found.get('video', ())]
+        self._video(domain, videos, had, facts, report)
+        if ('graphics' in found
+                and not any(video.model == 'none' for video in videos)):
+            self._inputs(domain, found, had, facts, report)
+        if len(found.get('serial', ())) > 1:
+            self._serials(domain, had, facts, report)
         self._kernel(domain, facts, report)
         self._smbios(domain, had, facts, report)
 
     # Graphics.
 
-    def _video(self, domain: Domain, had: Domain | None, facts: Facts,
-               report: Report) -> None:
+    def _video(self, domain: Domain, videos: list[devices.Video],
+               had: Domain | None, facts: Facts, report: Report) -> None:
         asked, asked_by = _asked(domain, facts)
         seen = [] if had is None else had.all(devices.Video)
-        for i, video in enumerate(domain.all(devices.Video)):
+        for i, video in enumerate(videos):
             model = video.model or ''
             if i < len(seen):
                 # whatever is asked for now: it is a PCI device
@@ -155,7 +163,7 @@ says ``hw_input_bus``. Guests without graphics get neither.
         if video.model == model:
             return
         refused = _UNFIT.get(video.model or '') == _REFUSED
-        element = tree.find(video.element, ('model',))
+        element = tree.child(video.element, 'model')
         if element is not None:
             # what it says beside this belongs to the other model
             for name in set(element.attrib) - {'heads', 'primary'}:
@@ -168,7 +176,7 @@ says ``hw_input_bus``. Guests without graphics get neither.
     def _resolution(self, video: devices.Video, report: Report) -> None:
         if not self.options.resolution or video.model != 'virtio':
             return
-        model = tree.find(video.element, ('model',))
+        model = tree.child(video.element, 'model')
         if model.find('resolution') is not None:
             return
         x, y = self.options.resolution.split('x')
@@ -176,13 +184,9 @@ says ``hw_input_bus``. Guests without graphics get neither.
         report.because('devices/video/model/resolution',
                        'as [arm_console] resolution asks')
 
-    def _inputs(self, domain: Domain, had: Domain | None, facts: Facts,
-                report: Report) -> None:
-        if not domain.has_graphics:
-            return
-        if any(video.model == 'none' for video in domain.all(devices.Video)):
-            return
-        present = domain.all(devices.Input)
+    def _inputs(self, domain: Domain, found: Mapping[str, list[Any]],
+                had: Domain | None, facts: Facts, report: Report) -> None:
+        present = [devices.Input(e) for e in found.get('input', ())]
         wanted: dict[str | None, str | None]
         bus: str | None
         if had is None:
@@ -215,7 +219,7 @@ says ``hw_input_bus``. Guests without graphics get neither.
                 buses.add(wanted[kind])
                 report.because('devices/input', f'a {kind} {reason}')
         if 'usb' in buses:
-            self._usb(domain, report)
+            self._usb(domain, found, report)
 
     def _input_bus(self, present: list[devices.Input],
                    facts: Facts) -> str:
@@ -231,9 +235,11 @@ says ``hw_input_bus``. Guests without graphics get neither.
         return bus
 
     @staticmethod
-    def _usb(domain: Domain, report: Report) -> None:
-        controllers = [c for c in domain.all(devices.Controller)
-                       if c.type == 'usb']
+    def _usb(domain: Domain, found: Mapping[str, list[Any]],
+             report: Report) -> None:
+        controllers = [devices.Controller(e)
+                       for e in found.get('controller', ())
+                       if e.get('type') == 'usb']
         if any(c.model != 'none' for c in controllers):
             return
         if controllers:
@@ -302,8 +308,8 @@ says ``hw_input_bus``. Guests without graphics get neither.
             reason = 'cloud-init recognises its cloud by it'
         os = domain.child('os')
         os.addnext(sysinfo)
-        if tree.find(os, ('smbios',)) is None:
-            etree.SubElement(os, 'smbios', mode='sysinfo')
+        if tree.child(os, 'smbios') is None:
+            os.append(copy.copy(_SMBIOS))
         report.because('sysinfo', reason)
 
 
@@ -320,6 +326,8 @@ def _asked(domain: Domain, facts: Facts) -> tuple[str | None, str]:
             return values[name], f'{name} of the {owner}'
     return None, ''
 
+
+_SMBIOS = etree.fromstring('<smbios mode="sysinfo"/>')
 
 #: Without what the facts tell, as Nova has it without a release file but for
 #: the product, by whose name cloud-init knows its cloud all the same.
@@ -341,14 +349,24 @@ def _sysinfo(domain: Domain, facts: Facts) -> etree._Element:
     "OpenStack Nova" or, as some distributions have it, "OpenStack Compute".
     """
     guest = facts.guest
+    sysinfo = copy.copy(_sysinfo_of_host(
+        guest.system_manufacturer, guest.system_product, domain.nova_version))
+    _fill(sysinfo[0][-3:-1], (guest.system_serial, domain.uuid))
+    return sysinfo
+
+
+@functools.lru_cache
+def _sysinfo_of_host(*values: str | None) -> etree._Element:
+    """What all guests of a host have alike, to copy."""
     sysinfo = copy.copy(_SYSINFO)
-    system = sysinfo[0]
-    for entry, value in zip(system[:5], (
-            guest.system_manufacturer, guest.system_product,
-            domain.nova_version, guest.system_serial, domain.uuid),
-            strict=True):
+    _fill(sysinfo[0][:3], values)
+    return sysinfo
+
+
+def _fill(entries: Sequence[etree._Element],
+          values: Sequence[str | None]) -> None:
+    for entry, value in zip(entries, values, strict=True):
         if value and value.isascii() and value.isprintable():
             entry.text = value
         elif not entry.text:
-            system.remove(entry)
-    return sysinfo
+            tree.detach(entry)

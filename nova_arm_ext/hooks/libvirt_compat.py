@@ -76,7 +76,7 @@ def _drop(domain: Domain, *paths: str) -> str | None:
 
 def _loader_secure(domain: Domain, facts: Facts) -> str | None:
     os = Os.of(domain)
-    loader = tree.find(os.element, ('loader',))
+    loader = tree.child(os.element, 'loader')
     if (not os.selection or loader is None or loader.text
             or loader.get('secure') != 'no'):
         return None
@@ -401,12 +401,10 @@ unless the cause is gone.
         self._needed: dict[Version | None, tuple[Rule, ...]] = {}
 
     def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
-        present: set[str | None] = set()
-        for part in domain.element[:]:
-            for element in part[:]:
-                present.add(element.tag)
+        present: set[str | None] = {element.tag for part in domain.element[:]
+                                    for element in part[:]}
         for disk in domain.all(devices.Disk):
-            present |= {disk.device, disk.bus}
+            present.update((disk.device, disk.bus))
         cpu = domain.part('cpu')
         present.add(None if cpu is None else cpu.get('mode'))
         libvirt = facts.host.libvirt_version

@@ -82,9 +82,6 @@ refused; a flavor that says one decides in any case.
 """),
     )
 
-    def applies_to(self, domain: Domain, facts: Facts) -> bool:
-        return domain.is_arm
-
     def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
         had = self._had(domain)
         if had is not None:

@@ -585,6 +585,31 @@ class SchemaTest(base.TestCase):
         self.assertEqual(['vdb'], [disk.dev for disk in seen])
         self.assertIn('dev="vda"', result.xml)
 
+    def test_a_part_that_is_there_twice_counts(self):
+        # and without those that no hook has touched there is but one
+        def once(root):
+            clocks = root.findall('clock')
+            return f'{len(clocks)} clocks' if len(clocks) > 1 else None
+
+        row = ('a', Does(lambda domain: etree.SubElement(
+            domain.element, 'clock', offset='utc')))
+        given = XML.replace('<devices>', '<clock offset="utc"/><devices>')
+
+        raised = self.assertRaises(
+            errors.InvalidResult, run, row, xml=given, check_schema='fail',
+            validate=once)
+        self.assertIn('2 clocks', str(raised))
+        run(row, xml=XML, check_schema='fail', validate=once)
+
+    def test_a_part_that_the_schema_cannot_do_without_is_not_missed(self):
+        def needed(root):
+            return None if root.find('clock') is not None else 'no clock'
+
+        given = XML.replace('<devices>', '<clock offset="utc"/><devices>')
+
+        run(('a', Marks('a')), xml=given, check_schema='fail',
+            validate=needed)
+
     def test_a_skipped_hooks_change_does_not_count(self):
         def bad(domain):
             etree.SubElement(domain.element, 'bad')
