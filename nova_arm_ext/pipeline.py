@@ -179,13 +179,13 @@ def find_hooks() -> tuple[dict[str, type[base.Hook]], dict[str, str]]:
 class HookReport(base.Report):
     """What one hook did to one document.
 
-    :param before, after: the document on both sides of the hook, where they
-        were recorded
-    :param failure: why the hook was passed over; None if it was not
+    :param before: the document before the hook, where it is recorded
     """
 
+    #: the document after the hook, where it is recorded
     after: str | None = None
     seconds = 0.0
+    #: why the hook was passed over; None if it was not
     failure: str | None = None
 
     def __init__(self, hook: str, before: str | None = None) -> None:
@@ -605,6 +605,7 @@ def _checked(domain: Domain) -> list[list[str | None]]:
 
 
 #: What takes most of the time of libvirt's schema, which has no need of it.
+#: By the uuid the log names the guest, so that stays.
 _DEAR = frozenset((
     'memory', 'vcpu', 'iothreads', 'clock', 'cpu', 'features', 'disk',
     'interface', 'serial', 'graphics', 'video', 'input', 'rng'))

@@ -208,7 +208,7 @@ class Domain(View):
 
         None where the document's metadata has none to read.
         """
-        metadata = self._nova_metadata()
+        metadata = self._of_nova('instance')
         found = (None if metadata is None
                  else metadata.find('{*}flavor/{*}extraSpecs'))
         if found is None:
@@ -220,7 +220,7 @@ class Domain(View):
     def names(self) -> list[str]:
         """The guest's name, and those that Nova writes beside it: of the
         server, its flavor, user and project."""
-        metadata = self._nova_metadata()
+        metadata = self._of_nova('instance')
         found = [self.name]
         if metadata is not None:
             found += [metadata.findtext('{*}name'),
@@ -233,20 +233,15 @@ class Domain(View):
     @property
     def nova_version(self) -> str | None:
         """The release of Nova that wrote the document, if it says so."""
+        package = self._of_nova('package')
+        return None if package is None else package.get('version')
+
+    def _of_nova(self, tag: str) -> Any:
+        """The first element with a tag that Nova has put into metadata."""
         metadata = self.part('metadata')
         for element in (() if metadata is None
-                        else metadata.iter('{*}package')):
+                        else metadata.iter('{*}' + tag)):
             if element.tag.startswith('{' + NOVA_NAMESPACE):
-                version: str | None = element.get('version')
-                return version
-        return None
-
-    def _nova_metadata(self) -> Any:
-        metadata = self.part('metadata')
-        for element in () if metadata is None else metadata:
-            tag = element.tag
-            if (isinstance(tag, str) and tag.endswith('}instance')
-                    and tag.startswith('{' + NOVA_NAMESPACE)):
                 return element
         return None
 

@@ -180,6 +180,16 @@ class QuestionsTest(base.TestCase):
                 '</n:instance></metadata></domain>')
             self.assertEqual({'arm:x': '4', 'empty': ''}, domain.extra_specs)
 
+    def test_the_release_is_that_of_novas_package(self):
+        domain = view.Domain.parse(
+            '<domain><metadata><package version="1"/>'
+            '<o:instance xmlns:o="u:o"><o:package version="2"/></o:instance>'
+            '<n:instance xmlns:n="http://openstack.org/xmlns/libvirt/nova/1.1">'
+            '<n:package version="34.0.0"/></n:instance></metadata></domain>')
+
+        self.assertEqual('34.0.0', domain.nova_version)
+        self.assertIsNone(view.Domain.parse('<domain/>').nova_version)
+
     def test_extra_specs_that_are_not_told_are_unknown(self):
         self.assertIsNone(view.Domain.parse('<domain/>').extra_specs)
         self.assertIsNone(view.Domain.parse(
