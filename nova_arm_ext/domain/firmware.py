@@ -78,8 +78,9 @@ class Os(view.View):
 
     def insert(self, *elements: Any) -> None:
         """Put elements behind the type, where libvirt writes them."""
-        position = self.element.index(tree.child(self.element, 'type')) + 1
-        self.element[position:position] = elements
+        kind = tree.child(self.element, 'type')
+        for element in reversed(elements):
+            kind.addnext(element)
 
     def drop(self, *tags: str) -> None:
         """Remove child elements, where they are there."""

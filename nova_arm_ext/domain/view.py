@@ -82,8 +82,9 @@ class Domain(View):
         super().__init__(element)
         self._previous = previous
         # lxml makes an element's Python object anew each time it is looked
-        # at, unless somebody keeps it: all later walks take a third
-        self._kept = list(element.iter())
+        # at, unless somebody keeps it: all later walks take a third. Metadata
+        # has a namespace and is read but once.
+        self._kept = list(element.iter('{}*'))
         self._parts: dict[str, Any] = {}
 
     @classmethod

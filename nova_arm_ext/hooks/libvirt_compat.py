@@ -403,8 +403,11 @@ unless the cause is gone.
     def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
         present: set[str | None] = {element.tag for part in domain.element[:]
                                     for element in part[:]}
-        for disk in domain.all(devices.Disk):
-            present.update((disk.device, disk.bus))
+        for device in domain.devices[:]:
+            if device.tag == 'disk':
+                present.add(device.get('device'))
+                target = tree.child(device, 'target')
+                present.add(None if target is None else target.get('bus'))
         cpu = domain.part('cpu')
         present.add(None if cpu is None else cpu.get('mode'))
         libvirt = facts.host.libvirt_version
