@@ -13,6 +13,7 @@ from typing import Any
 
 import libvirt
 from lxml import etree
+from nova import exception
 from oslo_log import log as logging
 
 from nova_arm_ext import cpu
@@ -134,6 +135,36 @@ def why_not(source: cpu.Cpu, destination: cpu.Cpu, how: str,
         LOG.warning('The CPU of this host differs from the source\'s: %s',
                     '; '.join(one.text for one in found), instance=instance)
     return None
+
+
+def check_mode(host: Any, mode: str | None) -> None:
+    """Refuse a value of ``[libvirt] cpu_mode`` that KVM does not have here.
+
+    :param host: Nova's Host object
+    :raises InvalidCPUInfo: which keeps nova-compute from starting
+    """
+    if mode in (None, 'none'):
+        return
+    offered = offered_modes(host.get_connection())
+    if offered is not None and mode not in offered:
+        raise exception.InvalidCPUInfo(reason=(
+            f'[libvirt] cpu_mode is {mode}, and libvirt supports '
+            f'{", ".join(sorted(offered)) or "none"} for AArch64 '
+            f'guests with KVM on this host'))
+
+
+def check_model(host: Any, model: str) -> None:
+    """Refuse one of ``[libvirt] cpu_models`` that KVM does not have here.
+
+    :param host: Nova's Host object
+    :raises InvalidCPUInfo: which keeps nova-compute from starting
+    """
+    offered = offered_modes(host.get_connection())
+    if offered is not None and model not in offered.get('custom', ()):
+        raise exception.InvalidCPUInfo(reason=(
+            f'libvirt does not offer the CPU model {model} for AArch64 '
+            f'guests with KVM on this host; guests get its own CPU without '
+            f'[libvirt] cpu_mode'))
 
 
 def offered_modes(connection: Any) -> dict[str, frozenset[str]] | None:

@@ -6,7 +6,9 @@ are looked at when nova-compute starts, as a method that Nova calls no more
 would leave guests without their adjustments and nobody would notice.
 """
 
+import functools
 import inspect
+import types
 from collections.abc import Iterator
 from typing import Any
 
@@ -31,7 +33,6 @@ CALLED: tuple[tuple[Any, str, int, tuple[str, ...]], ...] = (
     (driver.LibvirtDriver, '_check_emulation_arch', 2, ()),
     (driver.LibvirtDriver, '_cleanup_remote_migration', 5, ()),
     (driver.LibvirtDriver, '_get_guest_config_sysinfo', 2, ()),
-    (driver.LibvirtDriver, 'instance_exists', 2, ()),
     (host.Host, '_wrap_libvirt_proxy', 2, ()),
     (host.Host, 'get_canonical_machine_type', 3, ()),
     (host.Host, 'get_capabilities', 1, ()),
@@ -103,11 +104,10 @@ def overridden(ours: type[driver.LibvirtDriver]
                ) -> Iterator[tuple[str, tuple[str, ...]]]:
     """Each method that takes the place of one of Nova's, and its arguments.
 
-    What is the driver's own bears ``_arm`` at the beginning of its name.
+    The driver has no others.
     """
     for name, method in vars(ours).items():
-        if inspect.isfunction(method) and not name.startswith(
-                ('_arm_', '__')):
+        if inspect.isfunction(method) and not name.startswith('__'):
             # not its signature, which may be a copy of Nova's
             code = method.__code__
             yield name, code.co_varnames[1:code.co_argcount]
@@ -148,8 +148,29 @@ def _not_callable(owner: Any, name: str, count: int,
 
 
 def _names_in(owner: type) -> Iterator[str]:
-    """All names that the code of a class has in it."""
-    for method in vars(owner).values():
-        code = getattr(inspect.unwrap(method), '__code__', None)
-        if code is not None:
-            yield from code.co_names
+    """All names that the code of a class, and of what it derives from, has in
+    it, wherever Nova has put a method."""
+    for one in owner.__mro__:
+        for method in vars(one).values():
+            for function in _functions_in(method):
+                code = getattr(inspect.unwrap(function), '__code__', None)
+                if code is not None:
+                    yield from _names_in_code(code)
+
+
+def _functions_in(method: Any) -> Iterator[Any]:
+    """What of an attribute of a class may have code."""
+    if isinstance(method, property):
+        yield from (method.fget, method.fset, method.fdel)
+    elif isinstance(method, functools.partial | functools.partialmethod):
+        yield method.func
+    else:
+        yield method
+
+
+def _names_in_code(code: types.CodeType) -> Iterator[str]:
+    """The names in code, in the functions and comprehensions in it too."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _names_in_code(constant)

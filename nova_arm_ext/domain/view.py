@@ -311,3 +311,17 @@ class Domain(View):
 def _is_virt(machine: str | None) -> bool:
     return machine is not None and (
         machine == 'virt' or machine.startswith('virt-'))
+
+
+def arm_guest(xml: str | None) -> Domain | None:
+    """A domain XML, parsed, if it is an Arm guest's.
+
+    :returns: None of any other, which is not parsed where that can be seen
+        without
+    :raises InvalidDocument: when it is no domain XML
+    """
+    # not a mock of Nova's tests either
+    if not isinstance(xml, str) or not any(arch in xml for arch in ARM):
+        return None
+    guest = Domain.parse(xml)
+    return guest if guest.is_arm else None

@@ -35,6 +35,7 @@ from nova.virt.libvirt import driver as libvirt_driver
 from nova.virt.libvirt import guest as libvirt_guest
 
 from nova_arm_ext.compute import driver
+from nova_arm_ext.compute import operation
 from tests.releases import kinds
 
 GUESTS = 64
@@ -148,8 +149,8 @@ class Crowd(generate.Build):
                 barrier.abort()      # for those who wait for one that failed
                 for one in done:
                     one.result()
-        if made._arm_doing:
-            raise RuntimeError(f'still being done: {made._arm_doing}')
+        if operation.current.get() is not None:
+            raise RuntimeError(f'still being done: {operation.current.get()}')
         # when it was made is another each time
         return {uuid: [re.sub('<nova:creationTime>.*?</', '</', xml)
                        for xml in documents]
@@ -184,13 +185,13 @@ class Crowd(generate.Build):
 def gathering(made: Any) -> Iterator[threading.Barrier]:
     """Let none pass through the hooks before all have come to them."""
     barrier = threading.Barrier(GUESTS)
-    run = made._arm_pipeline.run
+    run = made._adjustment.hooks.run
 
     def wait(*args: Any, **kwargs: Any) -> Any:
         barrier.wait(TIMEOUT)
         return run(*args, **kwargs)
 
-    with mock.patch.object(made._arm_pipeline, 'run', wait):
+    with mock.patch.object(made._adjustment.hooks, 'run', wait):
         yield barrier
 
 

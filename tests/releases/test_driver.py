@@ -29,7 +29,11 @@ from nova_arm_ext import errors
 from nova_arm_ext import facts
 from nova_arm_ext import pipeline
 from nova_arm_ext import provenance
+from nova_arm_ext.compute import adjustment
 from nova_arm_ext.compute import driver
+from nova_arm_ext.compute import host_facts
+from nova_arm_ext.compute import hotplug
+from nova_arm_ext.compute import operation
 from nova_arm_ext.domain import view
 from nova_arm_ext.hooks import base as hooks
 from tests import base
@@ -41,6 +45,10 @@ X86 = DOCUMENT.replace('aarch64', 'x86_64')
 NO_SLOTS = fakelibvirt.libvirtError(
     'internal error: No more available PCI slots')
 UUID = 'b7e2f3c4-1c2d-4a5b-8e6f-0123456789ab'
+
+
+KNOWN = facts.Host(arch='aarch64', libvirt_version=(9, 0, 0),
+                   qemu_version=(7, 2, 0), virt_types={'aarch64': ('qemu',)})
 
 
 class Raising(hooks.Hook):
@@ -94,7 +102,7 @@ class DriverTest(nova.test.NoDBTestCase):
     def with_hook(self, hook: type[hooks.Hook],
                   **options: str) -> hooks.Hook:
         made = hook(None)
-        self.driver._arm_pipeline = pipeline.Pipeline([('mine', made)],
+        self.driver._adjustment.hooks = pipeline.Pipeline([('mine', made)],
                                                       **options)
         return made
 
@@ -141,7 +149,7 @@ class DriverTest(nova.test.NoDBTestCase):
 
         self.assertEqual(importlib.metadata.version('nova-arm-ext'),
                          record.version)
-        self.assertEqual(self.driver._arm_pipeline.hooks,
+        self.assertEqual(self.driver._adjustment.hooks.hooks,
                          tuple(hook.name for hook in record.hooks))
         self.assertTrue(any(hook.reasons for hook in record.hooks))
 
@@ -173,7 +181,7 @@ class DriverTest(nova.test.NoDBTestCase):
         self.existing(None)
         self.with_hook(RefusingHere)
 
-        error = self.assertRaises(driver.GuestNotAdjusted, self.xml)
+        error = self.assertRaises(adjustment.GuestNotAdjusted, self.xml)
 
         self.assertEqual('no tea either', error.format_message())
 
@@ -194,25 +202,25 @@ class DriverTest(nova.test.NoDBTestCase):
 
         [known] = noting.seen
         self.assertEqual(DOCUMENT, known.guest.previous)
-        self.assertEqual({}, self.driver._arm_doing)
+        self.assertIsNone(operation.current.get())
 
     def test_a_failed_reboot_leaves_the_guest_defined(self) -> None:
         # before Nova takes it away, and after
         self.existing(DOCUMENT, None)
         self.with_hook(Raising)
 
-        error = self.assertRaises(driver.GuestNotAdjusted, self.reboot)
+        error = self.assertRaises(adjustment.GuestNotAdjusted, self.reboot)
 
         self.assertIn('hook mine failed: RuntimeError: out of coffee',
                       str(error))
         self.assertEqual([DOCUMENT], self.defined)
-        self.assertEqual({}, self.driver._arm_doing)
+        self.assertIsNone(operation.current.get())
 
     def test_a_guest_that_nova_did_not_take_away_is_left_alone(self) -> None:
         self.existing(DOCUMENT, DOCUMENT)
         self.with_hook(Raising)
 
-        self.assertRaises(driver.GuestNotAdjusted, self.reboot)
+        self.assertRaises(adjustment.GuestNotAdjusted, self.reboot)
 
         self.assertEqual([], self.defined)
 
@@ -224,7 +232,7 @@ class DriverTest(nova.test.NoDBTestCase):
                       lambda host, instance: running)
         self.with_hook(Raising)
 
-        self.assertRaises(driver.GuestNotAdjusted, self.reboot)
+        self.assertRaises(adjustment.GuestNotAdjusted, self.reboot)
 
         self.assertEqual([DOCUMENT], self.defined)
 
@@ -261,7 +269,7 @@ class DriverTest(nova.test.NoDBTestCase):
             self.existing(full)
 
             error = self.assertRaises(
-                driver.NoFreeRootPort, self.attach, method, NO_SLOTS)
+                hotplug.NoFreeRootPort, self.attach, method, NO_SLOTS)
 
             for words in ('All 2 PCIe root ports', 'arm:free_pcie_root_ports',
                           'arm_free_pcie_root_ports',
@@ -275,7 +283,7 @@ class DriverTest(nova.test.NoDBTestCase):
         hidden = exception.InterfaceAttachFailed(instance_uuid=UUID)
         hidden.__context__ = NO_SLOTS
 
-        self.assertRaises(driver.NoFreeRootPort, self.attach,
+        self.assertRaises(hotplug.NoFreeRootPort, self.attach,
                           'attach_interface', hidden)
 
     def test_other_attach_errors_are_as_they_are(self) -> None:
@@ -292,8 +300,8 @@ class DriverTest(nova.test.NoDBTestCase):
 
     def test_facts_about_the_host_are_gathered_once(self) -> None:
         self.existing(None, None)
-        with mock.patch.object(driver.gather, 'host',
-                               return_value=facts.Host()) as gathered:
+        with mock.patch.object(host_facts.gather, 'host',
+                               return_value=KNOWN) as gathered:
             self.xml()
             self.xml()
 
@@ -301,7 +309,7 @@ class DriverTest(nova.test.NoDBTestCase):
             self.driver._host.get_connection())
 
     def test_fake_libvirt_tells_the_facts(self) -> None:
-        found = self.driver._arm_host()
+        found = self.driver._facts.now()
 
         self.assertEqual(
             fakelibvirt.FAKE_LIBVIRT_VERSION // 1000000,
@@ -434,14 +442,14 @@ class SchedulingTest(nova.test.NoDBTestCase):
     def on(self, able: bool | None, *, arch: str = 'aarch64',
            offered: tuple[str, ...] = ('kvm', 'qemu')) -> None:
         """Have the host be this one."""
-        self.driver._arm_host_facts = None
+        self.driver._facts.forget()
         self.stub_out('nova_arm_ext.compute.gather.host',
                       lambda connection: facts.Host(
                           arch=arch, aarch32_el1=able,
                           virt_types={'armv7l': offered}))
         novas = 'nova.virt.libvirt.driver.LibvirtDriver.'
-        self.stub_out('nova_arm_ext.compute.driver.ArmLibvirtDriver.'
-                      '_arm_host_arch', lambda nova_driver: arch)
+        self.stub_out('nova_arm_ext.compute.host_facts.HostFacts.'
+                      'arch', property(lambda made: arch))
         self.stub_out(novas + '_get_instance_capabilities',
                       lambda nova_driver: [
                           ('aarch64', 'kvm', 'hvm'),
@@ -492,7 +500,7 @@ class SchedulingTest(nova.test.NoDBTestCase):
 
     def test_kvm_is_not_offered_without_the_hook(self) -> None:
         self.on(True)
-        self.driver._arm_pipeline = pipeline.Pipeline([])
+        self.driver._adjustment.hooks = pipeline.Pipeline([])
 
         self.assertFalse(self.offers_kvm())
 
@@ -505,7 +513,7 @@ class SchedulingTest(nova.test.NoDBTestCase):
         self.on(True)
 
         for before in ((), ('CUSTOM_MINE',),
-                       ('CUSTOM_MINE', driver.AARCH32_EL1)):
+                       ('CUSTOM_MINE', host_facts.AARCH32_EL1)):
             self.assertEqual({*before, 'CUSTOM_ARM_AARCH32_EL1'},
                              self.traits(*before))
 
@@ -514,8 +522,8 @@ class SchedulingTest(nova.test.NoDBTestCase):
                            (True, 'x86_64')):
             self.on(able, arch=arch)
             for before in ((), ('CUSTOM_MINE',),
-                           ('CUSTOM_MINE', driver.AARCH32_EL1)):
-                self.assertEqual(set(before) - {driver.AARCH32_EL1},
+                           ('CUSTOM_MINE', host_facts.AARCH32_EL1)):
+                self.assertEqual(set(before) - {host_facts.AARCH32_EL1},
                                  self.traits(*before))
 
     def test_x86_hosts_are_not_asked_about_arm(self) -> None:

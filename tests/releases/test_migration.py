@@ -350,8 +350,8 @@ class MachineTest(ArmServiceTest):
         """A guest that stock Nova made when QEMU had virt-4.2."""
         compute = self.start('src', 'altra')
         with fixtures.MonkeyPatch(
-                'nova_arm_ext.compute.driver.ArmLibvirtDriver.'
-                '_arm_with_machine', lambda made, instance, image: image):
+                'nova_arm_ext.compute.machine.Machines.'
+                'asked_for', lambda made, instance, image: image):
             self.boot()
         self.assertEqual('virt', self.recorded())
         self.libvirt_gave = 'virt-4.2'
@@ -456,10 +456,9 @@ class FirmwareTest(ArmServiceTest):
             self) -> None:
         self.start_two('altra', 'altra')
         self.boot(host='src')
-        found = self.dest.driver._arm_host()
-        self.dest.driver._arm_host_facts = (
-            self.dest.driver._host.get_connection(),
-            dataclasses.replace(found, firmware=()))
+        found = self.dest.driver._facts.now()
+        self.dest.driver._facts.now = lambda: dataclasses.replace(
+            found, firmware=())
 
         self.migrate('error')
 
@@ -493,7 +492,7 @@ class TraitsTest(ArmServiceTest):
              'traits': sorted(before | {'CUSTOM_MINE'})}, version='1.6')
         # another CPU in the same board, and another libvirtd
         compute.driver._host.get_connection().arm_cpu = 'altra'
-        compute.driver._arm_host_facts = None
+        compute.driver._facts.forget()
         # Nova reads placement anew after five minutes
         compute.manager.reportclient.clear_provider_cache()
 

@@ -44,6 +44,8 @@ from nova_arm_ext import varstore
 from nova_arm_ext.compute import driver
 from nova_arm_ext.compute import nvram
 from nova_arm_ext.compute import privileged
+from nova_arm_ext.compute import stand_ins
+from nova_arm_ext.domain import view
 from tests import formats
 from tests import stores
 
@@ -155,6 +157,12 @@ class StoresTest(nova.test.NoDBTestCase):
         self.notes.append(name)
         yield
 
+    def load_stores(self):
+        """Read the configuration of the variable stores again."""
+        made = nvram.Stores.load(CONF)
+        self.driver._life._stores = made
+        self.driver._definitions._stores = made
+
     # -- What Nova does -----------------------------------------------------
 
     def nova(self, name, does=None):
@@ -185,7 +193,7 @@ class StoresTest(nova.test.NoDBTestCase):
 
     def stop(self, variable):
         """The guest writes a variable, and ends."""
-        path = nvram.store_of(driver._arm_guest(
+        path = nvram.store_of(view.arm_guest(
             self.domains[self.host].document))
         pathlib.Path(path).write_bytes(variables(variable))
 
@@ -195,7 +203,7 @@ class StoresTest(nova.test.NoDBTestCase):
             if kwargs.get('cleanup_instance_dir'):
                 shutil.rmtree(self.folder, ignore_errors=True)
             more = ({'keep_nvram': not kwargs['cleanup_instance_disks']}
-                    if driver._NOVA_KEEPS else {})
+                    if stand_ins._NOVA_KEEPS else {})
             nova_driver._undefine_domain(instance, **more)
             domain = self.domains.pop(self.host, None)
             self.undefined = domain and domain.undefined
@@ -334,7 +342,7 @@ class StoresTest(nova.test.NoDBTestCase):
         """Ways to start a guest whose store was removed meanwhile."""
         def unrescue():
             own = self.domains['a'].document
-            with mock.patch.object(self.driver._arm_stores, '_clear'):
+            with mock.patch.object(self.driver._life._stores, '_clear'):
                 self.rescue()
             self.unrescue(own)
 
@@ -400,7 +408,7 @@ class OneHostTest(StoresTest):
     def test_a_guest_that_is_defined_nowhere_finds_its_store(self):
         """As after a reboot that ended between undefine and define."""
         self.adopt()
-        self.driver._arm_stores.write_document(
+        self.driver._life._stores.write_document(
             str(self.folder), self.domains.pop('a').document)
 
         self.hard_reboot()
@@ -479,14 +487,14 @@ class OneHostTest(StoresTest):
 
         self.clean()
 
-        self.assertEqual(KEEP if driver._NOVA_KEEPS else GO, self.undefined)
+        self.assertEqual(KEEP if stand_ins._NOVA_KEEPS else GO, self.undefined)
 
     def test_a_snapshot_leaves_the_store_of_a_running_guest(self):
         self.spawn()
         guest = libvirt_guest.Guest(self.domains['a'])
 
         def undefine(nova_driver, found, *args):
-            if driver._NOVA_KEEPS:
+            if stand_ins._NOVA_KEEPS:
                 found.delete_configuration(keep_nvram=True)
             else:
                 found.delete_configuration()
@@ -564,7 +572,7 @@ class OneHostTest(StoresTest):
             self.hard_reboot()
 
             self.assertIsNotNone(nvram.store_of(
-                driver._arm_guest(self.domains['a'].document)))
+                view.arm_guest(self.domains['a'].document)))
         self.assertEqual([], self.notes)
 
     def test_a_guest_whose_domain_is_gone_too_is_told(self):
@@ -732,7 +740,7 @@ class OwnersTest(StoresTest):
     def test_the_copy_takes_the_place_of_one_in_libvirts_folder(self):
         self.flags(store='directory', directory=str(self.root / 'copies'),
                    group='arm_nvram')
-        self.driver._arm_stores = nvram.Stores.load(CONF)
+        self.load_stores()
         shutil.rmtree(self.folder)
         self.adopt()
         os.chown(self.store, 64055, 64055)
@@ -1145,7 +1153,7 @@ class CopiesTest(StoresTest):
         super().setUp()
         self.flags(store='directory', directory=str(self.root / 'copies'),
                    group='arm_nvram')
-        self.driver._arm_stores = nvram.Stores.load(CONF)
+        self.load_stores()
 
     def test_a_guest_that_is_offloaded_gets_its_variables_back(self):
         for prepare in (self.spawn, self.adopt):
@@ -1227,18 +1235,18 @@ class CopiesTest(StoresTest):
                       lambda host: [libvirt_guest.Guest(self.domains['a'])])
         copies = self.root / 'copies'
 
-        self.driver._arm_copied = 0
-        self.driver._arm_copy_of_running()
+        self.driver._life._last_copies = 0
+        self.driver._life.copy_running()
         self.assertFalse(copies.exists())
 
         self.flags(copy_interval=3600, group='arm_nvram')
-        self.driver._arm_copied = time.monotonic() - 3600
-        self.driver._arm_copy_of_running()
+        self.driver._life._last_copies = time.monotonic() - 3600
+        self.driver._life.copy_running()
         [copy] = copies.iterdir()
         self.assertEqual(variables('1'), varstore.unpack(copy.read_bytes()))
 
         copy.unlink()
-        self.driver._arm_copy_of_running()
+        self.driver._life.copy_running()
         self.assertEqual([], list(copies.iterdir()))
 
     def test_a_guest_is_not_offloaded_where_its_variables_cannot_be_saved(
@@ -1305,7 +1313,7 @@ class ImagesTest(StoresTest):
         self.key.write_text(key + '\n')
         self.key.chmod(0o640)
         self.flags(image_key_file=str(self.key), group='arm_nvram')
-        self.driver._arm_stores = nvram.Stores.load(CONF)
+        self.load_stores()
 
     def snapshot(self):
         self.properties = self.driver._create_snapshot_metadata(
@@ -1397,7 +1405,7 @@ class ImagesTest(StoresTest):
             self):
         self.flags(store='directory', directory=str(self.root / 'copies'),
                    group='arm_nvram')
-        self.driver._arm_stores = nvram.Stores.load(CONF)
+        self.load_stores()
         self.spawn()
         self.stop('1')
         self.properties = {'arm_nvram_store': 'of somebody else'}
@@ -1412,13 +1420,13 @@ class ImagesTest(StoresTest):
             self.stdlog.logger.output,
             f'WARNING .* of image {self.IMAGE} cannot be used: .* Remove the '
             f'property from the image. The guest gets the copy')
-        self.driver._arm_stores.remove_copies(UUID)
+        self.driver._life._stores.remove_copies(UUID)
         self.assertRaises(nvram.StoreNotUsable, self.spawn_from_it)
 
     def test_without_a_key_nothing_is_carried_nor_used(self):
         self.spawned_and_gone()
         self.flags(image_key_file='', group='arm_nvram')
-        self.driver._arm_stores = nvram.Stores.load(CONF)
+        self.load_stores()
 
         self.spawn_from_it()
         self.assertEqual(self.template.read_bytes(), self.started)
@@ -1430,7 +1438,7 @@ class ImagesTest(StoresTest):
         secure = dataclasses.replace(
             self.plain, loader='/usr/share/AAVMF/AAVMF_CODE.ms.fd',
             secure_boot=True, enrolled_keys=True)
-        self.driver._arm_host_facts = None
+        self.driver._facts.forget()
         self.stub_out('nova_arm_ext.compute.gather.host',
                       lambda connection: facts.Host(
                           arch='aarch64', libvirt_version=(9, 0, 0),
@@ -1490,11 +1498,11 @@ class FirmwareTest(StoresTest):
 
     def setUp(self):
         super().setUp()
-        self.stub_out('nova_arm_ext.compute.driver.ArmLibvirtDriver.'
-                      '_arm_host_arch', lambda nova_driver: 'aarch64')
+        self.stub_out('nova_arm_ext.compute.host_facts.HostFacts.'
+                      'arch', property(lambda made: 'aarch64'))
 
     def having(self, *firmware):
-        self.driver._arm_host_facts = None
+        self.driver._facts.forget()
         self.stub_out('nova_arm_ext.compute.gather.host',
                       lambda connection: facts.Host(
                           arch='aarch64', libvirt_version=(9, 0, 0),

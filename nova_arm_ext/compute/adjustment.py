@@ -1,0 +1,107 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Hands the domain XML that Nova generates to the hooks, with the facts."""
+
+import importlib.metadata
+from collections.abc import Callable
+from typing import Any
+
+from nova import exception
+from oslo_log import log as logging
+
+from nova_arm_ext import errors
+from nova_arm_ext import facts
+from nova_arm_ext import pipeline
+from nova_arm_ext import provenance
+from nova_arm_ext.compute import definition
+from nova_arm_ext.compute import gather
+from nova_arm_ext.compute import host_facts
+from nova_arm_ext.compute import operation
+from nova_arm_ext.compute.nvram_life import Life
+from nova_arm_ext.domain import firmware
+from nova_arm_ext.domain import view
+
+LOG = logging.getLogger(__name__)
+
+#: Of this package. Asking takes a walk over the installed ones, so not each
+#: time that a driver is made.
+VERSION = importlib.metadata.version('nova-arm-ext')
+
+
+class GuestNotAdjusted(exception.NovaException):
+    """The pipeline failed for a guest; the API shows why."""
+
+    msg_fmt = '%(reason)s'
+
+
+class Adjustment:
+    """The hooks, as Nova's driver meets them.
+
+    :param hooks: the pipeline of the hooks that are enabled
+    :param sysinfo: gives Nova's LibvirtConfigGuestSysinfo of an instance
+    """
+
+    def __init__(self, hooks: pipeline.Pipeline,
+                 facts_of_host: host_facts.HostFacts,
+                 definitions: definition.Definitions, life: Life,
+                 sysinfo: Callable[[Any], Any]) -> None:
+        self.hooks = hooks
+        self._host_facts = facts_of_host
+        self._definitions = definitions
+        self._life = life
+        self._sysinfo = sysinfo
+        self._record = provenance.Record(
+            version=VERSION, options=provenance.digest(hooks))
+
+    def adjusted(self, xml: str, instance: Any, image_meta: Any) -> str:
+        """The domain XML after the hooks.
+
+        :param xml: as Nova's driver made it
+        :returns: the same string for a guest that is not Arm
+        :raises InvalidInput: the request asks for what no host can give
+        :raises GuestNotAdjusted: a hook failed, or this host cannot give what
+            the request asks for and the scheduler may try another
+        """
+        doing = operation.on(instance)
+        try:
+            return self.hooks.run(
+                xml, lambda: self._facts(instance, image_meta),
+                existing=doing is not None and doing.existing,
+                record=LOG.isEnabledFor(logging.DEBUG),
+                finish=lambda domain, reports: provenance.write(
+                    domain, self._record.of(reports))).xml
+        except errors.Refused as e:
+            if e.this_host:
+                # not InvalidInput, so that the scheduler tries another host
+                raise GuestNotAdjusted(reason=str(e)) from e
+            raise exception.InvalidInput(reason=str(e)) from e
+        except errors.ArmExtError as e:
+            raise GuestNotAdjusted(reason=str(e)) from e
+
+    def _facts(self, instance: Any, image_meta: Any) -> facts.Facts:
+        doing = operation.on(instance)
+        if doing is None:
+            # a resize on one host: the domain is still there
+            previous = self._definitions.of(instance)
+            guest, path = view.arm_guest(previous), None
+        else:
+            previous, guest = doing.previous, doing.guest
+            path = self._life.store_path(instance, doing)
+        return facts.Facts(
+            host=self._host_facts.now(),
+            guest=gather.guest(instance, image_meta, previous,
+                               self._sysinfo(instance), path,
+                               self._loader_is_gone(instance, guest)))
+
+    def _loader_is_gone(self, instance: Any, guest: view.Domain | None
+                        ) -> bool | None:
+        loader = None if guest is None else firmware.Os.of(guest).loader
+        if not loader:
+            return None
+        gone = gather.loader_is_gone(loader, self._host_facts.now().firmware)
+        if gone:
+            LOG.warning(
+                "The guest's firmware %s is not on this host any more. A "
+                'firmware with the same features takes its place, if there is '
+                'one; the INFO line of this guest names it',
+                loader, instance=instance)
+        return gone

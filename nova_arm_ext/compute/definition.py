@@ -1,0 +1,177 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The domain XML of this host's guests: as libvirt has it, and as it is saved
+while Nova takes a guest away and defines it anew."""
+
+import contextlib
+import os
+from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
+
+from nova import exception
+from nova.virt.libvirt import utils as libvirt_utils
+from oslo_log import log as logging
+
+from nova_arm_ext.compute import nvram
+from nova_arm_ext.compute import operation
+from nova_arm_ext.domain import view
+from nova_arm_ext.nvram import Event
+
+LOG = logging.getLogger(__name__)
+
+
+class Definitions:
+    """The domain XML of guests on this host.
+
+    :param host: Nova's Host object
+    :param stores: writes and reads what is saved in instance directories
+    :param arch_of: tells the architecture of an image's guests
+    """
+
+    def __init__(self, host: Any, stores: nvram.Stores,
+                 arch_of: Callable[[Any], str]) -> None:
+        self._host = host
+        self._stores = stores
+        self._arch_of = arch_of
+
+    def is_arm(self, instance: Any) -> bool:
+        """Whether an instance is an Arm guest, without asking libvirt."""
+        return self.is_arm_image(instance.image_meta)
+
+    def is_arm_image(self, image_meta: Any) -> bool:
+        """Whether guests of an image are Arm guests."""
+        return self._arch_of(image_meta) in view.ARM
+
+    def of(self, instance: Any) -> str | None:
+        """The domain XML of a guest as libvirt has it now.
+
+        :returns: None if libvirt does not know the guest
+        """
+        try:
+            xml: str = self._host.get_guest(instance).get_xml_desc()
+        except exception.InstanceNotFound:
+            return None
+        return xml
+
+    def guest(self, instance: Any) -> view.Domain | None:
+        """The same, parsed, if it is an Arm guest's."""
+        return view.arm_guest(self.of(instance))
+
+    def previous_guest(self, instance: Any) -> view.Domain | None:
+        """The Arm guest as it was before what is being done to it.
+
+        As libvirt has it now where nothing is known to be done: a resize on
+        one host leaves the domain there.
+        """
+        doing = operation.on(instance)
+        return self.guest(instance) if doing is None else doing.guest
+
+    def running(self, instance: Any) -> view.Domain | None:
+        """The domain XML of an Arm guest that runs; None of any other.
+
+        libvirt is not asked about guests of other architectures.
+        """
+        if not self.is_arm(instance):
+            return None
+        guest = self.guest(instance)
+        # libvirt numbers those that run
+        if guest is None or guest.element.get('id') is None:
+            return None
+        return guest
+
+    @contextlib.contextmanager
+    def keeping(self, instance: Any, event: Event) -> Iterator[None]:
+        """Save a guest's domain XML, and define it again if all goes wrong.
+
+        Nova destroys and undefines a guest before it makes the new XML
+        (_hard_reboot, 29 to 34), so a failure in between would leave nothing
+        of it: no slots, no path of its variable store. In case this process
+        ends in between, the XML is in the instance directory meanwhile.
+
+        A migration to this host that was cut off before the guest started
+        ends with a hard reboot.
+
+        :param event: HARD_REBOOT or REVERT
+        """
+        if event is Event.HARD_REBOOT:
+            self._finish_cut_off_revert(instance)
+        recorded = self.of(instance)
+        folder = libvirt_utils.get_instance_path(instance)
+        on_disk = False
+        if (event is Event.HARD_REBOOT
+                and self._stores.has_arrived(instance.uuid, folder)):
+            event = Event.ARRIVE
+            recorded = self._stores.document(folder) or recorded
+            on_disk = True
+        elif recorded is None:
+            # a reboot that was cut off; a resize on this very host, which
+            # Nova undefines before it reverts it
+            recorded = self._stores.document(
+                folder if event is Event.HARD_REBOOT else folder + '_resize')
+        elif (event is Event.HARD_REBOOT and os.path.isdir(folder)
+                and view.arm_guest(recorded) is not None):
+            try:
+                self._stores.write_document(folder, recorded)
+                on_disk = True
+            except OSError as e:
+                # a reboot needs no free space otherwise
+                LOG.warning('The domain XML of this instance is not saved '
+                            'while Nova defines it anew: %s', e,
+                            instance=instance)
+        try:
+            with operation.of(instance, event, previous=recorded,
+                              existing=True):
+                yield
+        except Exception:
+            if recorded is not None:
+                self._define_again(instance, recorded)
+            raise
+        if on_disk or event is Event.REVERT:
+            self._stores.remove_document(folder)
+
+    def _finish_cut_off_revert(self, instance: Any) -> None:
+        """End a revert that was cut off before this host had its files back.
+
+        Nova makes the guest this host's again (_finish_revert_resize, 29 to
+        34) before the driver gives its folder, disks and store, the name that
+        they had before the migration.
+        """
+        folder = libvirt_utils.get_instance_path(instance)
+        left = folder + '_resize'
+        if (os.path.isdir(left)
+                and not (os.path.exists(folder) and os.listdir(folder))
+                and self.is_arm(instance)):
+            os.rename(left, folder)
+            LOG.warning('A revert to this host was cut off. The files of this '
+                        'instance, disks and UEFI variables, are back from '
+                        '%s', left, instance=instance)
+
+    def _define_again(self, instance: Any, recorded: str) -> None:
+        """Put a guest's saved domain XML back if Nova has left none."""
+        try:
+            if (not self._is_defined(instance)
+                    and view.Domain.parse(recorded).is_arm):
+                self._host.write_instance_config(recorded)
+                LOG.warning(
+                    'The instance could not be defined anew, so its previous '
+                    'domain is defined again; start it when the cause is '
+                    'gone', instance=instance)
+        except Exception:
+            # the caller raises what went wrong first; this is logged here,
+            # with the XML, so that nothing is lost
+            LOG.exception(
+                'The previous domain could not be defined again either. It '
+                'was:\n%s', recorded, instance=instance)
+
+    def _is_defined(self, instance: Any) -> bool:
+        """Whether libvirt will know a guest when its QEMU has ended.
+
+        When nova-compute was killed at the beginning of a migration, Nova
+        starts the guest anew although it runs, and undefines it as that fails
+        (_create_guest_with_network, 29 to 34).
+        """
+        try:
+            return bool(self._host.get_guest(
+                instance).has_persistent_configuration())
+        except exception.InstanceNotFound:
+            return False

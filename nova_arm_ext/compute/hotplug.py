@@ -1,0 +1,143 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Devices that are plugged into a running guest, and out of it."""
+
+import contextlib
+from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
+
+from nova import exception
+from oslo_log import log as logging
+
+from nova_arm_ext.compute import definition
+from nova_arm_ext.domain import devices
+from nova_arm_ext.domain import pcie
+from nova_arm_ext.domain import previous
+from nova_arm_ext.domain import view
+from nova_arm_ext.hooks import pcie_root_ports
+
+LOG = logging.getLogger(__name__)
+
+
+class NoFreeRootPort(exception.NovaException):
+    """A device was to be plugged in and there is no slot for it."""
+
+    # Nova keeps 255 characters of it in the instance's action
+    msg_fmt = ('All %(ports)d PCIe root ports of the guest are taken. A hard '
+               'reboot leaves one free; a new guest gets more with the extra '
+               'spec %(extra_spec)s, the image property %(property)s or '
+               '%(option)s')
+
+
+class Hotplug:
+    """What is done around Nova's attaching and detaching.
+
+    :param host: Nova's Host object
+    """
+
+    def __init__(self, host: Any,
+                 definitions: definition.Definitions) -> None:
+        self._host = host
+        self._definitions = definitions
+
+    @contextlib.contextmanager
+    def plugging(self, instance: Any) -> Iterator[None]:
+        """Have a device keep the place in which it is plugged in.
+
+        Where no PCIe slot is left for it, say what can be done: libvirt's own
+        "internal error: No more available PCI slots" does not reach the user,
+        as Nova shows only the class of foreign exceptions.
+
+        :raises NoFreeRootPort: instead of libvirt's error
+        """
+        try:
+            yield
+        except Exception as e:
+            guest = (self._definitions.guest(instance)
+                     if _no_slot_is_left(e) else None)
+            if guest is None:
+                raise
+            raise NoFreeRootPort(
+                ports=len(pcie.root_ports(guest)),
+                option=pcie_root_ports.OPTION,
+                extra_spec=pcie_root_ports.EXTRA_SPEC,
+                property=pcie_root_ports.IMAGE_PROPERTY) from e
+        self._keep_plugged(instance)
+
+    def check_disk(self, instance: Any, mountpoint: str) -> None:
+        """Refuse to detach a volume that cannot be unplugged.
+
+        :param mountpoint: such as ``/dev/vdb``
+        :raises DeviceDetachFailed: as `_check_unplugging` does
+        """
+        name = mountpoint.rpartition('/')[2]
+        self._check_unplugging(
+            instance, name, lambda device: isinstance(device, devices.Disk)
+            and device.dev == name)
+
+    def check_interface(self, instance: Any, vif: Any) -> None:
+        """Refuse to detach an interface that cannot be unplugged.
+
+        :param vif: Nova's VIF
+        :raises DeviceDetachFailed: as `_check_unplugging` does
+        """
+        mac = vif['address'].lower()
+        self._check_unplugging(
+            instance, mac, lambda device: isinstance(
+                device, devices.Interface) and device.mac == mac)
+
+    def _check_unplugging(self, instance: Any, name: str,
+                          is_it: Callable[[devices.Device], bool]) -> None:
+        """Say no before Nova takes a device apart that QEMU cannot unplug.
+
+        Nova removes it from the stored XML and, an interface, from the host's
+        network first, and then meets QEMU's refusal ("Bus
+        'virtio-mmio-bus.31' does not support hotplugging").
+
+        :raises DeviceDetachFailed: for a device on virtio-mmio of a guest
+            that runs
+        """
+        guest = self._definitions.running(instance)
+        if guest is None:
+            return
+        for device in devices.addressed(guest):
+            address = device.address
+            if (address is not None and address.is_virtio_mmio
+                    and is_it(device)):
+                raise exception.DeviceDetachFailed(
+                    device=name, reason='it is on virtio-mmio, which devices '
+                    'cannot leave while the guest runs; stop the guest first')
+
+    def _keep_plugged(self, instance: Any) -> None:
+        """Keep a device that was plugged in where the guest sees it.
+
+        libvirt puts it on PCI in the running guest, and in the stored XML on
+        virtio-mmio where others are, so that it would move at the next start
+        (9.0.0).
+        """
+        try:
+            guest = self._definitions.running(instance)
+            if guest is None or not guest.has_virtio_mmio:
+                return
+            stored = view.Domain.parse(
+                self._host.get_guest(instance).get_xml_desc(
+                    dump_inactive=True, dump_sensitive=True))
+            if previous.keep_plugged(stored, guest):
+                self._host.write_instance_config(stored.to_xml())
+        except Exception:
+            # the guest has the device, which is what was asked for
+            LOG.exception('A device that was plugged in will be elsewhere '
+                          'when the instance is started anew',
+                          instance=instance)
+
+
+def _no_slot_is_left(error: BaseException) -> bool:
+    """Whether this, or what it came from, is libvirt out of PCI slots."""
+    found: BaseException | None = error
+    while found is not None:
+        # virDomainPCIAddressGetNextAddr (libvirt 8 to 12); its code is that
+        # of every internal error
+        if 'No more available PCI slots' in str(found):
+            return True
+        found = found.__cause__ or found.__context__
+    return False

@@ -1,0 +1,120 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Objects that stand in for Nova's own while one of its methods runs.
+
+Nova's driver asks its Host and Guest objects for what is right on x86. A copy
+of the driver with such an object in its place runs Nova's method unchanged,
+and the driver itself stays as it is for all other threads.
+"""
+
+import copy
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import libvirt
+from nova import exception
+from nova.virt.libvirt import guest as libvirt_guest
+
+from nova_arm_ext import facts
+from nova_arm_ext.domain import view
+
+#: Whether Nova can undefine a guest and keep its variable store.
+_NOVA_KEEPS = 'keep_nvram' in inspect.signature(
+    libvirt_guest.Guest.delete_configuration).parameters
+
+
+def with_host(driver: Any, host: Any) -> Any:
+    """A copy of Nova's driver that has another Host object."""
+    made = copy.copy(driver)
+    made._host = host
+    return made
+
+
+class HostWithUefi:
+    """Nova's Host object with other answers about UEFI.
+
+    :param firmware: that of the guest's architecture
+    """
+
+    supports_uefi = True
+
+    def __init__(self, host: Any, firmware: list[facts.Firmware]) -> None:
+        self._host = host
+        self._firmware = firmware
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._host, name)
+
+    def get_loader(self, arch: str, machine: str,
+                   has_secure_boot: bool) -> tuple[str, str, bool]:
+        """The loader, its template and whether it needs SMM.
+
+        Nova 29 to 32 ask it. Theirs compares libvirt's name of the
+        architecture with the descriptors', and armv7l is "arm" there.
+
+        :raises UEFINotSupported: as Nova's own does
+        """
+        for one in self._firmware:
+            if one.secure_boot == has_secure_boot:
+                return one.loader, one.template, False
+        raise exception.UEFINotSupported()
+
+
+class GuestOfStore:
+    """Nova's Guest object, whose variable store may outlive its domain.
+
+    Nova 29 to 31.2 and 32.1 remove the file whatever the reason, beneath a
+    running guest too (_live_snapshot, _swap_volume); later ones keep it when
+    the guest is about to leave, and remove it on shared storage.
+
+    :param keeps: tells, of an Arm guest, whether the store is kept
+    """
+
+    def __init__(self, guest: Any,
+                 keeps: Callable[[view.Domain], bool]) -> None:
+        self._guest = guest
+        self._keeps = keeps
+        self._document: str | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._guest, name)
+
+    def get_xml_desc(self, *args, **kwargs):
+        self._document = self._guest.get_xml_desc(*args, **kwargs)
+        return self._document
+
+    def delete_configuration(self, *args, **kwargs):
+        guest = view.arm_guest(self._document or self.get_xml_desc())
+        if guest is None:
+            return self._guest.delete_configuration(*args, **kwargs)
+        keeps = self._keeps(guest)
+        if _NOVA_KEEPS:
+            return self._guest.delete_configuration(
+                *args, **{**kwargs, 'keep_nvram': keeps})
+        if not keeps:
+            return self._guest.delete_configuration()
+        return self._guest._domain.undefineFlags(
+            libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+            | libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
+
+
+class HostOfStores:
+    """Nova's Host object, whose guests are `GuestOfStore`."""
+
+    def __init__(self, host: Any,
+                 keeps: Callable[[view.Domain], bool]) -> None:
+        self._host = host
+        self._keeps = keeps
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._host, name)
+
+    def get_guest(self, instance: Any) -> Any:
+        return GuestOfStore(self._host.get_guest(instance), self._keeps)
+
+
+def keeping_store(argument: Any) -> Any:
+    """The argument; if it is a guest, one that keeps its store."""
+    if not _NOVA_KEEPS and isinstance(argument, libvirt_guest.Guest):
+        return GuestOfStore(argument, lambda guest: True)
+    return argument
