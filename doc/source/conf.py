@@ -11,19 +11,17 @@ project = 'nova-arm-ext'
 copyright = 'nova-arm-ext developers'
 
 extensions = [
-    'openstackdocstheme',
     'oslo_config.sphinxext',
     'sphinx.ext.autodoc',
 ]
 
-html_theme = 'openstackdocs'
-pygments_style = 'native'
+# Sphinx's own theme: it searches these pages and loads nothing from elsewhere
+html_theme = 'alabaster'
+html_theme_options = {'page_width': '1100px', 'show_powered_by': False}
+html_title = project
+html_sidebars = {'**': ['about.html', 'searchfield.html', 'navigation.html']}
 modindex_common_prefix = ['nova_arm_ext.']
 exclude_patterns = ['_generated']
-
-openstackdocs_repo_name = 'nova-arm-ext'
-openstackdocs_auto_name = False
-openstackdocs_use_storyboard = False
 
 
 def rules_table() -> str:

@@ -5,13 +5,11 @@ project = 'nova-arm-ext Release Notes'
 copyright = 'nova-arm-ext developers'
 
 extensions = [
-    'openstackdocstheme',
     'reno.sphinxext',
 ]
 
-html_theme = 'openstackdocs'
-pygments_style = 'native'
-
-openstackdocs_repo_name = 'nova-arm-ext'
-openstackdocs_auto_name = False
-openstackdocs_use_storyboard = False
+# Sphinx's own theme: it searches these pages and loads nothing from elsewhere
+html_theme = 'alabaster'
+html_theme_options = {'page_width': '1100px', 'show_powered_by': False}
+html_title = project
+html_sidebars = {'**': ['about.html', 'searchfield.html', 'navigation.html']}
