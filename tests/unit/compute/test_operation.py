@@ -1,0 +1,62 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What is being done to a guest is seen where it is done, and ends with it."""
+
+import threading
+import types
+
+from nova_arm_ext.compute import operation
+from nova_arm_ext.nvram import Event
+from tests import base
+
+ONE = types.SimpleNamespace(uuid='one')
+OTHER = types.SimpleNamespace(uuid='other')
+
+
+class OperationTest(base.TestCase):
+
+    def test_it_is_known_of_this_instance_until_it_ends(self) -> None:
+        with operation.of(ONE, Event.RESCUE) as doing:
+            self.assertIs(doing, operation.on(ONE))
+            self.assertIsNone(operation.on(OTHER))
+
+        self.assertIsNone(operation.on(ONE))
+
+    def test_nothing_is_left_of_one_that_fails(self) -> None:
+        for error in (ValueError, SystemExit):
+            def fail(error: type[BaseException] = error) -> None:
+                with operation.of(ONE, Event.RESCUE):
+                    raise error
+
+            self.assertRaises(error, fail)
+            self.assertIsNone(operation.current.get())
+
+    def test_one_within_another_gives_way_to_it_again(self) -> None:
+        with operation.of(ONE, Event.ARRIVE) as outer:
+            with operation.of(ONE, Event.RESCUE) as inner:
+                self.assertIs(inner, operation.on(ONE))
+            self.assertIs(outer, operation.on(ONE))
+
+    def test_two_threads_on_one_instance_see_each_its_own(self) -> None:
+        seen: list[object] = []
+        both = threading.Barrier(2, timeout=30)
+
+        def work(event: Event) -> None:
+            before = operation.on(ONE)
+            with operation.of(ONE, event):
+                both.wait()
+                doing = operation.on(ONE)
+                both.wait()
+            seen.append((before, doing and doing.event, event,
+                         operation.on(ONE)))
+
+        threads = [threading.Thread(target=work, args=(event,))
+                   for event in (Event.HARD_REBOOT, Event.DELETE)]
+        with operation.of(ONE, Event.RESCUE):
+            for thread in threads:
+                thread.start()
+            for thread in threads:
+                thread.join()
+
+        self.assertEqual(2, len(seen))
+        for before, doing, event, after in seen:
+            self.assertEqual((None, event, None), (before, doing, after))
