@@ -42,8 +42,9 @@ class HostFacts:
     def now(self) -> facts.Host:
         """The facts."""
         key = _state_of_descriptors()
-        if self._kept is not None:
-            known, until, host = self._kept
+        kept = self._kept        # another thread may forget it meanwhile
+        if kept is not None:
+            known, until, host = kept
             if known == key and time.monotonic() < until:
                 return host
         host = gather.host(self._host.get_connection())
