@@ -68,7 +68,7 @@ def start(name: str) -> Start:
     if name == DRIVERS['arm']:
         from nova_arm_ext import facts
         from tests import demo
-        made._adjustment.hooks.run(_DOCUMENT.read_text(), facts.Facts(
+        made._adjustment.pipeline.run(_DOCUMENT.read_text(), facts.Facts(
             host=demo.DEBIAN_12, guest=facts.Guest(
                 extra_specs={}, image_properties={})))
     return Start(seconds=seconds, resident=memory, used=resident())

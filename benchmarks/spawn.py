@@ -128,7 +128,7 @@ class Bench(nova_base.ServersTestBase):
 
     def check_hooks(self) -> None:
         """See that it is a guest for which the hooks do something."""
-        pipeline = self.computes['arm'].driver._adjustment.hooks
+        pipeline = self.computes['arm'].driver._adjustment.pipeline
         run, changed = pipeline.run, []
 
         def running(xml: str, *args: Any, **kwargs: Any) -> Any:

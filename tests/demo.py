@@ -69,7 +69,7 @@ def boot(folder: pathlib.Path) -> dict[str, Any]:
     bed = beds.Bed(folder)
     bed.start()
     results = []
-    pipe = bed.nova_driver._adjustment.hooks
+    pipe = bed.nova_driver._adjustment.pipeline
     run = pipe.run
 
     def noted(*args: Any, **kwargs: Any) -> pipeline.Result:

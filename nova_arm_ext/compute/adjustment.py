@@ -36,7 +36,7 @@ class GuestNotAdjusted(exception.NovaException):
 class Adjustment:
     """The hooks, as Nova's driver meets them.
 
-    :param hooks: the pipeline of the hooks that are enabled
+    :param hooks: those that are enabled
     :param sysinfo: gives Nova's LibvirtConfigGuestSysinfo of an instance
     """
 
@@ -44,7 +44,7 @@ class Adjustment:
                  facts_of_host: host_facts.HostFacts,
                  definitions: definition.Definitions, life: Life,
                  sysinfo: Callable[[Any], Any]) -> None:
-        self.hooks = hooks
+        self.pipeline = hooks
         self._host_facts = facts_of_host
         self._definitions = definitions
         self._life = life
@@ -63,7 +63,7 @@ class Adjustment:
         """
         doing = operation.on(instance)
         try:
-            return self.hooks.run(
+            return self.pipeline.run(
                 xml, lambda: self._facts(instance, image_meta),
                 existing=doing is not None and doing.existing,
                 record=LOG.isEnabledFor(logging.DEBUG),

@@ -117,7 +117,7 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         offered = super()._get_instance_capabilities()
         doubtful = [one for one in offered if one[:2] == ('armv7l', 'kvm')]
         if (not doubtful or self._facts.arch != 'aarch64'
-                or self._facts.runs_armv7(self._adjustment.hooks.hooks)):
+                or self._facts.runs_armv7(self._adjustment.pipeline.hooks)):
             return offered
         return [one for one in offered if one not in doubtful]
 

@@ -19,7 +19,7 @@ from nova_arm_ext import facts
 from nova_arm_ext.domain import view
 
 #: Whether Nova can undefine a guest and keep its variable store.
-_NOVA_KEEPS = 'keep_nvram' in inspect.signature(
+NOVA_KEEPS = 'keep_nvram' in inspect.signature(
     libvirt_guest.Guest.delete_configuration).parameters
 
 
@@ -88,7 +88,7 @@ class GuestOfStore:
         if guest is None:
             return self._guest.delete_configuration(*args, **kwargs)
         keeps = self._keeps(guest)
-        if _NOVA_KEEPS:
+        if NOVA_KEEPS:
             return self._guest.delete_configuration(
                 *args, **{**kwargs, 'keep_nvram': keeps})
         if not keeps:
@@ -115,6 +115,6 @@ class HostOfStores:
 
 def keeping_store(argument: Any) -> Any:
     """The argument; if it is a guest, one that keeps its store."""
-    if not _NOVA_KEEPS and isinstance(argument, libvirt_guest.Guest):
+    if not NOVA_KEEPS and isinstance(argument, libvirt_guest.Guest):
         return GuestOfStore(argument, lambda guest: True)
     return argument

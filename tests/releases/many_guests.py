@@ -185,13 +185,13 @@ class Crowd(generate.Build):
 def gathering(made: Any) -> Iterator[threading.Barrier]:
     """Let none pass through the hooks before all have come to them."""
     barrier = threading.Barrier(GUESTS)
-    run = made._adjustment.hooks.run
+    run = made._adjustment.pipeline.run
 
     def wait(*args: Any, **kwargs: Any) -> Any:
         barrier.wait(TIMEOUT)
         return run(*args, **kwargs)
 
-    with mock.patch.object(made._adjustment.hooks, 'run', wait):
+    with mock.patch.object(made._adjustment.pipeline, 'run', wait):
         yield barrier
 
 

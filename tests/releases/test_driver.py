@@ -102,8 +102,8 @@ class DriverTest(nova.test.NoDBTestCase):
     def with_hook(self, hook: type[hooks.Hook],
                   **options: str) -> hooks.Hook:
         made = hook(None)
-        self.driver._adjustment.hooks = pipeline.Pipeline([('mine', made)],
-                                                      **options)
+        self.driver._adjustment.pipeline = pipeline.Pipeline(
+            [('mine', made)], **options)
         return made
 
     def xml(self, document: str = DOCUMENT) -> str:
@@ -149,7 +149,7 @@ class DriverTest(nova.test.NoDBTestCase):
 
         self.assertEqual(importlib.metadata.version('nova-arm-ext'),
                          record.version)
-        self.assertEqual(self.driver._adjustment.hooks.hooks,
+        self.assertEqual(self.driver._adjustment.pipeline.hooks,
                          tuple(hook.name for hook in record.hooks))
         self.assertTrue(any(hook.reasons for hook in record.hooks))
 
@@ -307,6 +307,21 @@ class DriverTest(nova.test.NoDBTestCase):
 
         gathered.assert_called_once_with(
             self.driver._host.get_connection())
+
+    def test_facts_about_the_host_end_with_the_connection(self) -> None:
+        self.stub_out('nova.virt.libvirt.driver.LibvirtDriver.'
+                      '_handle_conn_event', lambda *args: None)
+        with mock.patch.object(host_facts.gather, 'host',
+                               return_value=KNOWN) as gathered:
+            self.driver._facts.now()
+            self.driver._handle_conn_event(True, None)
+            self.driver._facts.now()
+            self.assertEqual(1, gathered.call_count)
+
+            self.driver._handle_conn_event(False, 'lost')
+            self.driver._facts.now()
+
+        self.assertEqual(2, gathered.call_count)
 
     def test_fake_libvirt_tells_the_facts(self) -> None:
         found = self.driver._facts.now()
@@ -500,7 +515,7 @@ class SchedulingTest(nova.test.NoDBTestCase):
 
     def test_kvm_is_not_offered_without_the_hook(self) -> None:
         self.on(True)
-        self.driver._adjustment.hooks = pipeline.Pipeline([])
+        self.driver._adjustment.pipeline = pipeline.Pipeline([])
 
         self.assertFalse(self.offers_kvm())
 

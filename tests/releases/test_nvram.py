@@ -203,7 +203,7 @@ class StoresTest(nova.test.NoDBTestCase):
             if kwargs.get('cleanup_instance_dir'):
                 shutil.rmtree(self.folder, ignore_errors=True)
             more = ({'keep_nvram': not kwargs['cleanup_instance_disks']}
-                    if stand_ins._NOVA_KEEPS else {})
+                    if stand_ins.NOVA_KEEPS else {})
             nova_driver._undefine_domain(instance, **more)
             domain = self.domains.pop(self.host, None)
             self.undefined = domain and domain.undefined
@@ -487,14 +487,14 @@ class OneHostTest(StoresTest):
 
         self.clean()
 
-        self.assertEqual(KEEP if stand_ins._NOVA_KEEPS else GO, self.undefined)
+        self.assertEqual(KEEP if stand_ins.NOVA_KEEPS else GO, self.undefined)
 
     def test_a_snapshot_leaves_the_store_of_a_running_guest(self):
         self.spawn()
         guest = libvirt_guest.Guest(self.domains['a'])
 
         def undefine(nova_driver, found, *args):
-            if stand_ins._NOVA_KEEPS:
+            if stand_ins.NOVA_KEEPS:
                 found.delete_configuration(keep_nvram=True)
             else:
                 found.delete_configuration()
