@@ -7,6 +7,7 @@ import nova.tests.unit
 import nova.test  # isort: skip
 
 import ast
+import functools
 import inspect
 import pathlib
 import re
@@ -122,6 +123,32 @@ class SeamsTest(nova.test.NoDBTestCase):
 
         self.assertIn('does not call LibvirtDriver._get_guest_xml any more',
                       self.refusal())
+
+    def test_a_call_that_nova_moved_is_found(self) -> None:
+        class Base:
+            def inherited(self):
+                self._in_base()
+
+        class Moved(Base):
+            def nested(self):
+                return [lambda: self._in_lambda() for _ in ()]
+
+            @property
+            def asked(self):
+                return self._in_property
+
+            half = functools.partialmethod(lambda self: self._in_partial())
+
+            @staticmethod
+            def plain(one):
+                one._in_static()
+
+        names = set(seams._names_in(Moved))
+
+        self.assertLessEqual(
+            {'_in_base', '_in_lambda', '_in_property', '_in_partial',
+             '_in_static'}, names)
+        self.assertNotIn('_nowhere', names)
 
     def test_all_are_told_at_once_with_other_faults(self) -> None:
         self.starts()     # registers the options
