@@ -1,31 +1,30 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every option of nova-arm-ext, for oslo-config-generator and its friends."""
+"""Every option of nova-arm-ext, for oslo-config-generator and validators."""
+
+from collections.abc import Sequence
 
 from oslo_config import cfg
 
 from nova_arm_ext import cpu
 from nova_arm_ext import nvram
+from nova_arm_ext import options
 from nova_arm_ext import pci
 from nova_arm_ext import pipeline
 
 
-def nvram_faults(conf: cfg.ConfigOpts) -> list[str]:
-    """Register the options about variable stores; what is wrong with them."""
-    conf.register_opts(nvram.OPTS, group=nvram.GROUP)
-    faults: list[str] = []
-    pipeline.read_options(conf, nvram.GROUP, nvram.OPTS, faults)
-    return faults
-
-
-def _cpu_faults(conf: cfg.ConfigOpts) -> list[str]:
-    conf.register_opts(cpu.OPTS, group=cpu.GROUP)
-    faults: list[str] = []
-    pipeline.read_options(conf, cpu.GROUP, cpu.OPTS, faults)
-    return faults
+def _check(group: str, opts: Sequence[cfg.Opt]) -> options.Check:
+    """A check that each option has a valid value."""
+    def faults_of(conf: cfg.ConfigOpts) -> list[str]:
+        conf.register_opts(opts, group=group)
+        faults: list[str] = []
+        options.read_options(conf, group, opts, faults)
+        return faults
+    return faults_of
 
 
 #: Checks the options that are not the pipeline's, for `Pipeline.load`.
-CHECKS: tuple[pipeline.Check, ...] = (nvram_faults, pci.faults, _cpu_faults)
+CHECKS: tuple[options.Check, ...] = (
+    _check(nvram.GROUP, nvram.OPTS), pci.faults, _check(cpu.GROUP, cpu.OPTS))
 
 #: The options of the host side and the pipeline, by group.
 GROUPS: tuple[tuple[str, tuple[cfg.Opt, ...]], ...] = (
@@ -39,7 +38,7 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     :returns: pairs of an option group and its options
     :raises ConfigurationError: when an installed hook cannot be imported
     """
-    return [*((group, list(options)) for group, options in GROUPS),
+    return [*((group, list(opts)) for group, opts in GROUPS),
             *((pipeline.group_of(name), list(hook.opts))
               for name, hook in sorted(pipeline.installed_hooks().items())
               if hook.opts)]

@@ -14,7 +14,7 @@ from lxml import etree
 from oslo_config import cfg
 
 from nova_arm_ext import errors
-from nova_arm_ext import pipeline
+from nova_arm_ext import options
 
 GROUP = 'arm_pci'
 
@@ -369,7 +369,7 @@ class Settings:
         """
         conf.register_opts(OPTS, group=GROUP)
         faults: list[str] = []
-        values = pipeline.read_options(conf, GROUP, OPTS, faults)
+        values = options.read_options(conf, GROUP, OPTS, faults)
         rules: dict[str, list[Rule]] = {}
         known = len(faults)
         for option in ('skip', 'default_skip'):

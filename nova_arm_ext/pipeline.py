@@ -12,7 +12,6 @@ import collections
 import difflib
 import importlib.metadata
 import time
-import types
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -31,6 +30,8 @@ from nova_arm_ext.domain import tree
 from nova_arm_ext.domain.view import Domain
 from nova_arm_ext.facts import Facts
 from nova_arm_ext.hooks import base
+from nova_arm_ext.options import Check
+from nova_arm_ext.options import read_options
 
 LOG = logging.getLogger(__name__)
 
@@ -110,8 +111,6 @@ file is missing nothing is validated.
 
 #: Returns None if a document is valid and what is wrong if it is not.
 Validator = Callable[[Any], str | None]
-#: Registers options of its own and tells what is wrong with their values.
-Check = Callable[[cfg.ConfigOpts], Sequence[str]]
 
 
 def group_of(hook: str) -> str:
@@ -666,38 +665,6 @@ def _differences(then: Sequence[list[str | None]],
 def _brief(value: Any) -> str:
     text = repr(value)
     return text if len(text) < 300 else text[:297] + '...'
-
-
-def read_options(conf: cfg.ConfigOpts, group: str, opts: Sequence[cfg.Opt],
-                 faults: list[str]) -> types.SimpleNamespace:
-    """The values of options, read once; what is wrong goes to faults."""
-    values = types.SimpleNamespace()
-    for opt in opts:
-        try:
-            setattr(values, opt.dest, conf[group][opt.dest])
-        except (cfg.Error, ValueError) as e:
-            # oslo.config's own sentence leaves the value out
-            raw = _raw_value(conf, group, opt)
-            faults.append(f'[{group}] {opt.name}'
-                          + ('' if raw is None else f' is {raw!r}')
-                          + f': {str(e).rpartition(" is not valid: ")[2]}')
-    return values
-
-
-def _raw_value(conf: cfg.ConfigOpts, group: str,
-               opt: cfg.Opt) -> str | None:
-    """What the configuration files say, be it valid or not."""
-    raw = cfg.ConfigOpts()
-    raw([], default_config_files=conf.config_file or [],
-        default_config_dirs=conf.config_dir or [])
-    raw.register_opt(cfg.StrOpt(opt.dest, deprecated_opts=[
-        cfg.DeprecatedOpt(opt.name, group=group)]), group=group)
-    # as it stands: not what a $reference in it refers to
-    try:
-        value: str | None = raw[group][opt.dest]
-    except cfg.Error:
-        return None
-    return value
 
 
 def _wrong_order(hooks: Sequence[tuple[str, type[base.Hook]]]) -> list[str]:

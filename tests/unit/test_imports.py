@@ -10,9 +10,9 @@ from tests import base
 PACKAGE = pathlib.Path(nova_arm_ext.__file__).parent
 
 # Each may import itself and what stands before it.
-LAYERS = ('errors', 'cpu', 'facts', 'domain', 'varstore', 'nvram', 'hooks',
-          'pipeline', 'provenance', 'metadefs', 'pci', 'opts', 'compute',
-          'cmd')
+LAYERS = ('errors', 'options', 'cpu', 'facts', 'domain', 'varstore', 'nvram',
+          'pci', 'hooks', 'pipeline', 'provenance', 'metadefs', 'opts',
+          'compute', 'cmd')
 
 # `nova.virt.arm_ext` in nova's own words; the finder beside it is imported
 # by every Python process and may import nothing.
