@@ -30,8 +30,9 @@ from nova.virt.libvirt import driver as libvirt_driver
 from oslo_config import cfg
 
 from nova_arm_ext import facts
-from nova_arm_ext import pipeline
 from nova_arm_ext.compute import schema
+from nova_arm_ext.pipeline import plugins
+from nova_arm_ext.pipeline.run import Pipeline
 from tests import demo
 from tests.releases import kinds
 
@@ -48,14 +49,14 @@ NEEDED = 'libvirt_compat,uefi'
 
 
 def loaded(check_schema: str,
-           hooks: str = '') -> pipeline.Pipeline:
+           hooks: str = '') -> Pipeline:
     conf = cfg.ConfigOpts()
     conf([], default_config_files=[], default_config_dirs=[])
-    conf.register_opts(pipeline.OPTS, group=pipeline.GROUP)
-    conf.set_override('check_schema', check_schema, group=pipeline.GROUP)
+    conf.register_opts(plugins.OPTS, group=plugins.GROUP)
+    conf.set_override('check_schema', check_schema, group=plugins.GROUP)
     if hooks:
-        conf.set_override('default_hooks', hooks, group=pipeline.GROUP)
-    return pipeline.Pipeline.load(conf, schema=schema.load)
+        conf.set_override('default_hooks', hooks, group=plugins.GROUP)
+    return Pipeline.load(conf, schema=schema.load)
 
 
 def measure(nova: Callable[[], str], rounds: int,

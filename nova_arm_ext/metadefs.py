@@ -11,12 +11,12 @@ import sys
 from typing import Any
 
 from nova_arm_ext import nvram
-from nova_arm_ext import pipeline
 from nova_arm_ext.domain import pcie
 from nova_arm_ext.hooks import console
 from nova_arm_ext.hooks import cpu_features
 from nova_arm_ext.hooks import pcie_root_ports
 from nova_arm_ext.hooks import virtio_mmio
+from nova_arm_ext.pipeline import plugins
 
 #: The prefixes of extra specs and of image properties.
 FLAVOR, IMAGE = 'arm:', 'arm_'
@@ -78,7 +78,7 @@ PROPERTIES: tuple[Property, ...] = (
         description='What becomes of the UEFI variables of an Arm guest when '
                     'it is rebuilt.'),
     Property(
-        name=pipeline.SKIP_HOOKS.removeprefix(FLAVOR),
+        name=plugins.SKIP_HOOKS.removeprefix(FLAVOR),
         title='Hooks to keep away', of_image=False,
         description='Names of hooks of nova-arm-ext, with commas between, '
                     'that do not touch guests of this flavor.'),

@@ -9,7 +9,7 @@ from nova_arm_ext import cpu
 from nova_arm_ext import nvram
 from nova_arm_ext import options
 from nova_arm_ext import pci
-from nova_arm_ext import pipeline
+from nova_arm_ext.pipeline import plugins
 
 
 def _check(group: str, opts: Sequence[cfg.Opt]) -> options.Check:
@@ -28,7 +28,7 @@ CHECKS: tuple[options.Check, ...] = (
 
 #: The options of the host side and the pipeline, by group.
 GROUPS: tuple[tuple[str, tuple[cfg.Opt, ...]], ...] = (
-    (pipeline.GROUP, pipeline.OPTS), (cpu.GROUP, cpu.OPTS),
+    (plugins.GROUP, plugins.OPTS), (cpu.GROUP, cpu.OPTS),
     (nvram.GROUP, nvram.OPTS), (pci.GROUP, pci.OPTS))
 
 
@@ -39,6 +39,6 @@ def list_opts() -> list[tuple[str, list[cfg.Opt]]]:
     :raises ConfigurationError: when an installed hook cannot be imported
     """
     return [*((group, list(opts)) for group, opts in GROUPS),
-            *((pipeline.group_of(name), list(hook.opts))
-              for name, hook in sorted(pipeline.installed_hooks().items())
+            *((plugins.group_of(name), list(hook.opts))
+              for name, hook in sorted(plugins.installed_hooks().items())
               if hook.opts)]

@@ -19,9 +19,10 @@ from typing import Any
 
 from lxml import etree
 
-from nova_arm_ext import pipeline
 from nova_arm_ext.domain import tree
 from nova_arm_ext.domain.view import Domain
+from nova_arm_ext.pipeline.reports import HookReport
+from nova_arm_ext.pipeline.run import Pipeline
 
 NAMESPACE = 'urn:nova-arm-ext:1'
 
@@ -71,7 +72,7 @@ class Record:
     options: str
     hooks: tuple[Hook, ...] = ()
 
-    def of(self, reports: Iterable[pipeline.HookReport]) -> 'Record':
+    def of(self, reports: Iterable[HookReport]) -> 'Record':
         """The same with what these reports tell."""
         return dataclasses.replace(self, hooks=tuple(
             Hook(name=report.hook, failure=report.failure, reasons=tuple(
@@ -81,7 +82,7 @@ class Record:
             for report in reports))
 
 
-def digest(hooks: pipeline.Pipeline) -> str:
+def digest(hooks: Pipeline) -> str:
     """A short name of the enabled hooks, their order and their options."""
     text = json.dumps(hooks.options, default=str, sort_keys=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

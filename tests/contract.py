@@ -20,9 +20,9 @@ from lxml import etree
 
 from nova_arm_ext import errors
 from nova_arm_ext import facts
-from nova_arm_ext import pipeline
 from nova_arm_ext.domain import view
 from nova_arm_ext.hooks import base as hooks
+from nova_arm_ext.pipeline.run import Pipeline
 from tests import golden
 
 _FOREIGN = 'https://example.org/not-known-to-anybody'
@@ -89,7 +89,7 @@ class HookContract:
                     self.assertTrue(place.strip() and reason.strip())
 
     def test_contract_it_changes_what_it_declares(self) -> None:
-        alone = pipeline.Pipeline([('alone', self.make_hook())])
+        alone = Pipeline([('alone', self.make_hook())])
         for xml, known in self.documents():
             made = self.adjusted(xml, known)
             if made is not None:

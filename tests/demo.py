@@ -14,7 +14,8 @@ import time
 from typing import Any
 
 from nova_arm_ext import facts
-from nova_arm_ext import pipeline
+from nova_arm_ext.pipeline.reports import Result
+from nova_arm_ext.pipeline.run import Pipeline
 
 #: For the demonstration without a guest: a compute host with Debian 12.
 DEBIAN_12 = facts.Host(
@@ -55,7 +56,7 @@ class Paper:
             print(f'    {self._paint(code, line)}')
 
 
-def as_data(result: pipeline.Result) -> list[dict[str, Any]]:
+def as_data(result: Result) -> list[dict[str, Any]]:
     """The reports as JSON values."""
     return [{'hook': report.hook, 'reasons': report.reasons,
              'diff': report.diff(), 'milliseconds': report.seconds * 1000}
@@ -72,7 +73,7 @@ def boot(folder: pathlib.Path) -> dict[str, Any]:
     pipe = bed.nova_driver._adjustment.pipeline
     run = pipe.run
 
-    def noted(*args: Any, **kwargs: Any) -> pipeline.Result:
+    def noted(*args: Any, **kwargs: Any) -> Result:
         result = run(*args, **(kwargs | {'record': True}))
         results.append(result)
         return result
@@ -104,7 +105,7 @@ def without_guest() -> list[dict[str, Any]]:
                              7002022, None).outcomes()[kind.name]
     conf = cfg.ConfigOpts()
     conf([], default_config_files=[], default_config_dirs=[])
-    pipe = pipeline.Pipeline.load(conf)
+    pipe = Pipeline.load(conf)
     logging.disable(logging.CRITICAL)
     return as_data(pipe.run(outcome.document, facts.Facts(host=DEBIAN_12),
                             record=True))

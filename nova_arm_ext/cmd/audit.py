@@ -14,10 +14,10 @@ from nova_arm_ext.cmd import arguments
 
 if TYPE_CHECKING:
     from nova_arm_ext import facts
-    from nova_arm_ext import pipeline
     from nova_arm_ext import provenance
     from nova_arm_ext.cmd import guests
     from nova_arm_ext.domain.view import Domain
+    from nova_arm_ext.pipeline.run import Pipeline
 
 PATIENCE = 30.0
 
@@ -132,7 +132,6 @@ class Audit(lister.Lister):
         import importlib.metadata
 
         from nova_arm_ext import opts
-        from nova_arm_ext import pipeline
         from nova_arm_ext import provenance
         from nova_arm_ext.cmd import guests
         from nova_arm_ext.cmd import host
@@ -140,11 +139,12 @@ class Audit(lister.Lister):
         from nova_arm_ext.cmd import redaction
         from nova_arm_ext.cmd.main import NAME
         from nova_arm_ext.compute import schema
+        from nova_arm_ext.pipeline.run import Pipeline
 
         files, folders = parsed_args.config_file, list[str]()
         if not files:
             files, folders = reading.files_of_nova_compute()
-        hooks = pipeline.Pipeline.load(
+        hooks = Pipeline.load(
             reading.configuration(files, folders), schema=schema.load,
             checks=opts.CHECKS)
         ours = provenance.Record(version=importlib.metadata.version(NAME),
@@ -161,7 +161,7 @@ class Audit(lister.Lister):
 
 
 def judge(guest: 'guests.Guest', host: 'facts.Host',
-          hooks: 'pipeline.Pipeline', ours: 'provenance.Record') -> Verdict:
+          hooks: 'Pipeline', ours: 'provenance.Record') -> Verdict:
     """What there is to say about one guest; its faults are its own.
 
     :param hooks: those of this configuration

@@ -65,22 +65,23 @@ class Hooks(lister.Lister):
 
         from nova_arm_ext import errors
         from nova_arm_ext import opts
-        from nova_arm_ext import pipeline
         from nova_arm_ext.cmd import reading
+        from nova_arm_ext.pipeline import plugins
+        from nova_arm_ext.pipeline.run import Pipeline
 
         conf = reading.configuration(parsed_args.config_file)
         try:
-            pipeline.Pipeline.load(conf, checks=opts.CHECKS)
+            Pipeline.load(conf, checks=opts.CHECKS)
         except errors.ConfigurationError as e:
             self._fault = e
         try:
-            enabled = list(dict.fromkeys(conf[pipeline.GROUP].hooks))
+            enabled = list(dict.fromkeys(conf[plugins.GROUP].hooks))
         except (cfg.Error, ValueError):
             enabled = []     # it is one of the faults
-        installed, faults = pipeline.find_hooks()
+        installed, faults = plugins.find_hooks()
         entry_points = [
             (one.name, one.value) for one in sorted(
-                importlib.metadata.entry_points(group=pipeline.NAMESPACE))]
+                importlib.metadata.entry_points(group=plugins.NAMESPACE))]
         return COLUMNS, rows(enabled, entry_points, installed, faults)
 
 

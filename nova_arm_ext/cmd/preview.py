@@ -16,8 +16,8 @@ from nova_arm_ext.cmd import arguments
 
 if TYPE_CHECKING:
     from nova_arm_ext import facts
-    from nova_arm_ext import pipeline
     from nova_arm_ext.domain.view import Domain
+    from nova_arm_ext.pipeline.reports import Result
 
 #: How long the local libvirt may take to answer, in seconds.
 PATIENCE = 3.0
@@ -77,11 +77,11 @@ class Preview(command.Command):
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         # not above: cliff imports every command to run one
         from nova_arm_ext import errors
-        from nova_arm_ext import pipeline
         from nova_arm_ext.cmd import failure
         from nova_arm_ext.cmd import reading
         from nova_arm_ext.compute import schema
         from nova_arm_ext.domain import view
+        from nova_arm_ext.pipeline.run import Pipeline
 
         if parsed_args.facts == parsed_args.domain == reading.STDIN:
             raise failure.Failure(
@@ -95,7 +95,7 @@ class Preview(command.Command):
         known = _Facts(parsed_args.facts, domain)
         logged = _Logged()
         with logged:
-            hooks = pipeline.Pipeline.load(
+            hooks = Pipeline.load(
                 reading.configuration(parsed_args.config_file),
                 schema=schema.load)
             before = _text(document, domain)
@@ -210,7 +210,7 @@ class _Result:
 
     document: bytes
     domain: 'Domain'
-    result: 'pipeline.Result'
+    result: 'Result'
     changed: bool
     facts: _Facts
     logged: tuple[str, ...]

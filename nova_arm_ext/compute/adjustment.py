@@ -10,7 +10,6 @@ from oslo_log import log as logging
 
 from nova_arm_ext import errors
 from nova_arm_ext import facts
-from nova_arm_ext import pipeline
 from nova_arm_ext import provenance
 from nova_arm_ext.compute import definition
 from nova_arm_ext.compute import gather
@@ -19,6 +18,7 @@ from nova_arm_ext.compute import operation
 from nova_arm_ext.compute.nvram_life import Life
 from nova_arm_ext.domain import firmware
 from nova_arm_ext.domain import view
+from nova_arm_ext.pipeline.run import Pipeline
 
 LOG = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ class Adjustment:
     :param sysinfo: gives Nova's LibvirtConfigGuestSysinfo of an instance
     """
 
-    def __init__(self, hooks: pipeline.Pipeline,
+    def __init__(self, hooks: Pipeline,
                  facts_of_host: host_facts.HostFacts,
                  definitions: definition.Definitions, life: Life,
                  sysinfo: Callable[[Any], Any]) -> None:

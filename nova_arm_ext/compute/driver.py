@@ -16,7 +16,6 @@ from nova.virt.libvirt import driver
 from nova_arm_ext import cpu as arm_cpu
 from nova_arm_ext import opts
 from nova_arm_ext import pci as arm_pci
-from nova_arm_ext import pipeline
 from nova_arm_ext.compute import adjustment
 from nova_arm_ext.compute import cpu
 from nova_arm_ext.compute import definition
@@ -33,6 +32,7 @@ from nova_arm_ext.compute import seams
 from nova_arm_ext.compute import stand_ins
 from nova_arm_ext.domain import view
 from nova_arm_ext.nvram import Event
+from nova_arm_ext.pipeline.run import Pipeline
 
 CONF = nova.conf.CONF
 
@@ -61,7 +61,7 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
     """
 
     def __init__(self, virtapi, read_only=False):
-        hooks = pipeline.Pipeline.load(
+        hooks = Pipeline.load(
             CONF, schema=schema.load,
             checks=(*opts.CHECKS, lambda conf: seams.check(ArmLibvirtDriver)))
         stores = nvram.Stores.load(CONF)

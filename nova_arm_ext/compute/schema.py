@@ -7,13 +7,13 @@ from typing import Any
 from lxml import etree
 from oslo_log import log as logging
 
-from nova_arm_ext import pipeline
+from nova_arm_ext.pipeline import validation
 
 LOG = logging.getLogger(__name__)
 
 
 @functools.cache
-def load(path: str) -> pipeline.Validator | None:
+def load(path: str) -> validation.Validator | None:
     """Make a check of a schema; once in a process, because it takes 10 ms.
 
     :param path: of domain.rng, which includes its neighbours

@@ -88,7 +88,7 @@ class Os(view.View):
             if child.tag in tags:
                 tree.detach(child)
 
-    def take_over(self, other: 'Os', *tags: str) -> None:
+    def copy_from(self, other: 'Os', *tags: str) -> None:
         """Put copies of another document's elements in the place of ours."""
         for tag in tags:
             self.drop(tag)

@@ -33,8 +33,8 @@ from nova_arm_ext.domain.address import Address
 
 #: Addresses that say which slot the guest sees. Others (ISA, DIMM, CCW)
 #: either do not exist on ``virt`` or follow from the device itself.
-_TAKEN_OVER = frozenset(('pci', 'drive', 'usb', 'virtio-serial',
-                         'virtio-mmio'))
+_RESTORED = frozenset(('pci', 'drive', 'usb', 'virtio-serial',
+                       'virtio-mmio'))
 
 
 def of_same_board(domain: view.Domain) -> view.Domain | None:
@@ -46,7 +46,7 @@ def of_same_board(domain: view.Domain) -> view.Domain | None:
     return previous
 
 
-def take_over(domain: view.Domain) -> dict[str, int]:
+def restore_places(domain: view.Domain) -> dict[str, int]:
     """Give each device the controllers and the address that it had before.
 
     Devices are matched by what identifies them (see ``identity`` of each
@@ -213,7 +213,7 @@ def _addresses(domain: view.Domain, previous: view.Domain) -> int:
             continue
         address = queue.popleft().address
         if (address is None or device.address is not None
-                or address.type not in _TAKEN_OVER
+                or address.type not in _RESTORED
                 or (address.is_pci and address.bus not in buses)):
             continue
         place = _place(device, address)

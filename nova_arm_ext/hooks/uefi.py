@@ -69,7 +69,7 @@ class Uefi(base.Hook):
                 self._keep(os, had, domain, facts, report)
                 self._complete(os, facts, report)
             else:
-                os.take_over(had, 'nvram')
+                os.copy_from(had, 'nvram')
                 self._name(os, successor, report, (
                     f'{had.loader} is not there any more, and '
                     f'{successor.loader} has its features'))
@@ -133,7 +133,7 @@ class Uefi(base.Hook):
         before = repr(os)
         del os.selection
         os.drop('firmware')
-        os.take_over(had, 'nvram', 'loader')
+        os.copy_from(had, 'nvram', 'loader')
         if os.loader_secure is None and secure is False:
             # Nova 33 and 34 compare the attribute before they pin
             os.loader_secure = False
@@ -180,7 +180,7 @@ class Uefi(base.Hook):
             if not os.is_stateless:
                 os.drop('loader')
             if had is not None and had.element.find('firmware') is not None:
-                os.take_over(had, 'firmware', 'nvram')
+                os.copy_from(had, 'firmware', 'nvram')
             elif os.feature('secure-boot') is None:
                 asked = etree.SubElement(os.element, 'firmware')
                 etree.SubElement(asked, 'feature', enabled='no',

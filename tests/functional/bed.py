@@ -37,7 +37,7 @@ from nova.virt.libvirt import vif as libvirt_vif
 from nova.virt.libvirt.volume import volume as libvirt_volume
 from oslo_config import cfg
 
-from nova_arm_ext import pipeline
+from nova_arm_ext.pipeline import plugins
 from tests import guest
 from tests import paste
 from tests.functional import host
@@ -143,7 +143,7 @@ class _Services(integrated_helpers._IntegratedTestBase):
         self.use_driver(bed.driver)
         # Nova's driver does not know them, and the extension's registers
         # them only when it is made.
-        CONF.register_opts(pipeline.OPTS, group=pipeline.GROUP)
+        CONF.register_opts(plugins.OPTS, group=plugins.GROUP)
 
         self.stub(nova_fixtures.CinderFixture, '_find_connection_info',
                   bed.volume_connection)
@@ -268,7 +268,7 @@ class Bed:
         (dist / 'METADATA').write_text(
             'Metadata-Version: 2.1\nName: bed-hooks\nVersion: 1.0\n')
         (dist / 'entry_points.txt').write_text(
-            f'[{pipeline.NAMESPACE}]\n' + ''.join(
+            f'[{plugins.NAMESPACE}]\n' + ''.join(
                 f'{name} = {target}\n'
                 for name, target in self.extra_hooks.items()))
         sys.path.append(str(place))
@@ -340,7 +340,7 @@ class Bed:
         if driver:
             self.services.use_driver(driver)
         hooks = [*CONF.arm.default_hooks.split(','), *enable]
-        self.services.flags(group=pipeline.GROUP, hooks=hooks,
+        self.services.flags(group=plugins.GROUP, hooks=hooks,
                             on_hook_failure=on_hook_failure)
         self.services.restart_compute()
 

@@ -262,7 +262,7 @@ FAULTS = {
     'hooks in a wrong order': Fault(
         plant='set_option arm "hooks = uefi,libvirt_compat"',
         words={'options': (
-            'uefi must stand behind libvirt_compat',
+            'uefi must be listed after libvirt_compat',
             'nova-compute does not start with it')}),
     'a rule for no PCI device': Fault(
         plant='set_option arm_pci "skip = network card"',

@@ -11,7 +11,7 @@ import pathlib
 from oslo_config import cfg
 
 from nova_arm_ext import facts
-from nova_arm_ext import pipeline
+from nova_arm_ext.pipeline.run import Pipeline
 
 FOLDER = pathlib.Path(__file__).parent
 
@@ -33,9 +33,9 @@ def known(case: str) -> facts.Facts:
     return facts.Facts.from_json((FOLDER / case / 'facts.json').read_text())
 
 
-def default_pipeline() -> pipeline.Pipeline:
+def default_pipeline() -> Pipeline:
     """The default hooks with their default options."""
     conf = cfg.ConfigOpts()
     conf([], project='golden', default_config_files=[],
          default_config_dirs=[])
-    return pipeline.Pipeline.load(conf)
+    return Pipeline.load(conf)

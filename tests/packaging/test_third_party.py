@@ -73,7 +73,7 @@ class ThirdPartyHookTest(base.TestCase):
         done = self.command('no_balloon,$default_hooks', 'hooks')
 
         self.assertEqual(2, done.returncode)
-        self.assertIn('no_balloon (last) must stand behind', done.stderr)
+        self.assertIn('no_balloon (last) must be listed after', done.stderr)
 
     def test_it_runs_and_is_reported(self):
         shown = self.preview('$default_hooks,no_balloon')

@@ -17,8 +17,9 @@ from oslo_config import cfg
 
 from nova_arm_ext import errors
 from nova_arm_ext import facts
-from nova_arm_ext import pipeline
 from nova_arm_ext import provenance
+from nova_arm_ext.pipeline.reports import Finish
+from nova_arm_ext.pipeline.run import Pipeline
 from tests.releases import judge
 from tests.releases import kinds
 
@@ -72,7 +73,7 @@ class Release:
         self._verdicts: dict[str, judge.Verdict] = {}
         conf = cfg.ConfigOpts()
         conf([], default_config_files=[], default_config_dirs=[])
-        self._pipeline = pipeline.Pipeline.load(conf)
+        self._pipeline = Pipeline.load(conf)
         #: Nova's own refusals, by host and kind.
         self.refused_by_nova: dict[tuple[str, str], str] = {}
 
@@ -153,7 +154,7 @@ class Release:
                 domain, ours.of(reports))).xml
 
     def run(self, document: str, known: facts.Facts,
-            finish: pipeline.Finish | None = None) -> Adjusted:
+            finish: Finish | None = None) -> Adjusted:
         try:
             return Adjusted(xml=self._pipeline.run(document, known,
                                                    finish=finish).xml)

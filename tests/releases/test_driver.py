@@ -27,7 +27,6 @@ from nova.virt.libvirt import guest as libvirt_guest
 
 from nova_arm_ext import errors
 from nova_arm_ext import facts
-from nova_arm_ext import pipeline
 from nova_arm_ext import provenance
 from nova_arm_ext.compute import adjustment
 from nova_arm_ext.compute import driver
@@ -36,6 +35,7 @@ from nova_arm_ext.compute import hotplug
 from nova_arm_ext.compute import operation
 from nova_arm_ext.domain import view
 from nova_arm_ext.hooks import base as hooks
+from nova_arm_ext.pipeline.run import Pipeline
 from tests import base
 
 CONF = nova.conf.CONF
@@ -102,7 +102,7 @@ class DriverTest(nova.test.NoDBTestCase):
     def with_hook(self, hook: type[hooks.Hook],
                   **options: str) -> hooks.Hook:
         made = hook(None)
-        self.driver._adjustment.pipeline = pipeline.Pipeline(
+        self.driver._adjustment.pipeline = Pipeline(
             [('mine', made)], **options)
         return made
 
@@ -238,7 +238,7 @@ class DriverTest(nova.test.NoDBTestCase):
 
     def test_a_failed_reboot_of_another_guest_is_novas_business(self) -> None:
         self.existing(X86, None)
-        self.stub_out('nova_arm_ext.pipeline.Pipeline.run',
+        self.stub_out('nova_arm_ext.pipeline.run.Pipeline.run',
                       mock.Mock(side_effect=exception.NovaException('x')))
 
         self.assertRaises(exception.NovaException, self.reboot, X86)
@@ -515,7 +515,7 @@ class SchedulingTest(nova.test.NoDBTestCase):
 
     def test_kvm_is_not_offered_without_the_hook(self) -> None:
         self.on(True)
-        self.driver._adjustment.pipeline = pipeline.Pipeline([])
+        self.driver._adjustment.pipeline = Pipeline([])
 
         self.assertFalse(self.offers_kvm())
 

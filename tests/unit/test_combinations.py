@@ -21,9 +21,9 @@ from oslo_config import cfg
 
 from nova_arm_ext import errors
 from nova_arm_ext import facts
-from nova_arm_ext import pipeline
 from nova_arm_ext.domain import devices
 from nova_arm_ext.domain import view
+from nova_arm_ext.pipeline.run import Pipeline
 from tests import base
 from tests import embed
 from tests import golden
@@ -59,14 +59,14 @@ OPTIONS: tuple[tuple[str, str, tuple[object, ...],
 
 
 @functools.cache
-def configured(options: Options) -> pipeline.Pipeline:
+def configured(options: Options) -> Pipeline:
     """The default hooks with these options."""
     conf = cfg.ConfigOpts()
     conf([], project='t', default_config_files=[], default_config_dirs=[])
-    pipeline.Pipeline.load(conf)
+    Pipeline.load(conf)
     for group, name, value in options:
         conf.set_override(name, value, group=group)
-    return pipeline.Pipeline.load(conf)
+    return Pipeline.load(conf)
 
 
 class _LibvirtTestCase(base.TestCase):

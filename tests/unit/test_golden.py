@@ -7,9 +7,9 @@ import unittest
 
 from lxml import etree
 
-from nova_arm_ext import pipeline
 from nova_arm_ext.compute import schema
 from nova_arm_ext.domain import view
+from nova_arm_ext.pipeline import reports
 from tests import base
 from tests import golden
 
@@ -35,14 +35,14 @@ class GoldenTest(base.TestCase):
         made = golden.default_pipeline().run(before, golden.known(case)).xml
 
         if made.rstrip('\n') != golden.after(case).rstrip('\n'):
-            self.fail(pipeline.unified_diff(golden.after(case), made, case))
+            self.fail(reports.unified_diff(golden.after(case), made, case))
 
     def check_twice(self, case: str) -> None:
         after = golden.after(case)
 
         again = golden.default_pipeline().run(after, golden.known(case))
 
-        self.assertIs(after, again.xml, pipeline.unified_diff(
+        self.assertIs(after, again.xml, reports.unified_diff(
             after, again.xml, case))
 
     def check_nova(self, case: str) -> None:

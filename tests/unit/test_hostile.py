@@ -20,9 +20,9 @@ from oslo_config import cfg
 from nova_arm_ext import errors
 from nova_arm_ext import facts
 from nova_arm_ext import metadefs
-from nova_arm_ext import pipeline
 from nova_arm_ext.compute import schema
 from nova_arm_ext.domain import view
+from nova_arm_ext.pipeline.run import Pipeline
 from tests import base
 from tests import golden
 from tests.unit import properties
@@ -123,13 +123,13 @@ def mutated(xml: str, moves: Moves) -> str:
 
 
 @functools.cache
-def ordered(order: tuple[str, ...]) -> pipeline.Pipeline:
+def ordered(order: tuple[str, ...]) -> Pipeline:
     """The pipeline with these hooks in this order."""
     conf = cfg.ConfigOpts()
     conf([], default_config_files=[], default_config_dirs=[])
-    pipeline.Pipeline.load(conf)               # registers the options
+    Pipeline.load(conf)               # registers the options
     conf.set_override('hooks', list(order), group='arm')
-    return pipeline.Pipeline.load(conf)
+    return Pipeline.load(conf)
 
 
 @functools.cache

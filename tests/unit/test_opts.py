@@ -4,7 +4,8 @@
 from oslo_config import cfg
 
 from nova_arm_ext import opts
-from nova_arm_ext import pipeline
+from nova_arm_ext.pipeline import plugins
+from nova_arm_ext.pipeline.run import Pipeline
 from tests import base
 
 
@@ -13,7 +14,7 @@ class ListOptsTest(base.TestCase):
     def test_the_pipeline_and_each_hook_have_their_groups(self):
         listed = dict(opts.list_opts())
 
-        self.assertEqual({opt.name for opt in pipeline.OPTS},
+        self.assertEqual({opt.name for opt in plugins.OPTS},
                          {opt.name for opt in listed['arm']})
         self.assertIn('disabled_rules', {
             opt.name for opt in listed['arm_libvirt_compat']})
@@ -23,7 +24,7 @@ class ListOptsTest(base.TestCase):
         conf([], project='opts', default_config_files=[],
              default_config_dirs=[])
 
-        pipeline.Pipeline.load(conf, checks=opts.CHECKS)
+        Pipeline.load(conf, checks=opts.CHECKS)
 
         for group, options in opts.list_opts():
             for option in options:

@@ -34,7 +34,6 @@ from nova_arm_ext import facts
 from nova_arm_ext import metadefs
 from nova_arm_ext import nvram
 from nova_arm_ext import opts
-from nova_arm_ext import pipeline
 from nova_arm_ext.cmd import app
 from nova_arm_ext.compute import cpu as compute_cpu
 from nova_arm_ext.compute import driver
@@ -43,6 +42,8 @@ from nova_arm_ext.compute import hotplug
 from nova_arm_ext.compute import nvram as stores
 from nova_arm_ext.compute import schema
 from nova_arm_ext.compute import seams
+from nova_arm_ext.pipeline import plugins
+from nova_arm_ext.pipeline.run import Pipeline
 from tests import base
 from tests import pages
 from tests import walkthrough
@@ -151,7 +152,7 @@ class FragmentsTest(base.TestCase):
                 self.assertIsNone(validate(root), block)
 
     def test_before_and_after_of_each_hook(self) -> None:
-        for name, hook in pipeline.installed_hooks().items():
+        for name, hook in plugins.installed_hooks().items():
             shown = re.findall(r'::\n\n((?: {4}.*\n|\n)+)', inspect.getdoc(
                 hook) + '\n')
 
@@ -243,7 +244,7 @@ class OptionsTest(base.TestCase):
                 self.assertIn(name, known, f'{where}: [{group}]')
                 getattr(conf[inside] if inside else conf, name)
         # what is wrong beyond the type of a value
-        pipeline.Pipeline.load(conf, checks=opts.CHECKS)
+        Pipeline.load(conf, checks=opts.CHECKS)
 
     def test_fragments_of_nova_conf(self) -> None:
         for block in blocks('ini'):

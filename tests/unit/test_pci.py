@@ -8,7 +8,7 @@ from oslo_config import cfg
 
 from nova_arm_ext import errors
 from nova_arm_ext import pci
-from nova_arm_ext import pipeline
+from nova_arm_ext.pipeline.run import Pipeline
 from tests import base
 from tests import pci_tree
 
@@ -189,7 +189,7 @@ class SettingsTest(base.TestCase):
                          '[arm]\nhooks = nosuch\n')
 
         error = self.assertRaises(
-            errors.ConfigurationError, pipeline.Pipeline.load, conf,
+            errors.ConfigurationError, Pipeline.load, conf,
             checks=[pci.faults])
 
         for part in ("'nosuch'", "[arm_pci] skip: 'nonsense'", "'driver='",

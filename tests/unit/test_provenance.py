@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The record in a domain's metadata."""
 
-from nova_arm_ext import pipeline
 from nova_arm_ext import provenance
 from nova_arm_ext.domain.view import Domain
+from nova_arm_ext.pipeline.run import Pipeline
 from tests import base
 from tests import golden
 
@@ -132,7 +132,7 @@ class DigestTest(base.TestCase):
         with tempfile.NamedTemporaryFile('w', suffix='.conf') as file:
             file.write(conf)
             file.flush()
-            return provenance.digest(pipeline.Pipeline.load(
+            return provenance.digest(Pipeline.load(
                 reading.configuration([file.name])))
 
     def test_it_is_that_of_hooks_and_their_options(self) -> None:

@@ -5,7 +5,7 @@ import configparser
 import csv
 import re
 
-from nova_arm_ext import pipeline
+from nova_arm_ext.pipeline import plugins
 from tests import base
 from tests import pages
 
@@ -25,7 +25,7 @@ class ReadmeTest(base.TestCase):
                          dict(read['DEFAULT']))
 
     def test_the_table_names_the_default_hooks(self) -> None:
-        default = next(opt.default for opt in pipeline.OPTS
+        default = next(opt.default for opt in plugins.OPTS
                        if opt.name == 'default_hooks')
 
         shown = re.findall(r'^``(\w+)``  ', README, re.M)

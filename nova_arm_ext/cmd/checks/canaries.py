@@ -11,7 +11,6 @@ from typing import Any
 from nova_arm_ext import errors
 from nova_arm_ext import facts
 from nova_arm_ext import opts
-from nova_arm_ext import pipeline
 from nova_arm_ext.cmd import failure
 from nova_arm_ext.cmd import host
 from nova_arm_ext.cmd.checks.base import fault
@@ -20,6 +19,7 @@ from nova_arm_ext.cmd.checks.base import not_applicable
 from nova_arm_ext.cmd.checks.base import ok
 from nova_arm_ext.cmd.checks.base import PATIENCE
 from nova_arm_ext.cmd.checks.base import Surroundings
+from nova_arm_ext.pipeline.run import Pipeline
 
 PREFIX = 'nova-arm-ext-doctor-'
 
@@ -90,7 +90,7 @@ def define_test(place: Surroundings) -> Iterator[Finding]:
     """Whether libvirt takes what the hooks make of each kind of guest."""
     known = place.survey.host
     try:
-        hooks = pipeline.Pipeline.load(place.conf, checks=opts.CHECKS)
+        hooks = Pipeline.load(place.conf, checks=opts.CHECKS)
     except errors.ConfigurationError:
         yield not_applicable('unknown: the options have faults')
         return
@@ -122,7 +122,7 @@ def define_test(place: Surroundings) -> Iterator[Finding]:
                         'guests of this kind cannot be made on this host')
 
 
-def _made(kind: str, known: facts.Host, hooks: pipeline.Pipeline,
+def _made(kind: str, known: facts.Host, hooks: Pipeline,
           virt_type: str) -> str:
     """The document of one kind, after the hooks."""
     parts, extra_specs = KINDS[kind]

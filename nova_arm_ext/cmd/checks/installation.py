@@ -10,7 +10,6 @@ from oslo_config import cfg
 
 from nova_arm_ext import errors
 from nova_arm_ext import opts
-from nova_arm_ext import pipeline
 from nova_arm_ext.cmd import reading
 from nova_arm_ext.cmd.checks import stores
 from nova_arm_ext.cmd.checks.base import fault
@@ -19,6 +18,8 @@ from nova_arm_ext.cmd.checks.base import not_applicable
 from nova_arm_ext.cmd.checks.base import ok
 from nova_arm_ext.cmd.checks.base import Surroundings
 from nova_arm_ext.cmd.checks.base import warning
+from nova_arm_ext.pipeline import plugins
+from nova_arm_ext.pipeline.run import Pipeline
 
 DRIVER = 'arm_ext.ArmLibvirtDriver'
 ALIAS = 'nova.virt.arm_ext'
@@ -26,11 +27,11 @@ ALIAS = 'nova.virt.arm_ext'
 
 def hooks(place: Surroundings) -> Iterator[Finding]:
     """Whether each entry point is found and can be imported."""
-    found, faults = pipeline.find_hooks()
+    found, faults = plugins.find_hooks()
     for message in faults.values():
         yield fault(message, 'repair or uninstall the package that brings it')
     named = {point.name for point in
-             importlib.metadata.entry_points(group=pipeline.NAMESPACE)}
+             importlib.metadata.entry_points(group=plugins.NAMESPACE)}
     lost = sorted(named - found.keys() - faults.keys())
     if lost:
         # stevedore keeps a list of its own, by the times of directories
@@ -48,7 +49,7 @@ def hooks(place: Surroundings) -> Iterator[Finding]:
 def options(place: Surroundings) -> Iterator[Finding]:
     """Whether nova-compute would start with the configuration."""
     try:
-        loaded = pipeline.Pipeline.load(place.conf, checks=opts.CHECKS)
+        loaded = Pipeline.load(place.conf, checks=opts.CHECKS)
     except errors.ConfigurationError as e:
         for message in e.faults:
             yield fault(message, 'nova-compute does not start with it')
@@ -84,10 +85,10 @@ def option_names(place: Surroundings) -> Iterator[Finding]:
 
 def _known(place: Surroundings) -> dict[str, set[str]]:
     """The names of all options, by group."""
-    installed, _ = pipeline.find_hooks()
+    installed, _ = plugins.find_hooks()
     groups: dict[str, set[str]] = {}
     for group, options in (*opts.GROUPS, *(
-            (pipeline.group_of(name), hook.opts)
+            (plugins.group_of(name), hook.opts)
             for name, hook in installed.items())):
         groups[group] = {name for option in options for name in _names(option)}
     # a driver of another package has registered options of its own by then

@@ -54,7 +54,7 @@ def nic(mac: str, address: str = '') -> str:
 
 def taken_over(now: str, had: str) -> view.Domain:
     domain = view.Domain.parse(now, had)
-    previous.take_over(domain)
+    previous.restore_places(domain)
     return domain
 
 
@@ -115,7 +115,7 @@ class TakeOverTest(base.TestCase):
         now = document(disk('vda', 'virtio'))
         domain = view.Domain.parse(now)
 
-        self.assertEqual({}, previous.take_over(domain))
+        self.assertEqual({}, previous.restore_places(domain))
         self.assertEqual(0, previous.keep_a_port_free(domain))
         self.assertEqual(now, base.compact(domain))
 
@@ -324,7 +324,7 @@ class OddDocumentsTest(base.TestCase):
                 now.replace(TAIL, '<hostdev type="pci"/>' + TAIL), had)
 
             error = self.assertRaises(errors.InvalidDocument,
-                                      previous.take_over, domain)
+                                      previous.restore_places, domain)
 
             self.assertIn(place, str(error))
 
@@ -367,7 +367,7 @@ class KeepAPortFreeTest(base.TestCase):
 
     def added(self, now: str, had: str) -> tuple[int, view.Domain]:
         domain = view.Domain.parse(now, had)
-        previous.take_over(domain)
+        previous.restore_places(domain)
         return previous.keep_a_port_free(domain), domain
 
     def test_one_is_left_free_when_all_are_taken(self):
@@ -512,7 +512,7 @@ class PropertiesTest(base.TestCase):
         domain = view.Domain.parse(pair.now, pair.had)
         strangers = pair.now.count('<!--')
 
-        previous.take_over(domain)
+        previous.restore_places(domain)
         previous.keep_a_port_free(domain)
 
         # every device that was there is where it was, the others nowhere
@@ -551,13 +551,13 @@ class PropertiesTest(base.TestCase):
     @hypothesis.settings(properties.SETTINGS, max_examples=60)
     def test_twice_is_once(self, pair):
         domain = view.Domain.parse(pair.now, pair.had)
-        previous.take_over(domain)
+        previous.restore_places(domain)
         previous.keep_a_port_free(domain)
         once = base.compact(domain)
 
         again = view.Domain.parse(once, pair.had)
 
-        self.assertEqual({}, previous.take_over(again))
+        self.assertEqual({}, previous.restore_places(again))
         self.assertEqual(0, previous.keep_a_port_free(again))
         self.assertEqual(once, base.compact(again))
 
@@ -567,7 +567,7 @@ class PropertiesTest(base.TestCase):
         had = view.Domain.parse(pair.had)
         domain = view.Domain.parse(pair.now, had)
 
-        previous.take_over(domain)
+        previous.restore_places(domain)
 
         self.assertEqual(pair.had, base.compact(had))
 

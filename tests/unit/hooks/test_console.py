@@ -8,11 +8,11 @@ from oslo_config import cfg
 
 from nova_arm_ext import errors
 from nova_arm_ext import facts
-from nova_arm_ext import pipeline
 from nova_arm_ext.domain import devices
 from nova_arm_ext.domain import view
 from nova_arm_ext.hooks import base as hooks
 from nova_arm_ext.hooks import console
+from nova_arm_ext.pipeline.run import Pipeline
 from tests import base
 from tests import contract
 from tests import embed
@@ -369,10 +369,10 @@ class LibvirtTest(base.TestCase):
         conf = cfg.ConfigOpts()
         conf([], project='t', default_config_files=[],
              default_config_dirs=[])
-        pipeline.Pipeline.load(conf)
+        Pipeline.load(conf)
         for name, value in options.items():
             conf.set_override(name, value, group='arm_console')
-        made = pipeline.Pipeline.load(conf).run(xml, known).xml
+        made = Pipeline.load(conf).run(xml, known).xml
 
         verdict = libvirt.define(made)
 

@@ -8,10 +8,10 @@ import unittest
 from nova_arm_ext import cpu
 from nova_arm_ext import errors
 from nova_arm_ext import facts
-from nova_arm_ext import pipeline
 from nova_arm_ext.domain import view
 from nova_arm_ext.hooks import base as hooks
 from nova_arm_ext.hooks import cpu_features
+from nova_arm_ext.pipeline.run import Pipeline
 from tests import base
 from tests import contract
 from tests import cpus
@@ -237,7 +237,7 @@ class LibvirtTest(base.TestCase):
 
     def test_libvirt_takes_what_is_asked_for(self) -> None:
         known = golden.known('new-guest')
-        with_hook = pipeline.Pipeline([('cpu_features', hook())])
+        with_hook = Pipeline([('cpu_features', hook())])
         after_others = golden.default_pipeline().run(
             golden.before('new-guest'), known).xml
         for flavor, features, gic in (
@@ -266,7 +266,7 @@ class LibvirtTest(base.TestCase):
         number = libvirt.getVersion()
         xml = golden.default_pipeline().run(
             golden.before('new-guest'), golden.known('new-guest')).xml
-        made = pipeline.Pipeline([('cpu_features', hook())]).run(
+        made = Pipeline([('cpu_features', hook())]).run(
             xml, facts.Facts(guest=facts.Guest(
                 extra_specs={'arm:pauth': 'off'}))).xml
 

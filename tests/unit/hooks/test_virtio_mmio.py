@@ -8,12 +8,12 @@ from hypothesis import strategies
 
 from nova_arm_ext import errors
 from nova_arm_ext import facts
-from nova_arm_ext import pipeline
 from nova_arm_ext.domain import devices
 from nova_arm_ext.domain import pcie
 from nova_arm_ext.domain import view
 from nova_arm_ext.hooks import base as hooks
 from nova_arm_ext.hooks import virtio_mmio
+from nova_arm_ext.pipeline.run import Pipeline
 from tests import base
 from tests import contract
 from tests.unit import properties
@@ -352,7 +352,7 @@ class ExistingGuestTest(MmioTestCase):
             self.assertEqual(document(*OLD, address=MMIO), made)
 
     def test_a_disk_that_was_plugged_in_stays_on_pci(self):
-        whole = pipeline.Pipeline([('virtio_mmio', hook())])
+        whole = Pipeline([('virtio_mmio', hook())])
         port = ('<controller type="pci" index="0" model="pcie-root"/>'
                 '<controller type="pci" index="3" model="pcie-root-port"/>')
         had = document(*disks(1, MMIO), DISK.replace('vda', 'vdx').format(

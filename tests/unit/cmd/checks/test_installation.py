@@ -6,9 +6,9 @@ from unittest import mock
 
 import fixtures
 
-from nova_arm_ext import pipeline
 from nova_arm_ext.cmd.checks import installation
 from nova_arm_ext.compute import seams
+from nova_arm_ext.pipeline import plugins
 from tests.unit.cmd.checks import base
 
 CHOSEN = '[DEFAULT]\ncompute_driver = arm_ext.ArmLibvirtDriver\n'
@@ -26,7 +26,7 @@ class InOrderTest(base.ChecksTestCase):
 class HooksTest(base.ChecksTestCase):
 
     def test_stevedore_has_an_older_list_of_what_is_installed(self) -> None:
-        pipeline.find_hooks()
+        plugins.find_hooks()
         dist = self.directory / 'late-1.0.dist-info'
         dist.mkdir()
         (dist / 'METADATA').write_text(
