@@ -44,7 +44,7 @@ SIZES = (1, 8, 64)
 
 #: What the pipeline is meant to take beside parsing and serialising, without
 #: and with the schema check, for Nova's default document.
-MOST, MOST_CHECKED = 5.0, 9.0
+MOST, MOST_CHECKED = 7.0, 12.0
 #: How much more than the first devices the later ones may cost.
 MOST_GROWTH = 1.5
 

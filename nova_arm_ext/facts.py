@@ -6,7 +6,6 @@ for "nobody could tell", which is not the same as "no".
 """
 
 import dataclasses
-import functools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -144,7 +143,6 @@ class Facts:
         return json.dumps(data, indent=2, sort_keys=True)
 
 
-@functools.lru_cache
 def format_version(version: Version) -> str:
     """``(9, 0, 0)`` as ``9.0.0``."""
     return '.'.join(map(str, version))

@@ -112,6 +112,7 @@ class Tpm(Device):
     tag = 'tpm'
     identity = ('model',)
     model = fields.text('@model')
+    version = fields.text('backend/@version')
 
 
 class Iommu(Device):

@@ -54,11 +54,9 @@ class Field(Generic[T]):
                 owner: Any) -> 'Field[T] | T | None':
         if view is None:
             return self
-        element = view.element
-        if self._steps:
-            element = tree.find(element, self._steps)
-            if element is None:
-                return None
+        element = tree.find(view.element, self._steps)
+        if element is None:
+            return None
         text = (element.get(self._attribute) if self._attribute
                 else element.text)
         if text is None:
@@ -109,24 +107,9 @@ def _yes_no(text: str) -> bool:
     raise ValueError('neither yes nor no')
 
 
-class _Text(Field[str]):
-    """A field that needs no conversion, which most are."""
-
-    def __get__(self, view: HasElement | None, owner: Any) -> Any:
-        if view is None:
-            return self
-        element = view.element
-        if self._steps:
-            element = tree.find(element, self._steps)
-            if element is None:
-                return None
-        return (element.get(self._attribute) if self._attribute
-                else element.text)
-
-
 def text(place: str) -> Field[str]:
     """A string as it stands."""
-    return _Text(place, str, str)
+    return Field(place, str, str)
 
 
 def number(place: str) -> Field[int]:

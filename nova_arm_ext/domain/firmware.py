@@ -71,9 +71,9 @@ class Os(view.View):
     def feature(self, name: str) -> bool | None:
         """Whether a firmware feature is asked for; None if not mentioned."""
         firmware = tree.child(self.element, 'firmware')
-        for element in () if firmware is None else firmware:
-            if element.tag == 'feature' and element.get('name') == name:
-                return bool(element.get('enabled') == 'yes')
+        for feature in () if firmware is None else firmware:
+            if feature.tag == 'feature' and feature.get('name') == name:
+                return bool(feature.get('enabled') == 'yes')
         return None
 
     def insert(self, *elements: Any) -> None:
@@ -84,7 +84,7 @@ class Os(view.View):
 
     def drop(self, *tags: str) -> None:
         """Remove child elements, where they are there."""
-        for child in tree.children(self.element):
+        for child in list(self.element):
             if child.tag in tags:
                 tree.detach(child)
 

@@ -6,12 +6,7 @@ devices for legacy PCI on one bridge behind one root port (libvirt 9.0.0 and
 11.3.0: qemuDomainDeviceCalculatePCIConnectFlags).
 """
 
-import copy
 import enum
-import functools
-import types
-from collections.abc import Callable
-from collections.abc import Mapping
 from typing import Any
 from typing import NamedTuple
 
@@ -19,7 +14,6 @@ from lxml import etree
 
 from nova_arm_ext.domain import devices
 from nova_arm_ext.domain import view
-from nova_arm_ext.domain.address import Address
 from nova_arm_ext.domain.firmware import Os
 
 #: libvirt packs eight root ports into each of the slots 1 to 31 of pcie.0
@@ -43,12 +37,9 @@ class Place(enum.Enum):
     ELSEWHERE = 'on no PCI bus'
 
 
-# a member's name is looked up slowly before Python 3.12
-_ROOT_PORT, _BRIDGE, _ROOT, _ELSEWHERE = Place
-
 #: models that go to the bridge, each for its kind of device
 _LEGACY_INTERFACES = frozenset(('e1000', 'e1000-82544gc', 'e1000-82545em',
-                                'rtl8139', 'vmxnet3'))
+                                'rtl8139', 'vmxnet3', 'virtio-transitional'))
 _ROOT_PORT_VIDEOS = frozenset(('virtio', 'bochs'))
 _XHCI = frozenset((None, 'qemu-xhci', 'nec-xhci'))
 _BRIDGE_MODELS = frozenset(('pcie-to-pci-bridge', 'dmi-to-pci-bridge',
@@ -57,99 +48,60 @@ _BRIDGE_MODELS = frozenset(('pcie-to-pci-bridge', 'dmi-to-pci-bridge',
 
 def place(device: devices.Device) -> Place:
     """Where libvirt will put a device, if it has no address."""
-    return _place(device.element)
+    if device.element.get('model') == 'virtio-transitional':
+        return Place.BRIDGE
+    on_a_port = False
+    match device:
+        case devices.Controller():
+            return _controller_place(device)
+        case devices.Disk() | devices.Input():
+            on_a_port = device.bus == 'virtio'
+        case devices.Interface():
+            return (Place.BRIDGE if device.model in _LEGACY_INTERFACES
+                    else Place.ROOT_PORT)
+        case devices.Video() if device.model not in (None, 'ramfb', 'none'):
+            return (Place.ROOT_PORT if device.model in _ROOT_PORT_VIDEOS
+                    else Place.BRIDGE)
+        case devices.Serial() if device.target_type == 'pci-serial':
+            return Place.BRIDGE
+        case devices.Memballoon():
+            on_a_port = device.model != 'none'
+        case (devices.Rng() | devices.Crypto() | devices.Vsock()
+              | devices.Filesystem()):
+            on_a_port = True
+        case devices.Hostdev():
+            on_a_port = device.type in ('pci', 'mdev', 'scsi_host')
+        case devices.Memory():
+            on_a_port = device.model in ('virtio-mem', 'virtio-pmem')
+        case devices.Sound() if device.model != 'usb':
+            return (Place.ROOT_PORT if device.model == 'virtio'
+                    else Place.BRIDGE)
+        case devices.Shmem():
+            return Place.BRIDGE
+        case devices.Watchdog() if device.model == 'i6300esb':
+            return Place.BRIDGE
+        case devices.Iommu() if device.model == 'virtio':
+            return Place.ROOT
+    return Place.ROOT_PORT if on_a_port else Place.ELSEWHERE
 
 
-def _place(element: Any) -> Place:
-    if element.get('model') == 'virtio-transitional':
-        return _BRIDGE
-    where = _PLACES.get(element.tag, _ELSEWHERE)
-    return where if isinstance(where, Place) else where(element)
-
-
-def _either(on_a_port: bool) -> Place:
-    return _ROOT_PORT if on_a_port else _ELSEWHERE
-
-
-def _below(element: Any, tag: str, attribute: str) -> str | None:
-    """An attribute of a child element."""
-    for child in element[:]:
-        if child.tag == tag:
-            value: str | None = child.get(attribute)
-            return value
-    return None
-
-
-def _interface_place(interface: Any) -> Place:
-    model = _below(interface, 'model', 'type')
-    return (_BRIDGE if model in _LEGACY_INTERFACES
-            or model == 'virtio-transitional' else _ROOT_PORT)
-
-
-def _video_place(video: Any) -> Place:
-    model = _below(video, 'model', 'type')
-    if model in _ROOT_PORT_VIDEOS:
-        return _ROOT_PORT
-    return (_ELSEWHERE if model in (None, 'ramfb', 'none')
-            else _BRIDGE)
-
-
-def _sound_place(sound: Any) -> Place:
-    model = sound.get('model')
-    if model == 'usb':
-        return _ELSEWHERE
-    return _ROOT_PORT if model == 'virtio' else _BRIDGE
-
-
-def _controller_place(controller: Any) -> Place:
-    model = controller.get('model')
-    match controller.get('type'):
-        case 'pci':
-            return _either(model == 'pcie-to-pci-bridge')
+def _controller_place(controller: devices.Controller) -> Place:
+    model = controller.model
+    match controller.type:
+        case 'pci' if model == 'pcie-to-pci-bridge':
+            return Place.ROOT_PORT
         case 'virtio-serial':
-            return _ROOT_PORT
-        case 'usb' if model == 'none':
-            return _ELSEWHERE
-        case 'usb':
-            return _ROOT_PORT if model in _XHCI else _BRIDGE
+            return Place.ROOT_PORT
+        case 'usb' if model != 'none':
+            return Place.ROOT_PORT if model in _XHCI else Place.BRIDGE
         case 'scsi':
             # without a model it is an LSI one before libvirt 11.6, behind
             # the bridge, and virtio-scsi since then; either takes one port
-            return (_ROOT_PORT if (model or 'virtio').startswith('virtio')
-                    else _BRIDGE)
+            return (Place.ROOT_PORT if (model or 'virtio').startswith('virtio')
+                    else Place.BRIDGE)
         case 'sata':
-            return _BRIDGE
-    return _ELSEWHERE
-
-
-#: by the tag of a device: its place, or what tells it of the element
-_PLACES: Mapping[str, Place | Callable[[Any], Place]] = (
-    types.MappingProxyType({
-        'controller': _controller_place,
-        'disk': lambda e: _either(_below(e, 'target', 'bus') == 'virtio'),
-        'input': lambda e: _either(e.get('bus') == 'virtio'),
-        'interface': _interface_place,
-        'hostdev': lambda e: _either(
-            e.get('type') in ('pci', 'mdev', 'scsi_host')),
-        'video': _video_place,
-        'memballoon': lambda e: _either(e.get('model') != 'none'),
-        'rng': _ROOT_PORT,
-        'crypto': _ROOT_PORT,
-        'vsock': _ROOT_PORT,
-        'filesystem': _ROOT_PORT,
-        'memory': lambda e: _either(
-            e.get('model') in ('virtio-mem', 'virtio-pmem')),
-        'sound': _sound_place,
-        'shmem': _BRIDGE,
-        'watchdog': lambda e: (
-            _BRIDGE if e.get('model') == 'i6300esb'
-            else _ELSEWHERE),
-        'serial': lambda e: (
-            _BRIDGE if _below(e, 'target', 'type') == 'pci-serial'
-            else _ELSEWHERE),
-        'iommu': lambda e: (
-            _ROOT if e.get('model') == 'virtio' else _ELSEWHERE),
-    }))
+            return Place.BRIDGE
+    return Place.ELSEWHERE
 
 
 def root_ports(domain: view.Domain) -> list[devices.Controller]:
@@ -165,94 +117,87 @@ class Slots(NamedTuple):
         libvirt will have to add ports of its own
     :param limit: the root ports that the machine can have
     :param lacks_bridge: a device waits for a bridge that is not there
-    :param has_controllers: the document names PCI controllers
     """
 
     ports: int
     free: int
     limit: int
     lacks_bridge: bool
-    has_controllers: bool
 
 
 def slots(domain: view.Domain) -> Slots:
-    """Count the slots, in one walk over the devices.
-
-    On elements rather than views: it looks at every device of every guest.
-    """
-    places: list[Place] = []
-    waiting: list[Any] = []              # devices without an address
-    ports: list[int | None] = []
-    used: set[int | None] = set()
-    controllers: set[str | None] = set()
-    present: set[str | None] = set()     # kinds of devices, buses of disks
-    bridges = on_the_root = 0
-    mmio = False
-    # a new guest's document has none, and then there is nothing to look for
-    found = domain.devices
-    has_addresses = (len(found)
-                     and next(found.iter('address'), None) is not None)
-    for element in found[:]:
-        tag = element.tag
-        is_port = False
-        if tag == 'controller':
-            kind = element.get('type')
-            controllers.add(kind)
-            if kind == 'pci':
-                model = element.get('model')
-                if model in _BRIDGE_MODELS:
-                    bridges += 1
-                elif model == 'pcie-root-port':
-                    is_port = True
-                    ports.append(devices.Controller(element).index)
-        elif tag == 'disk':
-            present.add(_below(element, 'target', 'bus'))
-        elif tag == 'channel':
-            if _below(element, 'target', 'type') == 'virtio':
-                present.add('virtio-serial')
-        else:
-            present.add(tag)
-            on_the_root += tag == 'panic'
-        if tag not in _PLACES:
-            continue
-        for child in element[:] if has_addresses else ():
-            if child.tag == 'address':
-                address = Address(child)
-                if address.is_virtio_mmio:
-                    mmio = True
-                elif address.is_pci:
-                    bus = address.bus
-                    if bus is None:
-                        # the document asks for PCI, wherever
-                        places.append(_place(element))
-                    else:
-                        used.add(bus)
-                        on_the_root += not bus and not is_port
-                break
-        else:
-            waiting.append(element)
-    places += [_place(element) for element in waiting
-               if not (mmio and _follows_to_mmio(element))]
-    # what libvirt adds of its own accord
-    for kind, where in (('scsi', _ROOT_PORT), ('sata', _BRIDGE)):
-        if kind in present and kind not in controllers:
-            places.append(where)
-    if not mmio:
-        if 'virtio-serial' in present and 'virtio-serial' not in controllers:
-            places.append(_ROOT_PORT)
-        if 'graphics' in present and 'video' not in present:
-            places.append(_ROOT_PORT)
-    lacks_bridge = _BRIDGE in places and not bridges
+    """Count the slots of a document."""
+    ours = devices.addressed(domain)
+    tags = [element.tag for element in domain.devices]
+    controllers = [d for d in ours if isinstance(d, devices.Controller)]
+    addresses = [device.address for device in ours]
+    has_mmio = any(address is not None and address.is_virtio_mmio
+                   for address in addresses)
+    places = _implied_places(ours, 'graphics' in tags, has_mmio)
+    used = set()                         # buses
+    on_the_root = tags.count('panic')
+    for device, address in zip(ours, addresses, strict=True):
+        if address is None:
+            if not (has_mmio and _follows_to_mmio(device.element)):
+                places.append(place(device))
+        elif address.is_pci and address.bus is None:
+            # on PCI, and libvirt chooses where
+            places.append(place(device))
+        elif address.is_pci:
+            used.add(address.bus)
+            on_the_root += address.bus == 0 and not _is_root_port(device)
+    ports = [c.index for c in controllers if c.is_root_port]
+    bridges = sum(c.type == 'pci' and c.model in _BRIDGE_MODELS
+                  for c in controllers)
+    lacks_bridge = Place.BRIDGE in places and not bridges
     if domain.arch == 'armv7l' and Os.of(domain).has_uefi:
         limit = MAX_ROOT_PORTS_ARMV7_UEFI - bridges - lacks_bridge
     else:
-        limit = ((_SLOTS - on_the_root - places.count(_ROOT))
+        limit = ((_SLOTS - on_the_root - places.count(Place.ROOT))
                  * _PORTS_OF_A_SLOT)
     return Slots(
         ports=len(ports), limit=limit, lacks_bridge=lacks_bridge,
-        has_controllers='pci' in controllers,
         free=(sum(index is None or index not in used for index in ports)
-              - places.count(_ROOT_PORT) - lacks_bridge))
+              - places.count(Place.ROOT_PORT) - lacks_bridge))
+
+
+def _is_root_port(device: devices.Device) -> bool:
+    return isinstance(device, devices.Controller) and device.is_root_port
+
+
+def _implied_places(ours: list[devices.Device], has_graphics: bool,
+                    has_mmio: bool) -> list[Place]:
+    """The places of the devices that libvirt adds by itself."""
+    present = set()      # kinds of controllers
+    needed = set()
+    lacks_video = has_graphics
+    for device in ours:
+        match device:
+            case devices.Controller():
+                present.add(device.type)
+            case devices.Disk():
+                needed.add(device.bus)
+            case devices.Channel() if device.target_type == 'virtio':
+                needed.add('virtio-serial')
+            case devices.Video():
+                lacks_video = False
+    places = []
+    lacking = needed - present
+    if 'scsi' in lacking:
+        places.append(Place.ROOT_PORT)
+    if 'sata' in lacking:
+        places.append(Place.BRIDGE)
+    if 'virtio-serial' in lacking and not has_mmio:
+        places.append(Place.ROOT_PORT)
+    if lacks_video and not has_mmio:
+        places.append(Place.ROOT_PORT)
+    return places
+
+
+def _below(element: Any, tag: str, attribute: str) -> str | None:
+    """An attribute of a child element."""
+    child = element.find(tag)
+    return None if child is None else child.get(attribute)
 
 
 def _follows_to_mmio(element: Any) -> bool:
@@ -293,25 +238,19 @@ def add_root_ports(domain: view.Domain, count: int,
     """
     if count < 1:
         return
-    ours = [c for c in domain.all(devices.Controller)
-            if c.type == 'pci'] if counted.has_controllers else []
+    ours = [c for c in domain.all(devices.Controller) if c.type == 'pci']
     has_root = any(controller.model == 'pcie-root' for controller in ours)
-    made = copy.copy(_controllers(count, not has_root,
-                                  counted.lacks_bridge))[:]
+    made = list(etree.fromstring(
+        '<devices>'
+        + '<controller type="pci" index="0" model="pcie-root"/>' * (
+            not has_root)
+        + '<controller type="pci" model="pcie-root-port"/>' * count
+        + '<controller type="pci" model="pcie-to-pci-bridge"/>' * (
+            counted.lacks_bridge)
+        + '</devices>'))
     if not has_root:
         # libvirt counts those without a number from 0, and that is the root
         for controller in ours:
             controller.remove()
         made[1:1] = [controller.element for controller in ours]
     domain.insert(*made)
-
-
-@functools.lru_cache
-def _controllers(ports: int, root: bool, bridge: bool) -> Any:
-    """PCI controllers to copy: that takes a third of making them."""
-    return etree.fromstring(
-        '<devices>'
-        + '<controller type="pci" index="0" model="pcie-root"/>' * root
-        + '<controller type="pci" model="pcie-root-port"/>' * ports
-        + '<controller type="pci" model="pcie-to-pci-bridge"/>' * bridge
-        + '</devices>')

@@ -76,16 +76,18 @@ class Domain(View):
     uuid = fields.text('uuid')
     kernel = fields.text('os/kernel')
     vcpus = fields.number('vcpu')
+    #: in libvirt's words
+    arch = fields.text('os/type/@arch')
+    #: such as ``virt`` or ``virt-7.2``
+    machine = fields.text('os/type/@machine')
 
     def __init__(self, element: Any,
                  previous: 'str | Domain | None' = None) -> None:
         super().__init__(element)
         self._previous = previous
-        # lxml makes an element's Python object anew each time it is looked
-        # at, unless somebody keeps it: all later walks take a third. Metadata
-        # has a namespace and is read but once.
+        # lxml forgets the Python object of an element that nobody refers to
+        # and makes another one at the next walk, which takes most of its time
         self._kept = list(element.iter('{}*'))
-        self._parts: dict[str, Any] = {}
 
     @classmethod
     def parse(cls, xml: str | bytes,
@@ -149,18 +151,6 @@ class Domain(View):
         self._previous = document
 
     @property
-    def arch(self) -> str | None:
-        """The architecture, in libvirt's words."""
-        kind = self._type
-        return None if kind is None else kind.get('arch')
-
-    @property
-    def machine(self) -> str | None:
-        """The machine type, such as ``virt`` or ``virt-7.2``."""
-        kind = self._type
-        return None if kind is None else kind.get('machine')
-
-    @property
     def is_arm(self) -> bool:
         """Whether the guest is an Arm machine."""
         return self.arch in ARM
@@ -168,24 +158,13 @@ class Domain(View):
     @property
     def is_virt(self) -> bool:
         """Whether the machine is QEMU's ``virt``, of whatever version."""
-        return _is_virt(self.machine)
+        machine = self.machine or ''
+        return machine == 'virt' or machine.startswith('virt-')
 
     @property
     def has_pcie(self) -> bool:
         """Whether the machine has a PCI Express root (pcie.0)."""
-        kind = self._type
-        return (kind is not None and kind.get('arch') in ARM
-                and _is_virt(kind.get('machine')))
-
-    @property
-    def _type(self) -> Any:
-        os = self.part('os')
-        if os is None:
-            return None
-        found = self._parts.get('type')
-        if found is None or found.getparent() is not os:
-            found = self._parts['type'] = tree.child(os, 'type')
-        return found
+        return self.is_arm and self.is_virt
 
     @property
     def has_virtio_mmio(self) -> bool:
@@ -256,26 +235,13 @@ class Domain(View):
 
     def part(self, tag: str) -> Any:
         """A child of the root element, such as ``os``; None without it."""
-        found = self._parts.get(tag)
-        if found is None or found.getparent() is not self.element:
-            found = self._parts[tag] = tree.child(self.element, tag)
-        return found
+        return next(self.element.iterchildren(tag), None)
 
     def all(self, kind: type[V]) -> list[V]:
         """The devices of one kind, in the order of the document."""
-        tag = kind.tag
-        return [kind(element) for element in self.devices[:]
-                if element.tag == tag]
-
-    def by_tag(self) -> dict[str, list[Any]]:
-        """The elements of the devices as they are now, by their tags.
-
-        One walk, for those who look at several kinds.
-        """
-        found: dict[str, list[Any]] = {}
-        for element in self.devices[:]:
-            found.setdefault(element.tag, []).append(element)
-        return found
+        devices = self.part('devices')
+        return [] if devices is None else [
+            kind(element) for element in devices.iterchildren(kind.tag)]
 
     def add(self, kind: type[V], **values: Any) -> V:
         """Add a device behind the last of its kind.
@@ -296,7 +262,6 @@ class Domain(View):
                     None)
         position = len(devices) if last is None else devices.index(last) + 1
         devices[position:position] = elements
-        self._kept += elements
 
     def child(self, tag: str) -> Any:
         """A child of the root element; made where it is missing.
@@ -306,11 +271,6 @@ class Domain(View):
         """
         found = self.part(tag)
         return etree.SubElement(self.element, tag) if found is None else found
-
-
-def _is_virt(machine: str | None) -> bool:
-    return machine is not None and (
-        machine == 'virt' or machine.startswith('virt-'))
 
 
 def arm_guest(xml: str | None) -> Domain | None:

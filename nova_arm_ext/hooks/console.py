@@ -2,10 +2,7 @@
 """Consoles that work: graphical, serial, and the kernel's own."""
 
 import copy
-import functools
 from collections.abc import Mapping
-from collections.abc import Sequence
-from typing import Any
 
 from lxml import etree
 from oslo_config import cfg
@@ -121,24 +118,21 @@ says ``hw_input_bus``. Guests without graphics get neither.
 
     def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
         had = previous.of_same_board(domain)
-        found = domain.by_tag()
-        videos = [devices.Video(e) for e in found.get('video', ())]
-        self._video(domain, videos, had, facts, report)
-        if ('graphics' in found
-                and not any(video.model == 'none' for video in videos)):
-            self._inputs(domain, found, had, facts, report)
-        if len(found.get('serial', ())) > 1:
-            self._serials(domain, had, facts, report)
+        self._video(domain, had, facts, report)
+        if domain.has_graphics and not any(
+                video.model == 'none' for video in domain.all(devices.Video)):
+            self._inputs(domain, had, facts, report)
+        self._serials(domain, had, facts, report)
         self._kernel(domain, facts, report)
         self._smbios(domain, had, facts, report)
 
     # Graphics.
 
-    def _video(self, domain: Domain, videos: list[devices.Video],
-               had: Domain | None, facts: Facts, report: Report) -> None:
+    def _video(self, domain: Domain, had: Domain | None, facts: Facts,
+               report: Report) -> None:
         asked, asked_by = _asked(domain, facts)
         seen = [] if had is None else had.all(devices.Video)
-        for i, video in enumerate(videos):
+        for i, video in enumerate(domain.all(devices.Video)):
             model = video.model or ''
             if i < len(seen):
                 # whatever is asked for now: it is a PCI device
@@ -184,9 +178,9 @@ says ``hw_input_bus``. Guests without graphics get neither.
         report.because('devices/video/model/resolution',
                        'as [arm_console] resolution asks')
 
-    def _inputs(self, domain: Domain, found: Mapping[str, list[Any]],
-                had: Domain | None, facts: Facts, report: Report) -> None:
-        present = [devices.Input(e) for e in found.get('input', ())]
+    def _inputs(self, domain: Domain, had: Domain | None, facts: Facts,
+                report: Report) -> None:
+        present = domain.all(devices.Input)
         wanted: dict[str | None, str | None]
         bus: str | None
         if had is None:
@@ -219,7 +213,7 @@ says ``hw_input_bus``. Guests without graphics get neither.
                 buses.add(wanted[kind])
                 report.because('devices/input', f'a {kind} {reason}')
         if 'usb' in buses:
-            self._usb(domain, found, report)
+            self._usb(domain, report)
 
     def _input_bus(self, present: list[devices.Input],
                    facts: Facts) -> str:
@@ -235,11 +229,9 @@ says ``hw_input_bus``. Guests without graphics get neither.
         return bus
 
     @staticmethod
-    def _usb(domain: Domain, found: Mapping[str, list[Any]],
-             report: Report) -> None:
-        controllers = [devices.Controller(e)
-                       for e in found.get('controller', ())
-                       if e.get('type') == 'usb']
+    def _usb(domain: Domain, report: Report) -> None:
+        controllers = [c for c in domain.all(devices.Controller)
+                       if c.type == 'usb']
         if any(c.model != 'none' for c in controllers):
             return
         if controllers:
@@ -309,7 +301,7 @@ says ``hw_input_bus``. Guests without graphics get neither.
         os = domain.child('os')
         os.addnext(sysinfo)
         if tree.child(os, 'smbios') is None:
-            os.append(copy.copy(_SMBIOS))
+            etree.SubElement(os, 'smbios', mode='sysinfo')
         report.because('sysinfo', reason)
 
 
@@ -327,46 +319,27 @@ def _asked(domain: Domain, facts: Facts) -> tuple[str | None, str]:
     return None, ''
 
 
-_SMBIOS = etree.fromstring('<smbios mode="sysinfo"/>')
-
-#: Without what the facts tell, as Nova has it without a release file but for
-#: the product, by whose name cloud-init knows its cloud all the same.
-_SYSINFO = etree.fromstring("""\
-<sysinfo type="smbios"><system>\
-<entry name="manufacturer">OpenStack Foundation</entry>\
-<entry name="product">OpenStack Compute</entry>\
-<entry name="version"/>\
-<entry name="serial"/>\
-<entry name="uuid"/>\
-<entry name="family">Virtual Machine</entry>\
-</system></sysinfo>""")
-
-
 def _sysinfo(domain: Domain, facts: Facts) -> etree._Element:
     """System information as Nova gives it to x86 guests.
 
-    cloud-init (DataSourceOpenStack) knows its cloud by the product, which is
-    "OpenStack Nova" or, as some distributions have it, "OpenStack Compute".
+    cloud-init (DataSourceOpenStack) recognises its cloud by the product,
+    which is "OpenStack Nova" or, on some distributions, "OpenStack Compute".
+    What the facts do not say is as Nova has it without a release file, except
+    for the product.
     """
     guest = facts.guest
-    sysinfo = copy.copy(_sysinfo_of_host(
-        guest.system_manufacturer, guest.system_product, domain.nova_version))
-    _fill(sysinfo[0][-3:-1], (guest.system_serial, domain.uuid))
+    sysinfo = etree.Element('sysinfo', type='smbios')
+    system = etree.SubElement(sysinfo, 'system')
+    for name, value, default in (
+            ('manufacturer', guest.system_manufacturer,
+             'OpenStack Foundation'),
+            ('product', guest.system_product, 'OpenStack Compute'),
+            ('version', domain.nova_version, None),
+            ('serial', guest.system_serial, None),
+            ('uuid', domain.uuid, None),
+            ('family', None, 'Virtual Machine')):
+        if not value or not value.isascii() or not value.isprintable():
+            value = default
+        if value is not None:
+            etree.SubElement(system, 'entry', name=name).text = value
     return sysinfo
-
-
-@functools.lru_cache
-def _sysinfo_of_host(*values: str | None) -> etree._Element:
-    """What all guests of a host have alike, to copy."""
-    sysinfo = copy.copy(_SYSINFO)
-    _fill(sysinfo[0][:3], values)
-    return sysinfo
-
-
-def _fill(entries: Sequence[etree._Element],
-          values: Sequence[str | None]) -> None:
-    for entry, value in zip(entries, values, strict=True):
-        if value and value.isascii() and value.isprintable():
-            entry.text = value
-        elif not entry.text:
-            tree.detach(entry)

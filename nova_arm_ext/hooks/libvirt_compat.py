@@ -30,9 +30,9 @@ from nova_arm_ext.hooks.base import Report
 class Rule:
     """One thing that Nova writes and that does not work on Arm.
 
-    :param words: names of elements two levels below <domain>, or values of
-        a disk's or CPU's attributes; without any of them in the document
-        there is nothing to do, which saves the look
+    :param words: names of elements two levels below <domain>, of which the
+        document has at least one if there is anything to do; or the device
+        or bus of a disk, or the mode of the CPU
     :param nova: the Nova releases that write it
     :param since, until: the first libvirt that refuses it and the first that
         takes it again; None for all of them. Where the host's version is
@@ -59,19 +59,16 @@ class Rule:
             and (self.until is None or libvirt < self.until))
 
 
-def _drop(domain: Domain, *paths: str) -> str | None:
-    """Remove every element at these paths; the first place that was found."""
-    place = None
-    for path in paths:
-        for element in domain.element.findall(path):
-            parent = element.getparent()
-            tree.detach(element)
-            place = place or path
-            # an empty <hyperv/> or <kvm/> says nothing
-            if (not len(parent) and not parent.attrib
-                    and parent.tag in ('hyperv', 'kvm')):
-                tree.detach(parent)
-    return place
+def _drop(domain: Domain, part: str, name: str) -> str | None:
+    """Remove every element of a name in a part of the domain.
+
+    :returns: the place, if there was one
+    """
+    parent = domain.part(part)
+    found = [] if parent is None else [e for e in parent if e.tag == name]
+    for element in found:
+        tree.detach(element)
+    return f'{part}/{name}' if found else None
 
 
 def _loader_secure(domain: Domain, facts: Facts) -> str | None:
@@ -87,7 +84,7 @@ def _loader_secure(domain: Domain, facts: Facts) -> str | None:
 
 
 def _ioapic(domain: Domain, facts: Facts) -> str | None:
-    return _drop(domain, 'features/ioapic')
+    return _drop(domain, 'features', 'ioapic')
 
 
 def _iommu_driver(domain: Domain, facts: Facts) -> str | None:
@@ -101,12 +98,13 @@ def _iommu_driver(domain: Domain, facts: Facts) -> str | None:
 
 
 def _hyperv(domain: Domain, facts: Facts) -> str | None:
-    return _drop(domain, 'features/hyperv')
+    return _drop(domain, 'features', 'hyperv')
 
 
 def _x86_timers(domain: Domain, facts: Facts) -> str | None:
     place = None
-    for timer in tree.children(domain.part('clock')):
+    clock = domain.part('clock')
+    for timer in [] if clock is None else list(clock):
         if timer.get('name') in ('hypervclock', 'kvmclock', 'tsc'):
             tree.detach(timer)
             place = f"clock/timer[@name='{timer.get('name')}']"
@@ -114,15 +112,22 @@ def _x86_timers(domain: Domain, facts: Facts) -> str | None:
 
 
 def _maxphysaddr(domain: Domain, facts: Facts) -> str | None:
-    return _drop(domain, 'cpu/maxphysaddr')
+    return _drop(domain, 'cpu', 'maxphysaddr')
 
 
 def _kvm_hidden(domain: Domain, facts: Facts) -> str | None:
-    return _drop(domain, 'features/kvm/hidden')
+    kvm = tree.find(domain.element, ('features', 'kvm'))
+    hidden = None if kvm is None else tree.child(kvm, 'hidden')
+    if hidden is None:
+        return None
+    tree.detach(hidden)
+    if not len(kvm) and not kvm.attrib:
+        tree.detach(kvm)     # an empty one says nothing
+    return 'features/kvm/hidden'
 
 
 def _smm(domain: Domain, facts: Facts) -> str | None:
-    return _drop(domain, 'features/smm')
+    return _drop(domain, 'features', 'smm')
 
 
 def _acpi_without_uefi(domain: Domain, facts: Facts) -> str | None:
@@ -130,7 +135,7 @@ def _acpi_without_uefi(domain: Domain, facts: Facts) -> str | None:
     if (domain.arch != 'aarch64' or not domain.kernel
             or Os.of(domain).has_uefi):
         return None
-    return _drop(domain, 'features/acpi')
+    return _drop(domain, 'features', 'acpi')
 
 
 def _ide(domain: Domain, facts: Facts) -> str | None:
@@ -254,8 +259,8 @@ def _iommu_intel(domain: Domain, facts: Facts) -> str | None:
 
 
 def _tpm_version(domain: Domain, facts: Facts) -> str | None:
-    for backend in domain.element.findall('devices/tpm/backend'):
-        if backend.get('version') == '1.2':
+    for tpm in domain.all(devices.Tpm):
+        if tpm.version == '1.2':
             raise errors.Refused(
                 "Arm machines have no TPM of version 1.2; set hw:tpm_version "
                 "of the flavor or hw_tpm_version of the image to '2.0'")
@@ -274,8 +279,8 @@ def _sound_virtio(domain: Domain, facts: Facts) -> str | None:
 
 
 def _host_model(domain: Domain, facts: Facts) -> str | None:
-    cpu = domain.element.find('cpu')
-    if cpu.get('mode') != 'host-model':
+    cpu = domain.part('cpu')
+    if cpu is None or cpu.get('mode') != 'host-model':
         return None
     cpu.set('mode', 'host-passthrough' if domain.virt_type == 'kvm'
             else 'maximum')
@@ -397,28 +402,23 @@ unless the cause is gone.
         super().__init__(options)
         self._enabled = tuple(rule for rule in RULES
                               if rule.name not in options.disabled_rules)
-        # the rules that a libvirt needs, by its version
-        self._needed: dict[Version | None, tuple[Rule, ...]] = {}
 
     def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
-        present: set[str | None] = {element.tag for part in domain.element[:]
-                                    for element in part[:]}
-        for device in domain.devices[:]:
-            if device.tag == 'disk':
-                present.add(device.get('device'))
-                target = tree.child(device, 'target')
-                present.add(None if target is None else target.get('bus'))
-        cpu = domain.part('cpu')
-        present.add(None if cpu is None else cpu.get('mode'))
-        libvirt = facts.host.libvirt_version
-        rules = self._needed.get(libvirt)
-        if rules is None:
-            rules = self._needed[libvirt] = tuple(
-                rule for rule in self._enabled if rule.concerns(libvirt))
-        for rule in rules:
-            if not present.isdisjoint(rule.words):
-                place = rule.apply(domain, facts)
-                if place is not None:
-                    report.because(place,
-                                   f'{rule.reason} (rule {rule.name})',
-                                   essential=rule.refused)
+        words = _words(domain)
+        for rule in self._enabled:
+            if (words.isdisjoint(rule.words)
+                    or not rule.concerns(facts.host.libvirt_version)):
+                continue
+            place = rule.apply(domain, facts)
+            if place is not None:
+                report.because(place, f'{rule.reason} (rule {rule.name})',
+                               essential=rule.refused)
+
+
+def _words(domain: Domain) -> set[str | None]:
+    """What a document says of the words of all rules."""
+    words = {element.tag for part in domain.element for element in part}
+    for disk in domain.all(devices.Disk):
+        words |= {disk.device, disk.bus}
+    cpu = domain.part('cpu')
+    return words if cpu is None else words | {cpu.get('mode')}

@@ -1,9 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """UEFI firmware that exists on this host, and a variable store for it."""
 
-import copy
 import fnmatch
-import functools
 
 from lxml import etree
 
@@ -16,10 +14,6 @@ from nova_arm_ext.facts import Firmware
 from nova_arm_ext.facts import format_version
 from nova_arm_ext.hooks import base
 from nova_arm_ext.hooks.base import Report
-
-#: Firmware that is named, to copy: in the order in which libvirt writes it.
-_NAMED = etree.fromstring(
-    '<os><loader readonly="yes" type="pflash"/><nvram/></os>')
 
 #: Before, the inactive document of a guest does not keep what libvirt has
 #: selected (libvirt NEWS 9.2.0), and libvirt reads raw files alone.
@@ -238,7 +232,7 @@ class Uefi(base.Hook):
         store = os.nvram
         del os.selection
         os.drop('firmware', 'loader', 'nvram')
-        loader, nvram_element = copy.copy(_NAMED)
+        loader = etree.Element('loader', readonly='yes', type='pflash')
         loader.text = firmware.loader
         if secure is False:
             loader.set('secure', 'no')
@@ -248,7 +242,7 @@ class Uefi(base.Hook):
             loader.set('stateless', 'yes')
             os.insert(loader)
         else:
-            nvram_element.set('template', firmware.template)
+            nvram_element = etree.Element('nvram', template=firmware.template)
             nvram_element.text = store
             os.insert(loader, nvram_element)
         report.because('os/loader', reason)
@@ -294,7 +288,6 @@ class Uefi(base.Hook):
         return nvram.with_suffix(path, template)
 
 
-@functools.lru_cache
 def _matches(machine: str, globs: tuple[str, ...]) -> bool:
     """Whether a machine is one of those that a descriptor names."""
     # the alias stands for the newest of its versions

@@ -30,13 +30,14 @@ class Fingerprint:
     @classmethod
     def of(cls, domain: Domain) -> 'Fingerprint':
         values: dict[str, list[str | None]] = {}
-        for element in domain.element:
-            if element.tag in CHECKED:
-                values.setdefault(element.tag, []).extend(
-                    (element.text, *element.values()))
-        for device in domain.element.iterfind('devices/*'):
-            if device.tag in CHECKED:
-                values.setdefault(device.tag, []).extend(_identity(device))
+        for part in domain.element:
+            if part.tag in CHECKED:
+                values.setdefault(part.tag, []).extend(
+                    (part.text, *part.values()))
+            for device in part if part.tag == 'devices' else ():
+                if device.tag in CHECKED:
+                    values.setdefault(device.tag, []).extend(
+                        _identity(device))
         return cls(values)
 
     def differences(self, after: 'Fingerprint',
