@@ -7,7 +7,6 @@ devices for legacy PCI on one bridge behind one root port (libvirt 9.0.0 and
 """
 
 import enum
-from typing import Any
 from typing import NamedTuple
 
 from lxml import etree
@@ -15,6 +14,7 @@ from lxml import etree
 from nova_arm_ext.domain import devices
 from nova_arm_ext.domain import view
 from nova_arm_ext.domain.firmware import Os
+from nova_arm_ext.domain.virtio_mmio import follows_to_mmio
 
 #: libvirt packs eight root ports into each of the slots 1 to 31 of pcie.0
 _SLOTS = 31
@@ -138,7 +138,7 @@ def slots(domain: view.Domain) -> Slots:
     on_the_root = tags.count('panic')
     for device, address in zip(ours, addresses, strict=True):
         if address is None:
-            if not (has_mmio and _follows_to_mmio(device.element)):
+            if not (has_mmio and follows_to_mmio(device)):
                 places.append(place(device))
         elif address.is_pci and address.bus is None:
             # on PCI, and libvirt chooses where
@@ -192,38 +192,6 @@ def _implied_places(ours: list[devices.Device], has_graphics: bool,
     if lacks_video and not has_mmio:
         places.append(Place.ROOT_PORT)
     return places
-
-
-def _below(element: Any, tag: str, attribute: str) -> str | None:
-    """An attribute of a child element."""
-    child = element.find(tag)
-    return None if child is None else child.get(attribute)
-
-
-def _follows_to_mmio(element: Any) -> bool:
-    """Whether libvirt moves a device to virtio-mmio as soon as another one
-    is there (qemuDomainAssignVirtioMMIOAddresses).
-    """
-    model = element.get('model')
-    match element.tag:
-        case 'controller':
-            kind = element.get('type')
-            return kind == 'virtio-serial' or (
-                kind == 'scsi' and model == 'virtio-scsi')
-        case 'disk':
-            return _below(element, 'target', 'bus') == 'virtio'
-        case 'input':
-            return bool(element.get('bus') == 'virtio')
-        case 'interface':
-            return (element.get('type') != 'hostdev'
-                    and _below(element, 'model', 'type') == 'virtio')
-        case 'video':
-            return _below(element, 'model', 'type') == 'virtio'
-        case 'sound' | 'crypto':
-            return bool(model == 'virtio')
-        case 'memballoon' | 'rng' | 'memory':
-            return True
-    return False
 
 
 def add_root_ports(domain: view.Domain, count: int,

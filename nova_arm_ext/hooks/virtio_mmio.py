@@ -11,6 +11,9 @@ from nova_arm_ext import errors
 from nova_arm_ext.domain import devices
 from nova_arm_ext.domain import tree
 from nova_arm_ext.domain.view import Domain
+from nova_arm_ext.domain.virtio_mmio import follows_to_mmio
+from nova_arm_ext.domain.virtio_mmio import has_mmio_form
+from nova_arm_ext.domain.virtio_mmio import is_on_mmio
 from nova_arm_ext.facts import Facts
 from nova_arm_ext.hooks import base
 from nova_arm_ext.hooks.base import Report
@@ -139,14 +142,15 @@ refused; a flavor that says one decides in any case.
     def _check(domain: Domain) -> None:
         for interface in domain.all(devices.Interface):
             # the tap that Nova has made has as many queues as it asked for
-            if (_has_form(interface) and interface.type == 'ethernet'
+            if (has_mmio_form(interface) and interface.type == 'ethernet'
                     and _queues(interface)):
                 raise errors.Refused(
                     'a NIC with several queues needs virtio on PCI: remove '
                     'hw_vif_multiqueue_enabled from the image and '
                     'hw:vif_multiqueue_enabled from the flavor, or give up '
                     f'{PROPERTY} and {EXTRA_SPEC}')
-        count = sum(_has_form(device) and not _is_elsewhere(device)
+        count = sum(has_mmio_form(device) and (
+                        device.address is None or is_on_mmio(device))
                     for device in devices.addressed(domain))
         count += _implied(domain)
         if count > MAX_DEVICES:
@@ -163,10 +167,10 @@ refused; a flavor that says one decides in any case.
         # what an existing guest's transports speak stays as it is
         modern = had is None or _is_modern(had)
         room = MAX_DEVICES - _implied(domain) - sum(
-            _on_mmio(device) for device in devices.addressed(domain))
+            is_on_mmio(device) for device in devices.addressed(domain))
         placed = stayed = needs_modern = 0
         for device in devices.addressed(domain):
-            if _has_form(device):
+            if has_mmio_form(device):
                 if device.address is None:
                     # what an existing guest has no room or no driver for
                     fits = room > 0 and (modern or not _is_modern_only(device))
@@ -174,10 +178,10 @@ refused; a flavor that says one decides in any case.
                     room -= fits
                     placed += fits
                     stayed += not fits
-                if _on_mmio(device):
+                if is_on_mmio(device):
                     self._tidy(device, report)
                     needs_modern += _is_modern_only(device)
-            elif device.address is None and _would_follow(device):
+            elif device.address is None and follows_to_mmio(device):
                 _put(device, 'pci')
                 stayed += 1
         if placed:
@@ -248,36 +252,6 @@ def _asked(said: Mapping[str, str] | None, name: str,
     return value, by
 
 
-def _has_form(device: devices.Device) -> bool:
-    """Whether it is a virtio device that QEMU has in an mmio form, and for
-    which libvirt asks for it (9.0.0, 11.3.0).
-    """
-    match device:
-        case devices.Disk():
-            return (device.bus == 'virtio' and device.device != 'cdrom'
-                    and device.element.get('type') != 'vhostuser')
-        case devices.Interface():
-            return (device.type not in ('hostdev', 'vdpa')
-                    and _is_virtio(device.model or 'virtio'))
-        case devices.Controller():
-            return device.type == 'virtio-serial' or (
-                device.type == 'scsi' and _is_virtio(device.model or ''))
-        case devices.Video():
-            return device.model == 'virtio'
-        case devices.Input():
-            return device.bus == 'virtio'
-        case devices.Memballoon() | devices.Rng():
-            return _is_virtio(device.model or '')
-        case devices.Sound() | devices.Crypto():
-            return device.model == 'virtio'
-    return False
-
-
-def _is_virtio(model: str) -> bool:
-    return model in ('virtio', 'virtio-scsi', 'virtio-transitional',
-                     'virtio-non-transitional')
-
-
 def _is_modern_only(device: devices.Device) -> bool:
     """Whether it is virtio 1.0 alone: Linux has no driver for an older form.
 
@@ -286,35 +260,6 @@ def _is_modern_only(device: devices.Device) -> bool:
     """
     return isinstance(device, devices.Video | devices.Input | devices.Sound
                       | devices.Crypto)
-
-
-def _would_follow(device: devices.Device) -> bool:
-    """Whether libvirt would put it on virtio-mmio with the others, though
-    QEMU cannot (qemuDomainAssignVirtioMMIOAddresses).
-    """
-    match device:
-        case devices.Disk():
-            return device.bus == 'virtio'
-        case devices.Controller():
-            # whatever the model
-            return device.type == 'scsi'
-        case devices.Interface():
-            return device.type == 'vdpa'
-        case devices.Hostdev():
-            return device.type == 'scsi_host'
-        case devices.Memory():
-            return device.model in ('virtio-mem', 'virtio-pmem')
-    return False
-
-
-def _on_mmio(device: devices.Device) -> bool:
-    address = device.address
-    return address is not None and address.is_virtio_mmio
-
-
-def _is_elsewhere(device: devices.Device) -> bool:
-    address = device.address
-    return address is not None and not address.is_virtio_mmio
 
 
 def _lacks_serial_controller(domain: Domain) -> bool:

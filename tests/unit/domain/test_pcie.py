@@ -151,6 +151,7 @@ class FreeRootPortsTest(base.TestCase):
             '<disk><target dev="vda" bus="virtio"/></disk>'
             '<interface><model type="virtio"/></interface>'
             '<controller type="scsi" model="virtio-scsi"/>'
+            '<controller type="scsi" index="1" model="lsilogic"/>'
             '<video><model type="virtio"/></video>'
             '<memballoon model="virtio"/>')
 
