@@ -39,9 +39,8 @@ _RESTORED = frozenset(('pci', 'drive', 'usb', 'virtio-serial',
 
 def of_same_board(domain: view.Domain) -> view.Domain | None:
     """The guest's previous document, if it had one with this very board."""
-    previous = domain.previous
-    if (previous is None or previous.arch != domain.arch
-            or previous.is_virt != domain.is_virt):
+    previous = domain.previous_of_same_arch
+    if previous is None or previous.is_virt != domain.is_virt:
         return None
     return previous
 

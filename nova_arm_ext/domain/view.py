@@ -151,6 +151,14 @@ class Domain(View):
         self._previous = document
 
     @property
+    def previous_of_same_arch(self) -> 'Domain | None':
+        """The previous document, if it has the same architecture."""
+        previous = self.previous
+        if previous is None or previous.arch != self.arch:
+            return None
+        return previous
+
+    @property
     def is_arm(self) -> bool:
         """Whether the guest is an Arm machine."""
         return self.arch in ARM

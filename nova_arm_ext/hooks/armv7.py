@@ -5,6 +5,7 @@ from lxml import etree
 from oslo_config import cfg
 
 from nova_arm_ext import errors
+from nova_arm_ext.domain import previous
 from nova_arm_ext.domain import tree
 from nova_arm_ext.domain.firmware import Os
 from nova_arm_ext.domain.view import Domain
@@ -85,7 +86,7 @@ armv7l to the scheduler where it is known that it can, and unless this is
                 and facts.host.arch != 'armv7l')
 
     def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
-        had = self._had(domain)
+        had = previous.of_same_board(domain)
         if had is not None:
             self._keep(domain, had, facts, report)
         elif self._takes_kvm(domain, facts):
@@ -95,14 +96,6 @@ armv7l to the scheduler where it is known that it can, and unless this is
             self._emulate(domain, facts, report)
         self._drop_features(domain, report)
         self._drop_acpi(domain, report)
-
-    @staticmethod
-    def _had(domain: Domain) -> Domain | None:
-        previous = domain.previous
-        if (previous is None or previous.arch != domain.arch
-                or not previous.is_virt):
-            return None
-        return previous
 
     def _takes_kvm(self, domain: Domain, facts: Facts) -> bool:
         """Whether a new guest shall run by KVM.

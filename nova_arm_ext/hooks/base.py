@@ -2,7 +2,9 @@
 """What every hook is: the base class and the report that it writes."""
 
 import abc
+import dataclasses
 import enum
+from collections.abc import Collection
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
@@ -10,6 +12,7 @@ from typing import ClassVar
 
 from oslo_config import cfg
 
+from nova_arm_ext import errors
 from nova_arm_ext.domain.view import Domain
 from nova_arm_ext.facts import Facts
 
@@ -60,6 +63,57 @@ def extra_specs(domain: Domain, facts: Facts) -> Mapping[str, str]:
     if facts.guest.extra_specs is not None:
         return facts.guest.extra_specs
     return domain.extra_specs or {}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Wish:
+    """What a flavor or an image asks for.
+
+    :param place: where it does: ``the extra spec arm:sve of the flavor``
+    """
+
+    value: str
+    place: str
+    by_image: bool = False
+
+
+def asked(domain: Domain, facts: Facts, extra_spec: str,
+          values: Collection[str] | None = None, *,
+          images_may: Collection[str] | None = None,
+          option: str = '') -> Wish | None:
+    """What is asked for by the flavor or, where it says nothing, the image.
+
+    :param extra_spec: such as ``arm:sve``; the property of images is then
+        ``arm_sve``
+    :param values: those that are known; None leaves the check to the caller
+    :param images_may: the values that images may ask for; None for all
+    :param option: which limits the images, such as
+        ``[arm_virtio_mmio] allow_image``
+    :returns: None if neither says anything, so that the option decides
+    :raises Refused: for an unknown value, or one that images may not ask for
+    """
+    of_flavor = extra_specs(domain, facts)
+    of_image = facts.guest.image_properties or {}
+    image_property = extra_spec.replace(':', '_')
+    if extra_spec in of_flavor:
+        wish = Wish(value=of_flavor[extra_spec],
+                    place=f'the extra spec {extra_spec} of the flavor')
+    elif image_property in of_image:
+        wish = Wish(value=of_image[image_property], by_image=True,
+                    place=f'the property {image_property} of the image')
+    else:
+        return None
+    if values is not None and wish.value not in values:
+        raise errors.Refused(
+            f'{wish.place} is {wish.value[:60]!r}, not one of '
+            f'{", ".join(values)}')
+    if (wish.by_image and images_may is not None
+            and wish.value not in images_may):
+        raise errors.Refused(
+            f'{wish.place} is {wish.value[:60]!r}, but images may not ask for '
+            f'it here ({option}); remove the property, or use a flavor with '
+            f'{extra_spec}')
+    return wish
 
 
 class Hook(abc.ABC):

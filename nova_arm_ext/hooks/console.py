@@ -130,7 +130,7 @@ says ``hw_input_bus``. Guests without graphics get neither.
 
     def _video(self, domain: Domain, had: Domain | None, facts: Facts,
                report: Report) -> None:
-        asked, asked_by = _asked(domain, facts)
+        wish = base.asked(domain, facts, EXTRA_SPEC, MODELS)
         seen = [] if had is None else had.all(devices.Video)
         for i, video in enumerate(domain.all(devices.Video)):
             model = video.model or ''
@@ -140,8 +140,9 @@ says ``hw_input_bus``. Guests without graphics get neither.
                 if before is not None:
                     self._change(video, before, 'as the guest has seen it',
                                  report)
-            elif asked is not None:
-                self._change(video, asked, f'as {asked_by} asks', report)
+            elif wish is not None:
+                self._change(video, wish.value, f'as {wish.place} asks',
+                             report)
             elif model in _UNFIT:
                 if self.options.unfit_video == 'refuse':
                     raise errors.Refused(
@@ -303,20 +304,6 @@ says ``hw_input_bus``. Guests without graphics get neither.
         if tree.child(os, 'smbios') is None:
             etree.SubElement(os, 'smbios', mode='sysinfo')
         report.because('sysinfo', reason)
-
-
-def _asked(domain: Domain, facts: Facts) -> tuple[str | None, str]:
-    """The video model that is asked for in this library's words, if any."""
-    for values, name, owner in (
-            (base.extra_specs(domain, facts), EXTRA_SPEC, 'flavor'),
-            (facts.guest.image_properties or {}, IMAGE_PROPERTY, 'image')):
-        if name in values:
-            if values[name] not in MODELS:
-                raise errors.Refused(
-                    f'{name} of the {owner} is {values[name][:60]!r}, not '
-                    f'one of {", ".join(MODELS)}')
-            return values[name], f'{name} of the {owner}'
-    return None, ''
 
 
 def _sysinfo(domain: Domain, facts: Facts) -> etree._Element:

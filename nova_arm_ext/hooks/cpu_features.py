@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
 """SVE, pointer authentication and the GIC as flavor or image ask."""
 
-import dataclasses
 import re
 from collections.abc import Callable
 
@@ -16,6 +15,7 @@ from nova_arm_ext.facts import Facts
 from nova_arm_ext.facts import format_version
 from nova_arm_ext.hooks import base
 from nova_arm_ext.hooks.base import Report
+from nova_arm_ext.hooks.base import Wish
 
 #: The extra specs, in the order in which they are looked at.
 SVE = 'arm:sve'
@@ -33,14 +33,6 @@ _LENGTHS = tuple(str(bits) for bits in range(128, 2049, 128))
 #: The values that can be asked for.
 VALUES = {SVE: _ON_OFF, SVE_VECTOR_LENGTH: _LENGTHS, PAUTH: _ON_OFF,
           GIC_VERSION: ('2', '3', 'host')}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class _Wish:
-    """What is asked for, and where."""
-
-    value: str
-    place: str
 
 
 class CpuFeatures(base.Hook):
@@ -102,37 +94,21 @@ where it may not is refused.
         if GIC_VERSION in wishes:
             self._gic(domain, cpu, wishes[GIC_VERSION], report)
 
-    def _wishes(self, domain: Domain, facts: Facts) -> dict[str, _Wish]:
+    def _wishes(self, domain: Domain, facts: Facts) -> dict[str, Wish]:
         """What is asked for, by extra spec.
 
-        :raises Refused: by whom it may not be, or what nobody can have
+        :raises Refused: for what cannot be asked for, or not by an image
         """
-        extra_specs = base.extra_specs(domain, facts)
-        properties = facts.guest.image_properties or {}
-        found = {}
-        for name, values in VALUES.items():
-            of_image = name.replace(':', '_')
-            if name in extra_specs:
-                wish = _Wish(extra_specs[name],
-                             f'the extra spec {name} of the flavor')
-            elif of_image in properties:
-                wish = _Wish(properties[of_image],
-                             f'the property {of_image} of the image')
-                if not self.options.images_may_ask:
-                    raise errors.Refused(
-                        f'{wish.place} is set, and images may not ask for '
-                        f'it here ([arm_cpu_features] images_may_ask); take '
-                        f'a flavor that does')
-            else:
-                continue
-            if wish.value not in values:
-                raise errors.Refused(
-                    f'{wish.place} is {wish.value[:60]!r}, not one of '
-                    f'{", ".join(values)}')
-            found[name] = wish
-        return found
+        wishes = {
+            name: base.asked(
+                domain, facts, name, values,
+                images_may=None if self.options.images_may_ask else (),
+                option='[arm_cpu_features] images_may_ask')
+            for name, values in VALUES.items()}
+        return {name: wish for name, wish in wishes.items()
+                if wish is not None}
 
-    def _sve(self, domain: Domain, cpu: Cpu, wishes: dict[str, _Wish],
+    def _sve(self, domain: Domain, cpu: Cpu, wishes: dict[str, Wish],
              report: Report) -> None:
         length = wishes.get(SVE_VECTOR_LENGTH)
         wish = wishes.get(SVE, length)
@@ -142,9 +118,9 @@ where it may not is refused.
             raise errors.Refused(
                 f'{length.place} is {length.value}, and {wish.place} is off; '
                 f'vectors have a length with SVE only')
-        self._switch(domain, 'sve', _Wish(
-            'off' if wish.value == 'off' else 'on', wish.place), cpu.has_sve,
-            report)
+        self._switch(domain, 'sve', Wish(
+            value='off' if wish.value == 'off' else 'on', place=wish.place),
+            cpu.has_sve, report)
         if length is None:
             return
         if (cpu.sve_lengths is not None
@@ -158,7 +134,7 @@ where it may not is refused.
         self._drop(domain, re.compile(r'sve\d+').fullmatch,
                    f'sve{length.value}')
 
-    def _switch(self, domain: Domain, feature: str, wish: _Wish,
+    def _switch(self, domain: Domain, feature: str, wish: Wish,
                 there: bool | None, report: Report) -> None:
         """Turn a feature on or off.
 
@@ -218,7 +194,7 @@ where it may not is refused.
                 tree.detach(element)
 
     @staticmethod
-    def _gic(domain: Domain, cpu: Cpu, wish: _Wish, report: Report) -> None:
+    def _gic(domain: Domain, cpu: Cpu, wish: Wish, report: Report) -> None:
         if wish.value == 'host' and domain.virt_type != 'kvm':
             raise errors.Refused(
                 f'{wish.place} is host, and the guest is emulated; ask for '

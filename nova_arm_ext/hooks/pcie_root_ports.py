@@ -98,25 +98,20 @@ ask for is bounded; a guest whose image asks for more is refused.
                        f'hotplug, as {asked_by} asks')
 
     def _asked(self, domain: Domain, facts: Facts) -> tuple[int, str]:
-        """How many free ports are asked for, and by whom."""
-        extra_specs = base.extra_specs(domain, facts)
-        if EXTRA_SPEC in extra_specs:
-            return (_number(extra_specs[EXTRA_SPEC], pcie.MAX_ROOT_PORTS,
-                            f'the extra spec {EXTRA_SPEC} of the flavor'),
-                    f'{EXTRA_SPEC} of the flavor')
-        properties = facts.guest.image_properties or {}
-        if IMAGE_PROPERTY in properties:
-            return (_number(properties[IMAGE_PROPERTY],
-                            self.options.max_per_image,
-                            f'the property {IMAGE_PROPERTY} of the image',
-                            ' ([arm_pcie_root_ports] max_per_image)'),
-                    f'{IMAGE_PROPERTY} of the image')
-        return self.options.free, OPTION
+        """How many free ports are asked for, and by whom.
 
-
-def _number(text: str, most: int, place: str, why: str = '') -> int:
-    if not re.fullmatch('[0-9]{1,9}', text) or int(text) > most:
-        raise errors.Refused(
-            f'{place} is {text[:60]!r}, not a whole number from 0 to '
-            f'{most}{why}')
-    return int(text)
+        :raises Refused: for what is no number, or a larger one than allowed
+        """
+        wish = base.asked(domain, facts, EXTRA_SPEC)
+        if wish is None:
+            return self.options.free, OPTION
+        maximum, why = pcie.MAX_ROOT_PORTS, ''
+        if wish.by_image:
+            maximum = self.options.max_per_image
+            why = ' ([arm_pcie_root_ports] max_per_image)'
+        if (not re.fullmatch('[0-9]{1,9}', wish.value)
+                or int(wish.value) > maximum):
+            raise errors.Refused(
+                f'{wish.place} is {wish.value[:60]!r}, not a whole number '
+                f'from 0 to {maximum}{why}')
+        return int(wish.value), wish.place

@@ -54,7 +54,8 @@ class Uefi(base.Hook):
 
     def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
         os = Os.of(domain)
-        had = self._had(domain)
+        previous = domain.previous_of_same_arch
+        had = None if previous is None else Os.of(previous)
         self._ask_by_features(os, report)
         if had is not None and self._keeps(os, had, domain, facts):
             successor = (self._fitting(os, domain, facts, had)
@@ -94,13 +95,6 @@ class Uefi(base.Hook):
         report.because('os/firmware', 'Secure Boot is asked for by features: '
                                       'libvirt knows loader/@secure for q35 '
                                       'alone', essential=True)
-
-    @staticmethod
-    def _had(domain: Domain) -> Os | None:
-        previous = domain.previous
-        if previous is None or previous.arch != domain.arch:
-            return None
-        return Os.of(previous)
 
     @staticmethod
     def _keeps(os: Os, had: Os, domain: Domain,

@@ -2,7 +2,6 @@
 """virtio devices on virtio-mmio, for guests that have no PCI."""
 
 from collections.abc import Iterator
-from collections.abc import Mapping
 
 from lxml import etree
 from oslo_config import cfg
@@ -86,7 +85,7 @@ refused; a flavor that says one decides in any case.
     )
 
     def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
-        had = self._had(domain)
+        had = domain.previous_of_same_arch
         if had is not None:
             if had.has_virtio_mmio:
                 self._place(domain, 'as the guest has had them before',
@@ -101,13 +100,6 @@ refused; a flavor that says one decides in any case.
         self._check(domain)
         self._place(domain, f'as {by} says', report, None)
 
-    @staticmethod
-    def _had(domain: Domain) -> Domain | None:
-        previous = domain.previous
-        if previous is None or previous.arch != domain.arch:
-            return None
-        return previous
-
     # Before: which transport, and whether it can be had.
 
     def _chosen(self, domain: Domain, facts: Facts) -> tuple[str, str]:
@@ -115,19 +107,12 @@ refused; a flavor that says one decides in any case.
 
         :raises Refused: for what nobody knows, or an image may not say
         """
-        flavor = _asked(base.extra_specs(domain, facts), EXTRA_SPEC,
-                        'the extra spec {} of the flavor')
-        image = _asked(facts.guest.image_properties, PROPERTY,
-                       'the image property {}')
-        if flavor:
-            return flavor
-        own = self.options.transport, _OPTION
-        if image and image[0] != own[0] and not self.options.allow_image:
-            raise errors.Refused(
-                f"{image[1]} is '{image[0]}', but images may not choose the "
-                f'transport here ([arm_virtio_mmio] allow_image); remove the '
-                f'property, or use a flavor with {EXTRA_SPEC}')
-        return image or own
+        own = self.options.transport
+        wish = base.asked(
+            domain, facts, EXTRA_SPEC, TRANSPORTS,
+            images_may=None if self.options.allow_image else (own,),
+            option='[arm_virtio_mmio] allow_image')
+        return (own, _OPTION) if wish is None else (wish.value, wish.place)
 
     @staticmethod
     def _check_machine(domain: Domain, by: str) -> None:
@@ -234,22 +219,6 @@ refused; a flavor that says one decides in any case.
                 tree.detach(rom)
                 report.because('devices/interface/rom',
                                'only PCI has option ROMs')
-
-
-def _asked(said: Mapping[str, str] | None, name: str,
-           words: str) -> tuple[str, str] | None:
-    """The transport that flavor or image ask for, and who it is.
-
-    :raises Refused: when the value is no transport
-    """
-    value = (said or {}).get(name)
-    if value is None:
-        return None
-    by = words.format(name)
-    if value not in TRANSPORTS:
-        raise errors.Refused(
-            f'{by} is {value!r}, not one of {", ".join(TRANSPORTS)}')
-    return value, by
 
 
 def _is_modern_only(device: devices.Device) -> bool:

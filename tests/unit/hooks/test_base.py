@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the hooks share."""
 
+from nova_arm_ext import errors
 from nova_arm_ext import facts
 from nova_arm_ext.domain import view
 from nova_arm_ext.hooks import base as hooks
@@ -43,3 +44,42 @@ class ExtraSpecsTest(base.TestCase):
 
         for name in specs:
             self.assertIn(name, reasons)
+
+
+class AskedTest(base.TestCase):
+
+    def asked(self, specs, properties, *args, **more):
+        return hooks.asked(
+            view.Domain.parse('<domain/>'), facts.Facts(guest=facts.Guest(
+                extra_specs=specs, image_properties=properties)),
+            'arm:x', *args, **more)
+
+    def test_the_flavor_takes_precedence_over_the_image(self):
+        both = self.asked({'arm:x': 'a'}, {'arm_x': 'b'})
+        one = self.asked({}, {'arm_x': 'b'})
+
+        self.assertEqual(
+            ('a', 'the extra spec arm:x of the flavor', False),
+            (both.value, both.place, both.by_image))
+        self.assertEqual(('b', 'the property arm_x of the image', True),
+                         (one.value, one.place, one.by_image))
+
+    def test_nobody_asks(self):
+        for specs, properties in (({}, {}), (None, None)):
+            self.assertIsNone(self.asked(specs, properties))
+
+    def test_an_unknown_value_is_refused_with_its_place(self):
+        for specs, properties in (({'arm:x': 'c'}, {}), ({}, {'arm_x': 'c'})):
+            error = self.assertRaises(errors.Refused, self.asked, specs,
+                                      properties, ('a', 'b'))
+            self.assertIn("is 'c', not one of a, b", str(error))
+
+    def test_what_images_may_not_ask_for_a_flavor_may(self):
+        more = {'images_may': ('a',), 'option': '[arm_x] allow_image'}
+
+        error = self.assertRaises(errors.Refused, self.asked, {},
+                                  {'arm_x': 'b'}, ('a', 'b'), **more)
+
+        self.assertIn('[arm_x] allow_image', str(error))
+        self.assertEqual('a', self.asked({}, {'arm_x': 'a'}, **more).value)
+        self.assertEqual('b', self.asked({'arm:x': 'b'}, {}, **more).value)
