@@ -5,20 +5,20 @@
 
     ArmExtError
     ├── ConfigurationError   nova.conf or an installed hook; stops the start
-    ├── InvalidDocument      no domain or device document, or not a sound one
+    ├── InvalidDocument      no domain XML, or a wrong value in it
     ├── InvalidFacts         a facts file with a wrong shape
-    ├── Refused              a hook's deliberate no to what is asked for
+    ├── Refused              a hook deliberately refuses what is asked for
     ├── HookFailed           a hook crashed or broke its contract
-    ├── InvalidResult        the hooks' result may not go to libvirt
-    ├── Damaged              a variable store that may not be used
-    └── Busy                 a variable store that someone else writes
+    ├── InvalidResult        libvirt must not get the hooks' result
+    ├── Damaged              a variable store that must not be used
+    └── Busy                 a variable store that another process writes
 """
 
 from collections.abc import Sequence
 
 
 class ArmExtError(Exception):
-    """The root: whoever catches it has caught all of them."""
+    """The root of all errors of nova-arm-ext."""
 
 
 class ConfigurationError(ArmExtError):
@@ -42,10 +42,10 @@ class InvalidFacts(ArmExtError):
 
 
 class Refused(ArmExtError):
-    """What the guest asks for cannot be had, for a reason the user can read.
+    """The guest cannot have what it asks for; the text tells a user why.
 
     :param sentence: what, where, which value, and what to do
-    :param this_host: the reason lies in this host, another one may do it
+    :param this_host: the reason is this host, and another host may be able to
     """
 
     def __init__(self, sentence: str, *, this_host: bool = False) -> None:
@@ -54,7 +54,7 @@ class Refused(ArmExtError):
 
 
 class HookFailed(ArmExtError):
-    """A hook crashed, or changed what it had not declared.
+    """A hook crashed, or changed what it does not declare to change.
 
     :param hook: the name of the hook
     :param cause: what happened, in words
@@ -67,11 +67,11 @@ class HookFailed(ArmExtError):
 
 
 class InvalidResult(ArmExtError):
-    """The hooks made of a valid document one that libvirt's schema refuses."""
+    """libvirt's schema refuses what the hooks made of a valid document."""
 
 
 class Damaged(ArmExtError):
-    """A variable store is not what it has to be, in content or as a file."""
+    """The content or the file of a variable store is not as it must be."""
 
 
 class Busy(ArmExtError):

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What a hook may know beyond the domain document: host and guest facts.
 
-Everything here is a frozen value, and everything may be unknown: None stands
-for "nobody could tell", which is not the same as "no".
+Everything here is a frozen value, and everything may be unknown: None means
+that it could not be found out, which is not the same as "no".
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from nova_arm_ext.cpu import Cpu
 #: The number of the JSON form that this release reads and writes.
 FORMAT = 1
 
-#: A version as libvirt and QEMU count them: (major, minor, micro).
+#: A version of libvirt or QEMU: (major, minor, micro).
 Version = tuple[int, int, int]
 
 _SYSTEM = ('system_manufacturer', 'system_product', 'system_serial')
@@ -29,8 +29,8 @@ T = TypeVar('T')
 class Firmware:
     """One UEFI firmware that the host offers for split pflash use.
 
-    It is what a firmware descriptor (docs/interop/firmware.json in QEMU)
-    says, as far as a guest's ``<os>`` element needs it.
+    It has what a guest's ``<os>`` element needs of a firmware descriptor
+    (docs/interop/firmware.json in QEMU).
     """
 
     arch: str                        #: libvirt's name: aarch64, armv7l
@@ -74,16 +74,16 @@ class Guest:
     system_product: str | None = None
     #: as ``[libvirt] sysinfo_serial`` has it; None also where that is ``none``
     system_serial: str | None = None
-    #: path of its UEFI variable store; ending in ``_VARS`` where the suffix
-    #: is to be that of the store's template
+    #: path of its UEFI variable store; if it ends in ``_VARS``, the suffix of
+    #: the store's template is added
     nvram: str | None = None
-    #: whether the loader of its previous document is gone from this host
+    #: whether this host no longer has the loader of its previous document
     loader_is_gone: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """All that a hook may know beside the document and its own options."""
+    """All that a hook may know besides the document and its own options."""
 
     host: Host = Host()
     guest: Guest = Guest()
@@ -92,8 +92,8 @@ class Facts:
     def from_json(cls, text: str | bytes) -> 'Facts':
         """Read facts from their JSON form.
 
-        What is absent or null is unknown; names that this release does not
-        know are left alone, so that newer facts can be read.
+        What is absent or null is unknown. Names that this release does not
+        know are ignored, so that newer facts can be read.
 
         :param text: a JSON object; an empty object is valid
         :raises InvalidFacts: with the place and the value that is wrong
@@ -242,7 +242,7 @@ class _Reader:
 
 
 def _step(name: str) -> str:
-    """A name in a place: as it is, if that can be read on one line."""
+    """A name in a place, quoted if it cannot be read on one line."""
     return name if name.isprintable() and len(name) <= 60 else _shown(name)
 
 

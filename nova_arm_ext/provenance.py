@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a domain says of how it was adjusted: by whom, by which hooks, why.
+"""The record in a domain of how it was adjusted: by which hooks, and why.
 
-It stands in the domain's metadata, which libvirt keeps and which goes along
-with a live migration::
+It is in the domain's metadata, which libvirt keeps and which moves with the
+domain in a live migration::
 
     <metadata>
       <arm:adjusted xmlns:arm="urn:nova-arm-ext:1" version="1.0"
@@ -30,8 +30,8 @@ _ROOT = f'{{{NAMESPACE}}}adjusted'
 _HOOK = f'{{{NAMESPACE}}}hook'
 _REASON = f'{{{NAMESPACE}}}reason'
 
-#: What a third party's hook writes may have any length, and libvirt sends the
-#: document with each event and call.
+#: Reasons of third parties' hooks may have any length and number, and libvirt
+#: sends the document with many events and calls.
 MAX_REASONS = 50
 MAX_LENGTH = 500
 
@@ -52,7 +52,7 @@ class Reason:
 class Hook:
     """What one hook did.
 
-    :param failure: why it was passed over; None if it was not
+    :param failure: why it was skipped; None if it was not
     """
 
     name: str
@@ -73,7 +73,7 @@ class Record:
     hooks: tuple[Hook, ...] = ()
 
     def of(self, reports: Iterable[HookReport]) -> 'Record':
-        """The same with what these reports tell."""
+        """The same with what these reports say."""
         return dataclasses.replace(self, hooks=tuple(
             Hook(name=report.hook, failure=report.failure, reasons=tuple(
                 Reason(place=place, text=text,
@@ -83,13 +83,13 @@ class Record:
 
 
 def digest(hooks: Pipeline) -> str:
-    """A short name of the enabled hooks, their order and their options."""
+    """A short digest of the enabled hooks, their order and their options."""
     text = json.dumps(hooks.options, default=str, sort_keys=False)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
 def write(domain: Domain, record: Record) -> None:
-    """Put the record into the domain's metadata, for the one that is there."""
+    """Put the record into the domain's metadata, instead of an older one."""
     root = etree.Element(_ROOT, nsmap={'arm': NAMESPACE},
                          version=_plain(record.version),
                          options=record.options)
@@ -112,7 +112,7 @@ def write(domain: Domain, record: Record) -> None:
 def read(domain: Domain) -> Record | None:
     """The record in a domain's metadata.
 
-    :returns: None where there is none; what it does not know it leaves out
+    :returns: None if there is none; unknown parts are left out
     """
     metadata = domain.part('metadata')
     root = None if metadata is None else metadata.find(_ROOT)
@@ -131,6 +131,6 @@ def read(domain: Domain) -> Record | None:
 
 
 def _plain(text: Any) -> str:
-    """Text that XML can hold, of a bounded length."""
+    """Text that XML can hold, cut to MAX_LENGTH."""
     return ''.join(c if c.isprintable() else ' '
                    for c in str(text)[:MAX_LENGTH])

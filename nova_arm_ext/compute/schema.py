@@ -14,11 +14,11 @@ LOG = logging.getLogger(__name__)
 
 @functools.cache
 def load(path: str) -> validation.Validator | None:
-    """Make a check of a schema; once in a process, because it takes 10 ms.
+    """Make a check from a schema; once per process, because it takes 10 ms.
 
     :param path: of domain.rng, which includes its neighbours
-    :returns: a function that gives None for a valid document, and what is
-        wrong for an invalid one; None where there is no such schema
+    :returns: a function that returns None for a valid document and what is
+        wrong with an invalid one; None if the schema cannot be used
     """
     try:
         schema = etree.RelaxNG(etree.parse(path))
@@ -31,7 +31,7 @@ def load(path: str) -> validation.Validator | None:
         return None
 
     def validate(root: Any) -> str | None:
-        # metadata may hold anything, and takes a tenth of the time
+        # metadata may contain anything, and takes a tenth of the time
         metadata = root.find('metadata')
         if metadata is None:
             valid = schema.validate(root)
@@ -42,8 +42,8 @@ def load(path: str) -> validation.Validator | None:
             root.insert(position, metadata)
         if valid:
             return None
-        # the log belongs to the schema, which other threads use as well, so
-        # it may be theirs; an empty one must not look like a valid document
+        # the log may be that of another thread, because all use one schema;
+        # an empty one must not look like a valid document
         return '; '.join(dict.fromkeys(
             entry.message for entry in schema.error_log)) or 'invalid'
 

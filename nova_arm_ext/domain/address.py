@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Where a device sits: ``<address>`` elements."""
+"""The places of devices: ``<address>`` elements."""
 
 from nova_arm_ext.domain import fields
 from nova_arm_ext.domain import view
@@ -9,8 +9,7 @@ class Address(view.View):
     """The ``<address>`` of a device, of whatever type.
 
     PCI addresses have domain, bus, slot and function; drive addresses have
-    controller, bus, target and unit; others have fields of their own, which
-    are left as they stand.
+    controller, bus, target and unit. Fields of other types are not touched.
     """
 
     tag = 'address'
@@ -31,5 +30,6 @@ class Address(view.View):
 
     @property
     def is_virtio_mmio(self) -> bool:
-        """Whether it is a virtio-mmio transport; which one nobody can say."""
+        """Whether it is a virtio-mmio transport; libvirt does not number them.
+        """
         return self.type == 'virtio-mmio'

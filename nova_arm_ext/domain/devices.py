@@ -14,13 +14,13 @@ from nova_arm_ext.domain import view
 class Device(view.View):
     """Any element below ``<devices>``."""
 
-    #: fields that tell one device from others of its kind, for the whole
-    #: life of the guest; where empty, its position among its kind tells
+    #: fields that identify a device among those of its kind for the whole
+    #: life of the guest; if there are none, its position does
     identity: ClassVar[tuple[str, ...]] = ()
 
     @property
     def address(self) -> address.Address | None:
-        """Where the device sits, if the document says so."""
+        """The address of the device, if the document has one."""
         found = tree.child(self.element, address.Address.tag)
         return None if found is None else address.Address(found)
 

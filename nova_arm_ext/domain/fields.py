@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A field of a view: a place in the tree plus a conversion.
 
-A field holds no value. Reading one looks into the tree, writing one changes
-the tree, so that two views on one element never disagree.
+A field holds no value. Reading it reads the tree and writing it changes the
+tree, so that two views on one element never disagree.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ T = TypeVar('T')
 
 
 class HasElement(Protocol):
-    """What a field needs of the view that it belongs to."""
+    """What a field needs from the view that it belongs to."""
 
     element: Any
 
@@ -31,8 +31,8 @@ class Field(Generic[T]):
 
     :param place: a path of child elements, then ``@attribute`` or nothing
         for the text: ``model/@type``, ``@index``, ``loader``
-    :param read: makes the value of the string in the tree
-    :param write: makes the string of the value
+    :param read: makes the value from the string in the tree
+    :param write: makes the string from the value
     """
 
     def __init__(self, place: str, read: Callable[[str], T],
@@ -92,7 +92,7 @@ class Field(Generic[T]):
             element.text = None
 
     def place_in(self, view: HasElement) -> str:
-        """Where this field is in the document, to name it in an error."""
+        """Where this field is in the document, for an error message."""
         return f'{view.element.tag}/{self._place}'
 
 
@@ -108,7 +108,7 @@ def _yes_no(text: str) -> bool:
 
 
 def text(place: str) -> Field[str]:
-    """A string as it stands."""
+    """A string, without any conversion."""
     return Field(place, str, str)
 
 

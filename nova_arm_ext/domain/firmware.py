@@ -14,7 +14,8 @@ class Os(view.View):
 
     tag = 'os'
 
-    selection = fields.text('@firmware')     #: "efi": libvirt selects
+    #: "efi": libvirt selects the firmware
+    selection = fields.text('@firmware')
     loader = fields.text('loader')
     loader_type = fields.text('loader/@type')
     loader_readonly = fields.yes_no('loader/@readonly')
@@ -44,7 +45,7 @@ class Os(view.View):
 
     @property
     def has_loader(self) -> bool:
-        """Whether there is a loader element, be it without a path."""
+        """Whether there is a loader element, with or without a path."""
         return tree.child(self.element, 'loader') is not None
 
     @property
@@ -59,10 +60,10 @@ class Os(view.View):
 
     @property
     def nvram_is_file(self) -> bool:
-        """Whether the variable store is a file by its path, or will be one.
+        """Whether the variable store is a file, or libvirt will make one.
 
-        libvirt 8.5 and newer know stores on the network and on block devices
-        too, which have a ``<source>``.
+        With libvirt 8.5 and newer, stores can also be on the network or on
+        block devices; those have a ``<source>``.
         """
         nvram = self.element.find('nvram')
         return nvram is None or (nvram.get('type') is None
@@ -77,19 +78,19 @@ class Os(view.View):
         return None
 
     def insert(self, *elements: Any) -> None:
-        """Put elements behind the type, where libvirt writes them."""
+        """Insert elements after the type, where libvirt writes them."""
         kind = tree.child(self.element, 'type')
         for element in reversed(elements):
             kind.addnext(element)
 
     def drop(self, *tags: str) -> None:
-        """Remove child elements, where they are there."""
+        """Remove child elements with these tags, if there are any."""
         for child in list(self.element):
             if child.tag in tags:
                 tree.detach(child)
 
     def copy_from(self, other: 'Os', *tags: str) -> None:
-        """Put copies of another document's elements in the place of ours."""
+        """Replace child elements with copies of those of another document."""
         for tag in tags:
             self.drop(tag)
             found = other.element.find(tag)

@@ -16,15 +16,15 @@ from nova_arm_ext.domain import view
 from nova_arm_ext.domain.firmware import Os
 from nova_arm_ext.domain.virtio_mmio import follows_to_mmio
 
-#: libvirt packs eight root ports into each of the slots 1 to 31 of pcie.0
+#: libvirt puts up to eight root ports into each of the slots 1 to 31 of pcie.0
 _SLOTS = 31
 _PORTS_OF_A_SLOT = 8
 MAX_ROOT_PORTS = _SLOTS * _PORTS_OF_A_SLOT
 
-#: With UEFI a 32-bit machine has the small configuration window alone, with
+#: With UEFI a 32-bit machine has only the small configuration window, with
 #: room for 16 buses (QEMU, hw/arm/virt.c): the root's own and one behind each
-#: root port or bridge. Observed with QEMU 7.2 and AAVMF 2022.11: of 16 ports
-#: the last one has no bus, and the disk behind it is not found.
+#: root port or bridge. Observed with QEMU 7.2 and AAVMF 2022.11: the last of
+#: 16 ports has no bus, and a disk behind it is not found.
 MAX_ROOT_PORTS_ARMV7_UEFI = 15
 
 
@@ -37,7 +37,7 @@ class Place(enum.Enum):
     ELSEWHERE = 'on no PCI bus'
 
 
-#: models that go to the bridge, each for its kind of device
+#: NICs that go to the bridge
 _LEGACY_INTERFACES = frozenset(('e1000', 'e1000-82544gc', 'e1000-82545em',
                                 'rtl8139', 'vmxnet3', 'virtio-transitional'))
 _ROOT_PORT_VIDEOS = frozenset(('virtio', 'bochs'))
@@ -113,8 +113,8 @@ class Slots(NamedTuple):
     """The PCI Express slots of a document.
 
     :param ports: the root ports that it names
-    :param free: those that will have nothing behind them; negative where
-        libvirt will have to add ports of its own
+    :param free: those that will have nothing behind them; negative if
+        libvirt will have to add ports itself
     :param limit: the root ports that the machine can have
     :param lacks_bridge: a device waits for a bridge that is not there
     """
@@ -196,10 +196,10 @@ def _implied_places(ours: list[devices.Device], has_graphics: bool,
 
 def add_root_ports(domain: view.Domain, count: int,
                    counted: Slots) -> None:
-    """Add root ports behind those that are there, which moves nothing.
+    """Add root ports after those that are there, which moves nothing.
 
-    A bridge for legacy PCI comes along if a device needs one that is not
-    there: libvirt would add it with a port of its own, beside those that
+    A bridge for legacy PCI is added too if a device needs one and there is
+    none: libvirt would add it with a root port of its own, although others
     are free (observed, 9.0.0).
 
     :param counted: the slots of the document as it stands
@@ -217,7 +217,7 @@ def add_root_ports(domain: view.Domain, count: int,
             counted.lacks_bridge)
         + '</devices>'))
     if not has_root:
-        # libvirt counts those without a number from 0, and that is the root
+        # libvirt numbers these from 0, and number 0 must be the root
         for controller in ours:
             controller.remove()
         made[1:1] = [controller.element for controller in ours]

@@ -1,10 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Takes over from a guest's previous document where its devices sit.
+"""Restores the places of a guest's devices from its previous document.
 
-Nova builds a document without addresses each time; libvirt then numbers the
-devices in the order of the document, and a guest whose devices have changed
-since (a volume attached, a NIC removed) would find others in other slots. So
-each device gets the address that it had, and the PCI controllers stay.
+Nova always builds a document without addresses, and libvirt then numbers the
+devices in the order of the document. If devices were added or removed since
+(a volume attached, a NIC removed), the guest would find the others in other
+slots. So each device gets the address that it had, and the PCI controllers
+stay.
 
 Before::
 
@@ -31,14 +32,14 @@ from nova_arm_ext.domain import tree
 from nova_arm_ext.domain import view
 from nova_arm_ext.domain.address import Address
 
-#: Addresses that say which slot the guest sees. Others (ISA, DIMM, CCW)
-#: either do not exist on ``virt`` or follow from the device itself.
+#: Types of addresses that decide which slot the guest sees. Others (ISA, DIMM,
+#: CCW) either do not exist on ``virt`` or follow from the device itself.
 _RESTORED = frozenset(('pci', 'drive', 'usb', 'virtio-serial',
                        'virtio-mmio'))
 
 
 def of_same_board(domain: view.Domain) -> view.Domain | None:
-    """The guest's previous document, if it had one with this very board."""
+    """The guest's previous document, if it is for the same kind of machine."""
     previous = domain.previous_of_same_arch
     if previous is None or previous.is_virt != domain.is_virt:
         return None
@@ -49,12 +50,12 @@ def restore_places(domain: view.Domain) -> dict[str, int]:
     """Give each device the controllers and the address that it had before.
 
     Devices are matched by what identifies them (see ``identity`` of each
-    class in devices). One that the guest had not before is left without an
-    address, and libvirt finds it a free slot.
+    class in devices). A new device gets no address, so that libvirt finds a
+    free slot for it.
 
     :param domain: changed in place; nothing happens without a previous
-        document of the same board
-    :returns: how many ``controllers`` and ``addresses`` were taken over
+        document for the same kind of machine
+    :returns: how many ``controllers`` and ``addresses`` were restored
     """
     previous = of_same_board(domain)
     if previous is None:
@@ -69,10 +70,10 @@ def restore_places(domain: view.Domain) -> dict[str, int]:
 def keep_a_port_free(domain: view.Domain) -> int:
     """Add root ports until one will be left free for hotplug.
 
-    This alone decides on the ports of a guest that exists: it keeps the
-    total that it had, until its devices have outgrown it. libvirt leaves one
-    spare too, but only where no port is named, and taking the controllers
-    over names them. A port more behind the last one moves nothing.
+    An existing guest gets more ports only here: it keeps the number that it
+    had, until its devices need more. libvirt leaves a port free too, but only
+    if the document names no port, and the restored controllers do. Another
+    port after the last one moves nothing.
 
     :returns: how many ports were added; none without a previous document
     """
@@ -87,15 +88,15 @@ def keep_a_port_free(domain: view.Domain) -> int:
 
 
 def keep_plugged(stored: view.Domain, live: view.Domain) -> int:
-    """Put disks and interfaces of the stored document where the guest that
-    runs has them on PCI, if they are on virtio-mmio there.
+    """Give disks and interfaces in the stored document the PCI addresses that
+    the running guest has, if they have virtio-mmio addresses instead.
 
-    libvirt finds a device that is plugged in two places: a free root port in
-    the running guest, and virtio-mmio in the stored document where others are
-    there (qemuDomainEnsureVirtioAddress; observed, 9.0.0).
+    libvirt chooses two places for a device that is plugged in: a free root
+    port in the running guest, and virtio-mmio in the stored document if other
+    devices are there (qemuDomainEnsureVirtioAddress; observed, 9.0.0).
 
     :param stored: changed in place
-    :returns: how many devices have another place now
+    :returns: how many devices got another address
     """
     kinds = (devices.Disk, devices.Interface)
     seen = {_identity(device): device.address
@@ -141,8 +142,8 @@ def _pci_controllers(domain: view.Domain, previous: view.Domain) -> int:
     if not missing:
         return 0
     unnumbered = [c for c in ours if c.index is None]
-    # Nova names its root and its ports without numbers, and they are the
-    # first of those that the guest has seen. More of them than it had stay.
+    # Nova writes its root and its ports without numbers, and they are the
+    # first ones that the guest saw. If there are more than it had, they stay.
     for model, count in collections.Counter(
             c.model for c in missing.values()).items():
         for controller in [c for c in unnumbered if c.model == model][:count]:
@@ -151,8 +152,8 @@ def _pci_controllers(domain: view.Domain, previous: view.Domain) -> int:
     for controller in missing.values():
         domain.insert(_bare(controller))
     for controller in unnumbered:
-        # libvirt numbers the rest, which it refuses to do (9.0.0: "must be
-        # model='pcie-root'") before it has met the numbered ones
+        # libvirt numbers the rest, but only after the numbered ones: before
+        # them it refuses to (9.0.0: "must be model='pcie-root'")
         controller.remove()
         domain.insert(controller.element)
     return len(missing)
@@ -179,7 +180,7 @@ def _other_controllers(domain: view.Domain, previous: view.Domain) -> int:
 
 
 def _needed_controllers(domain: view.Domain) -> set[str]:
-    """The types of controllers that a device of the document hangs on."""
+    """The types of controllers that the devices of the document need."""
     buses = {disk.bus for disk in domain.all(devices.Disk)}
     buses |= {device.bus for device in domain.all(devices.Input)}
     buses |= {device.bus for device in domain.all(devices.Redirdev)}
@@ -202,7 +203,7 @@ def _addresses(domain: view.Domain, previous: view.Domain) -> int:
     buses = {device.index for device in ours
              if isinstance(device, devices.Controller)
              and device.type == 'pci'} | {0}
-    # an address that the document already gives is not given a second time
+    # no address is given twice
     taken = {_place(device, address) for device in ours
              if (address := device.address) is not None}
     count = 0
@@ -226,8 +227,8 @@ def _addresses(domain: view.Domain, previous: view.Domain) -> int:
 
 def _identity(device: devices.Device) -> tuple[Any, ...]:
     if isinstance(device, devices.Controller):
-        # the document's controllers may have no number; there are few kinds
-        # of which a guest has more than one, and those are numbered
+        # controllers may have no number; of most kinds a guest has only one,
+        # and the others are numbered
         return (device.tag, device.type, device.index or 0, device.model)
     values = [getattr(device, name) for name in device.identity]
     return (device.tag, *(value.lower() if isinstance(value, str) else value
@@ -247,7 +248,7 @@ def _place(device: devices.Device, address: Address) -> tuple[Any, ...]:
 
 
 def _bare(controller: devices.Controller) -> Any:
-    """A copy without its address, which is taken over like all others, and
+    """A copy without its address, which is restored like all others, and
     without what libvirt adds to a running guest's document.
     """
     element = copy.copy(controller.element)

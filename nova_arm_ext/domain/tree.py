@@ -26,5 +26,5 @@ def find(element: Any, steps: Iterable[str]) -> Any:
 
 
 def detach(element: Any) -> None:
-    """Take an element out of the tree."""
+    """Remove an element from the tree."""
     element.getparent().remove(element)

@@ -11,36 +11,35 @@ from nova_arm_ext import errors
 from nova_arm_ext.domain import fields
 from nova_arm_ext.domain import tree
 
-#: Guest architectures, in libvirt's words, that this library looks after.
+#: Architectures of guests that this library adjusts, in libvirt's words.
 ARM = frozenset(('aarch64', 'armv7l'))
 
-#: More than any guest of Nova's needs (64 disks and 64 NICs take 0.1 MiB).
+#: More than any of Nova's guests needs (64 disks and 64 NICs take 0.1 MiB).
 MAX_BYTES = 4 * 1024 * 1024
 
-#: Nova's namespaces end in its own version of the form: .../nova/1.1
+#: Nova's namespaces end in the version of its format: .../nova/1.1
 NOVA_NAMESPACE = 'http://openstack.org/xmlns/libvirt/nova/'
 
 V = TypeVar('V', bound='View')
 
 
 def _parser(encoding: str | None) -> Any:
-    # without the white space between elements, so that nobody has to keep it
-    # in order: to_xml indents anew
+    # without the white space between elements, because to_xml indents again
     return etree.XMLParser(encoding=encoding, resolve_entities=False,
                            no_network=True, load_dtd=False, huge_tree=False,
                            remove_blank_text=True)
 
 
-#: A string has been decoded already, whatever its declaration says. Threads
-#: wait for each other while they parse.
+#: A string is decoded already, whatever encoding its declaration names.
+#: Threads wait for each other while they parse.
 _OF_STRINGS = _parser('utf-8')
 _OF_BYTES = _parser(None)
 
 
 class View:
-    """One element of the document, seen with names and types.
+    """One element of the document, with names and types.
 
-    :param element: the element; the view keeps nothing beside it
+    :param element: the element; the view holds nothing else
     """
 
     tag: ClassVar[str]
@@ -58,7 +57,7 @@ class View:
         return etree.tostring(self.element, encoding='unicode')
 
     def remove(self) -> None:
-        """Take the element out of the document."""
+        """Remove the element from the document."""
         tree.detach(self.element)
 
 
@@ -179,7 +178,7 @@ class Domain(View):
         """Whether a device sits on virtio-mmio.
 
         libvirt then puts every virtio device without an address there, and
-        adds no PCI Express port where nothing is left for PCI.
+        adds no PCI Express port if no device needs one.
         """
         return any(address.get('type') == 'virtio-mmio'
                    for device in self.devices
@@ -194,7 +193,7 @@ class Domain(View):
     def extra_specs(self) -> dict[str, str] | None:
         """The flavor's extra specs as Nova 32 and newer write them.
 
-        None where the document's metadata has none to read.
+        None if the document's metadata has none.
         """
         metadata = self._of_nova('instance')
         found = (None if metadata is None
@@ -206,8 +205,8 @@ class Domain(View):
 
     @property
     def names(self) -> list[str]:
-        """The guest's name, and those that Nova writes beside it: of the
-        server, its flavor, user and project."""
+        """The names in the document: of the domain and, as Nova writes them,
+        of the server, its flavor, user and project."""
         metadata = self._of_nova('instance')
         found = [self.name]
         if metadata is not None:
@@ -220,12 +219,12 @@ class Domain(View):
 
     @property
     def nova_version(self) -> str | None:
-        """The release of Nova that wrote the document, if it says so."""
+        """The release of Nova that wrote the document, if known."""
         package = self._of_nova('package')
         return None if package is None else package.get('version')
 
     def _of_nova(self, tag: str) -> Any:
-        """The first element with a tag that Nova has put into metadata."""
+        """The first element with a tag in Nova's metadata."""
         metadata = self.part('metadata')
         for element in (() if metadata is None
                         else metadata.iter('{*}' + tag)):
@@ -237,7 +236,7 @@ class Domain(View):
 
     @property
     def devices(self) -> Any:
-        """The ``<devices>`` element; where it is missing, nothing."""
+        """The ``<devices>`` element; an empty tuple without one."""
         found = self.part('devices')
         return () if found is None else found
 
@@ -252,7 +251,7 @@ class Domain(View):
             kind(element) for element in devices.iterchildren(kind.tag)]
 
     def add(self, kind: type[V], **values: Any) -> V:
-        """Add a device behind the last of its kind.
+        """Add a device after the last of its kind.
 
         :param values: fields of the view and what they are set to
         :returns: the view on the new device
@@ -264,7 +263,7 @@ class Domain(View):
         return view
 
     def insert(self, *elements: Any) -> None:
-        """Put elements of devices of one kind behind the last of its kind."""
+        """Insert devices of one kind after the last of that kind."""
         devices = self.child('devices')
         last = next(devices.iterchildren(elements[0].tag, reversed=True),
                     None)
@@ -272,10 +271,10 @@ class Domain(View):
         devices[position:position] = elements
 
     def child(self, tag: str) -> Any:
-        """A child of the root element; made where it is missing.
+        """A child of the root element, which is made if it is missing.
 
-        It is put at the end: libvirt's schema lets the children of a domain
-        come in any order.
+        A new one is the last child: libvirt's schema allows the children of a
+        domain in any order.
         """
         found = self.part(tag)
         return etree.SubElement(self.element, tag) if found is None else found

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""32-bit ARMv7 guests on AArch64 hosts: by KVM where the cores can do it."""
+"""32-bit ARMv7 guests on AArch64 hosts: with KVM where the cores can."""
 
 from lxml import etree
 from oslo_config import cfg
@@ -13,22 +13,22 @@ from nova_arm_ext.facts import Facts
 from nova_arm_ext.hooks import base
 from nova_arm_ext.hooks.base import Report
 
-#: The CPU of an emulated guest. It is QEMU's own default of the 32-bit
-#: ``virt`` machine, so naming it changes no guest.
+#: The CPU of an emulated guest. It is QEMU's default for the 32-bit ``virt``
+#: machine, so naming it changes no guest.
 EMULATED_CPU = 'cortex-a15'
-#: 32-bit CPUs of the ``virt`` machine. Any other one (max, cortex-a57) is
-#: 64-bit in qemu-system-aarch64, which libvirt takes on AArch64 hosts.
+#: 32-bit CPUs of the ``virt`` machine. All others (max, cortex-a57) are 64-bit
+#: in qemu-system-aarch64, which libvirt uses on AArch64 hosts.
 _CPUS = (EMULATED_CPU, 'cortex-a7')
 
 
 class Armv7(base.Hook):
-    """Run a 32-bit guest by KVM where the host's cores can, else emulate it.
+    """Run a 32-bit guest with KVM if the host's cores can, or emulate it.
 
     Nova emulates every guest whose architecture is not the host's, and names
     no CPU for it. On an AArch64 host whose cores run AArch32 at EL1 the guest
-    gets KVM and the host's CPU; libvirt then adds ``aarch64=off`` by itself.
-    Elsewhere it is emulated with a 32-bit CPU. A guest that exists keeps its
-    domain type and its CPU. A host that is 32-bit itself is left alone.
+    gets KVM and the host's CPU; libvirt then adds ``aarch64=off`` itself. On
+    other hosts it is emulated with a 32-bit CPU. An existing guest keeps its
+    domain type and its CPU. On 32-bit hosts the hook does nothing.
 
     Before (Nova 34, AArch64 host with KVM)::
 
@@ -62,22 +62,21 @@ class Armv7(base.Hook):
             'accel',
             default='prefer_kvm',
             choices=[
-                ('kvm', 'KVM or nothing: where it is known that the host '
-                        'cannot, the guest is refused, and Nova tries '
-                        'another host. Where nobody could ask KVM it is '
-                        'tried.'),
-                ('prefer_kvm', 'KVM where it is known that the host can, '
-                               'emulation elsewhere.'),
-                ('tcg', 'Emulation everywhere.')],
+                ('kvm', 'Only KVM. If it is known that the host cannot, the '
+                        'instance is refused, and Nova tries another host. '
+                        'If KVM could not be asked, it is tried.'),
+                ('prefer_kvm', 'KVM if it is known that the host can, '
+                               'otherwise emulation.'),
+                ('tcg', 'Always emulation.')],
             help="""
-How new 32-bit guests (``hw_architecture=armv7l``) run on this host. KVM can
+How new 32-bit instances (``hw_architecture=armv7l``) run on this host. KVM can
 run them on AArch64 hosts whose cores have AArch32 at EL1 (Cortex-A53, A57,
-A72), which many server cores have not (Neoverse N1); the kernel is asked
-(KVM_CAP_ARM_EL1_32BIT, through /dev/kvm). With KVM the guest has the host's
-CPU, emulated a Cortex-A15, which is slower by far. The default starts a guest
-on every host. Guests that exist keep what they have. This host offers KVM for
-armv7l to the scheduler where it is known that it can, and unless this is
-``tcg``.
+A72). Many server cores do not have it (Neoverse N1). nova-compute asks the
+kernel (KVM_CAP_ARM_EL1_32BIT, through /dev/kvm). With KVM an instance has the
+host's CPU; emulated instances have a Cortex-A15 and are much slower. The
+default is ``prefer_kvm`` because an instance then starts on every host.
+Existing instances keep what they have. This host offers KVM for armv7l to the
+scheduler if it is known that KVM can run them and this is not ``tcg``.
 """),
     )
 
@@ -92,15 +91,15 @@ armv7l to the scheduler where it is known that it can, and unless this is
         elif self._takes_kvm(domain, facts):
             self._give_kvm(domain, report)
         elif domain.virt_type != 'kvm' or facts.host.arch is not None:
-            # a document for KVM of which nothing else is known stays
+            # a document for KVM stays if the host is unknown
             self._emulate(domain, facts, report)
         self._drop_features(domain, report)
         self._drop_acpi(domain, report)
 
     def _takes_kvm(self, domain: Domain, facts: Facts) -> bool:
-        """Whether a new guest shall run by KVM.
+        """Whether a new guest is to run with KVM.
 
-        :raises Refused: where it has to and this host cannot
+        :raises Refused: if it has to and this host cannot
         """
         accel = self.options.accel
         if accel == 'tcg':
@@ -112,14 +111,15 @@ armv7l to the scheduler where it is known that it can, and unless this is
             able, why = False, f'this is an {host.arch} host'
         elif (host.virt_types is not None
               and 'kvm' not in host.virt_types.get('armv7l', ())):
-            able, why = False, 'libvirt offers no KVM for them on this host'
+            able, why = False, 'libvirt on this host offers no KVM for them'
         if accel == 'prefer_kvm':
             return able is True
         if able is False:
             raise errors.Refused(
-                f'32-bit guests (armv7l) run by KVM alone here ([arm_armv7] '
-                f'accel = kvm), but {why}; boot the guest on a host with the '
-                f'trait CUSTOM_ARM_AARCH32_EL1', this_host=True)
+                f'32-bit instances (armv7l) run only with KVM here '
+                f'([arm_armv7] accel = kvm), but {why}; boot the instance on '
+                f'a host with the trait CUSTOM_ARM_AARCH32_EL1',
+                this_host=True)
         return able is True or host.arch == 'aarch64'
 
     @staticmethod
@@ -127,8 +127,8 @@ armv7l to the scheduler where it is known that it can, and unless this is
         if domain.virt_type != 'kvm':
             domain.virt_type = 'kvm'
             report.because('domain/@type', "the host's cores run 32-bit "
-                                           'guests by KVM')
-        # without it libvirt names no CPU, and QEMU takes one that KVM
+                                           'guests with KVM')
+        # without it libvirt names no CPU, and QEMU's default is one that KVM
         # cannot run (libvirt 9.0.0 and 11.3.0)
         if _set_cpu(domain, 'host-passthrough', None):
             report.because('cpu', 'libvirt turns the host CPU into a 32-bit '
@@ -140,7 +140,7 @@ armv7l to the scheduler where it is known that it can, and unless this is
         if domain.virt_type != 'qemu':
             domain.virt_type = 'qemu'
             report.because('domain/@type', 'it is not known that this host '
-                                           'can run 32-bit guests by KVM',
+                                           'can run 32-bit guests with KVM',
                            essential=_needs_emulation(facts))
         if (_cpu_mode(domain) == 'custom' and _cpu_model(domain) in _CPUS):
             return
@@ -153,14 +153,14 @@ armv7l to the scheduler where it is known that it can, and unless this is
               report: Report) -> None:
         if had.virt_type and domain.virt_type != had.virt_type:
             domain.virt_type = had.virt_type
-            report.because('domain/@type', 'the guest has run so before',
+            report.because('domain/@type', 'the guest had this type before',
                            essential=(had.virt_type != 'kvm'
                                       and _needs_emulation(facts)))
         mode, model = _cpu_mode(had), _cpu_model(had)
         if mode == 'custom' and model is None:
-            return       # it had what QEMU takes by itself
+            return       # it had QEMU's default
         if _set_cpu(domain, mode, model):
-            report.because('cpu', 'the guest has had this CPU before')
+            report.because('cpu', 'the guest had this CPU before')
 
     @staticmethod
     def _drop_features(domain: Domain, report: Report) -> None:
@@ -169,8 +169,8 @@ armv7l to the scheduler where it is known that it can, and unless this is
             tree.detach(feature)
         if found:
             report.because(
-                'cpu/feature', 'libvirt knows features of 64-bit Arm CPUs '
-                               'alone (sve, pauth), which a 32-bit one lacks')
+                'cpu/feature', 'libvirt knows only features of 64-bit Arm '
+                               'CPUs (sve, pauth), which a 32-bit one lacks')
 
     @staticmethod
     def _drop_acpi(domain: Domain, report: Report) -> None:
@@ -178,18 +178,18 @@ armv7l to the scheduler where it is known that it can, and unless this is
         if found and not Os.of(domain).has_uefi:
             for acpi in found:
                 tree.detach(acpi)
-            report.because('features/acpi', 'without UEFI nothing hands the '
-                                            'tables to the guest, which gets '
-                                            'a device tree')
+            report.because('features/acpi', 'only UEFI can pass the tables '
+                                            'to the guest; without it the '
+                                            'guest gets a device tree')
 
 
 def _needs_emulation(facts: Facts) -> bool:
-    """Whether KVM refuses 32-bit guests here, as far as is known."""
+    """Whether 32-bit guests may need emulation here."""
     return facts.host.aarch32_el1 is not True
 
 
 def _cpu_mode(domain: Domain) -> str:
-    """The mode of the CPU, which is custom where the document says none."""
+    """The mode of the CPU, which is custom if the document has none."""
     cpu = domain.element.find('cpu')
     return 'custom' if cpu is None else str(cpu.get('mode', 'custom'))
 

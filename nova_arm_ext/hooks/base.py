@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every hook is: the base class and the report that it writes."""
+"""The base class of hooks, their report, and what flavor and image ask."""
 
 import abc
 import dataclasses
@@ -29,7 +29,8 @@ class Order(enum.IntEnum):
 FIRST = Order.FIRST
 MIDDLE = Order.MIDDLE
 LAST = Order.LAST
-#: behind all others, wherever it is listed: for what counts what they made
+#: after all others, wherever it is listed: for a hook that counts what the
+#: others made
 END = Order.END
 
 
@@ -42,7 +43,7 @@ class Report:
 
     def because(self, place: str, reason: str, *,
                 essential: bool = False) -> None:
-        """Tell one adjustment.
+        """Report one adjustment.
 
         :param place: where in the document, such as ``os/loader``
         :param reason: a sentence for the operator
@@ -56,9 +57,9 @@ class Report:
 def extra_specs(domain: Domain, facts: Facts) -> Mapping[str, str]:
     """The flavor's extra specs, for a hook that reads ``arm:*``.
 
-    :returns: those of the facts; where these do not know them, as in a
-        preview without facts, those of the document's own metadata, where
-        Nova 32 and newer write them
+    :returns: those of the facts; if the facts do not have them, as in a
+        preview without facts, those in the document's metadata, where Nova 32
+        and newer write them
     """
     if facts.guest.extra_specs is not None:
         return facts.guest.extra_specs
@@ -120,26 +121,26 @@ class Hook(abc.ABC):
     """One adjustment of an Arm guest's domain document.
 
     A hook decides from the document, the facts and its own options, and
-    changes nothing but the document: no files, no libvirt, no clock, no log.
-    Run twice, it changes nothing the second time. What it does not know it
-    leaves as it was. A fact that is unknown (None) never makes it fail.
+    changes only the document: no files, no libvirt, no clock, no log. A
+    second run changes nothing. What it does not know it leaves as it was. An
+    unknown fact (None) never makes it fail.
 
-    It is found by an entry point in the namespace ``nova_arm_ext.hooks``; the
+    It is found by an entry point in the namespace ``nova_arm_ext.hooks``. The
     name of the entry point is the name of the hook, and its options are in
     the group ``[arm_<name>]`` of nova.conf.
     """
 
-    #: the place in the list of hooks; checked, not sorted by, but for END
+    #: the place in the list of hooks: checked, and only END is sorted
     order: ClassVar[Order] = MIDDLE
-    #: names of hooks that must stand before this one if they are enabled
+    #: names of hooks that must be listed before this one if they are enabled
     after: ClassVar[tuple[str, ...]] = ()
     #: its failure always fails the guest's request, whatever
     #: ``[arm] on_hook_failure`` says
     required: ClassVar[bool] = False
     #: options, registered in the hook's group
     opts: ClassVar[Sequence[cfg.Opt]] = ()
-    #: what it may change of the things that are checked after the hooks: any
-    #: of uuid, name, memory, vcpu, disk, interface, serial, graphics
+    #: the elements that it may change of those that are checked after the
+    #: hooks: uuid, name, memory, vcpu, disk, interface, serial, graphics
     changes: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, options: Any) -> None:
@@ -149,12 +150,12 @@ class Hook(abc.ABC):
         self.options = options
 
     def applies_to(self, domain: Domain, facts: Facts) -> bool:
-        """Whether the hook has anything to look at in this document."""
+        """Whether the hook is for documents like this one."""
         return True
 
     @abc.abstractmethod
     def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
         """Change the document in place and report why.
 
-        :raises Refused: what the guest asks for cannot be had
+        :raises Refused: when the guest cannot have what it asks for
         """

@@ -23,11 +23,11 @@ IMAGE_PROPERTY = 'arm_video_model'
 #: what can be asked for; all of them work on ``virt``
 MODELS = ('virtio', 'ramfb', 'none')
 _REFUSED = 'is refused by libvirt on Arm'
-#: models to be replaced, and what becomes of them on Arm
+#: models that do not work on Arm, and why
 _UNFIT: Mapping[str, str] = {
     **dict.fromkeys(('vga', 'cirrus', 'bochs'),
-                    'stays dark or breaks on Arm, where a frame buffer in '
-                    'device memory does not work as on x86'),
+                    'stays dark or breaks on Arm, because a frame buffer in '
+                    'device memory does not work as it does on x86'),
     **dict.fromkeys(('qxl', 'xen', 'gop', 'vbox'), _REFUSED),
     # libvirt 9.0.0 takes it, 11.3.0 does not
     'vmvga': 'is refused by newer libvirt on Arm',
@@ -43,13 +43,13 @@ class Console(base.Hook):
     """Give the guest consoles that work.
 
     With graphics (VNC, SPICE): a video model that works on ``virt``, a
-    keyboard and a tablet. Serial ports behind the first one become PCI
-    devices where QEMU would leave them dead. A kernel that Nova boots itself
-    writes to the serial console of Arm. The SMBIOS tables name OpenStack, as
-    they do for x86 guests.
+    keyboard and a tablet. Serial ports after the first one become PCI devices
+    if QEMU would not connect them. A kernel that Nova boots directly writes to
+    the serial console of Arm. The SMBIOS tables name OpenStack, as they do for
+    x86 guests.
 
-    A guest that exists keeps its devices: it gets no input device, its video
-    model, its serial ports and its SMBIOS tables stay as it has seen them.
+    An existing guest keeps its devices: it gets no input device, and its video
+    model, its serial ports and its SMBIOS tables stay as the guest saw them.
 
     Before (Nova 34, a 32-bit guest)::
 
@@ -83,15 +83,15 @@ class Console(base.Hook):
             'unfit_video',
             default='replace',
             choices=[
-                ('replace', 'The guest gets a virtio-gpu instead.'),
-                ('refuse', "The guest's request fails with a sentence that "
+                ('replace', 'The instance gets a virtio-gpu instead.'),
+                ('refuse', "The instance's request fails with a message that "
                            'names the property.')],
             help=f"""
-What happens to a new guest whose image asks (``hw_video_model``) for a video
-model that does not work on Arm: {', '.join(_UNFIT)}.
-The models that work are virtio, and for guests without a driver for it ramfb,
-which an image asks for with ``{IMAGE_PROPERTY}`` or a flavor with
-``{EXTRA_SPEC}``, because Nova does not know it.
+What happens to a new instance whose image asks (``hw_video_model``) for a
+video model that does not work on Arm: {', '.join(_UNFIT)}.
+The models that work are virtio and, for operating systems without a driver for
+it, ramfb. Nova does not know ramfb: an image asks for it with
+``{IMAGE_PROPERTY}``, a flavor with ``{EXTRA_SPEC}``.
 """),
         cfg.StrOpt(
             'resolution',
@@ -99,17 +99,17 @@ which an image asks for with ``{IMAGE_PROPERTY}`` or a flavor with
             default='',
             help="""
 The resolution, such as 1280x800, that the virtio-gpu proposes to the guest
-when it starts. Empty leaves it to QEMU. The guest's desktop may choose
-another.
+operating system when it starts. If empty, QEMU chooses. The desktop in the
+instance may choose another one.
 """),
         cfg.StrOpt(
             'input_bus',
             default='usb',
-            choices=[('usb', 'Every guest has a driver for it.'),
+            choices=[('usb', 'Every operating system has a driver for it.'),
                      ('virtio', 'Needs a driver for virtio-input.')],
             help="""
-The bus of keyboard and tablet of a new guest with graphics, unless its image
-says ``hw_input_bus``. Guests without graphics get neither.
+The bus of keyboard and tablet of a new instance with graphics, unless its
+image has ``hw_input_bus``. Instances without graphics get neither.
 """),
     )
 
@@ -135,10 +135,10 @@ says ``hw_input_bus``. Guests without graphics get neither.
         for i, video in enumerate(domain.all(devices.Video)):
             model = video.model or ''
             if i < len(seen):
-                # whatever is asked for now: it is a PCI device
+                # whatever is asked for now, because it is a PCI device
                 before = seen[i].model
                 if before is not None:
-                    self._change(video, before, 'as the guest has seen it',
+                    self._change(video, before, 'as the guest saw it before',
                                  report)
             elif wish is not None:
                 self._change(video, wish.value, f'as {wish.place} asks',
@@ -160,7 +160,7 @@ says ``hw_input_bus``. Guests without graphics get neither.
         refused = _UNFIT.get(video.model or '') == _REFUSED
         element = tree.child(video.element, 'model')
         if element is not None:
-            # what it says beside this belongs to the other model
+            # the other attributes belong to the other model
             for name in set(element.attrib) - {'heads', 'primary'}:
                 del element.attrib[name]
         if video.address is not None:
@@ -187,12 +187,12 @@ says ``hw_input_bus``. Guests without graphics get neither.
         if had is None:
             bus = self._input_bus(present, facts)
             wanted = {'tablet': bus, 'mouse': bus, 'keyboard': bus}
-            reason = ('for the graphical console: Arm machines have none of '
-                      'their own')
+            reason = ('for the graphical console, because Arm machines have '
+                      'none of their own')
         else:
             wanted = {device.type: device.bus
                       for device in had.all(devices.Input)}
-            reason = 'as the guest has seen it'
+            reason = 'as the guest saw it before'
         types: set[str | None] = set()
         buses: set[str | None] = set()
         for device in present:
@@ -203,8 +203,8 @@ says ``hw_input_bus``. Guests without graphics get neither.
                 if device.address is not None:
                     device.address.remove()
                 report.because('devices/input/@bus',
-                               f'the {own_type} is on {own}, as the guest '
-                               f'has seen it or [arm_console] input_bus asks')
+                               f'the {own_type} is on {own}, as the guest saw '
+                               f'it before or [arm_console] input_bus asks')
             types.add(own_type)
             buses.add(bus)
         for kind, instead in (('tablet', {'tablet', 'mouse'}),
@@ -218,13 +218,13 @@ says ``hw_input_bus``. Guests without graphics get neither.
 
     def _input_bus(self, present: list[devices.Input],
                    facts: Facts) -> str:
-        """The bus that the guest's image or, without it, the option says."""
+        """The bus that the guest's image or else the option asks for."""
         properties = facts.guest.image_properties
         said = (properties or {}).get('hw_input_bus')
         if said in ('usb', 'virtio'):
             return said
         if properties is None and present:
-            # whoever has chosen it is unknown
+            # the image may have asked for the bus that it is on
             return present[0].bus or 'usb'
         bus: str = self.options.input_bus
         return bus
@@ -258,11 +258,11 @@ says ``hw_input_bus``. Guests without graphics get neither.
             if i < len(before):
                 if before[i].target_type != 'pci-serial':
                     continue
-                reason = 'as the guest has seen it'
+                reason = 'as the guest saw it before'
             elif works:
                 continue
             else:
-                reason = ('QEMU before 9.1 has one UART alone, and further '
+                reason = ('QEMU before 9.1 has only one UART, and further '
                           'ports stay silent')
             serial.target_type = 'pci-serial'
             report.because('devices/serial/target/@type', reason)
@@ -279,11 +279,11 @@ says ``hw_input_bus``. Guests without graphics get neither.
         if (_NOVAS_CONSOLES not in line or own == line
                 or 'console=ttyAMA' in line):
             return
-        # the last one is where init writes to
+        # init writes to the last one
         os.cmdline = line.replace(
             _NOVAS_CONSOLES, f'{_NOVAS_CONSOLES} {_ARM_CONSOLE}', 1)
         report.because('os/cmdline',
-                       'Nova names the serial console of x86, ttyS0, alone')
+                       'Nova names only the serial console of x86, ttyS0')
 
     @staticmethod
     def _smbios(domain: Domain, had: Domain | None, facts: Facts,
@@ -295,7 +295,7 @@ says ``hw_input_bus``. Guests without graphics get neither.
             if seen is None or seen.get('type') != 'smbios':
                 return
             sysinfo = copy.copy(seen)
-            reason = 'as the guest has seen it'
+            reason = 'as the guest saw it before'
         else:
             sysinfo = _sysinfo(domain, facts)
             reason = 'cloud-init recognises its cloud by it'

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""SVE, pointer authentication and the GIC as flavor or image ask."""
+"""SVE, pointer authentication and the GIC, as the flavor or image asks."""
 
 import re
 from collections.abc import Callable
@@ -17,18 +17,18 @@ from nova_arm_ext.hooks import base
 from nova_arm_ext.hooks.base import Report
 from nova_arm_ext.hooks.base import Wish
 
-#: The extra specs, in the order in which they are looked at.
+#: The extra specs, in the order in which they are read.
 SVE = 'arm:sve'
 SVE_VECTOR_LENGTH = 'arm:sve_vector_length'
 PAUTH = 'arm:pauth'
 GIC_VERSION = 'arm:gic_version'
 
-#: 9.0.0 answers "unknown CPU feature: pauth", 11.3.0 takes it. One between
-#: them is asked.
+#: libvirt 9.0.0 answers "unknown CPU feature: pauth", 11.3.0 accepts it. What
+#: lies between them is tried.
 _PAUTH_UNKNOWN_BEFORE = (9, 1, 0)
 
 _ON_OFF = ('on', 'off')
-#: cpu_map/arm_features.xml in libvirt 9.0 to 12.5
+#: in bits: cpu_map/arm_features.xml in libvirt 9.0 to 12.5
 _LENGTHS = tuple(str(bits) for bits in range(128, 2049, 128))
 #: The values that can be asked for.
 VALUES = {SVE: _ON_OFF, SVE_VECTOR_LENGTH: _LENGTHS, PAUTH: _ON_OFF,
@@ -38,9 +38,9 @@ VALUES = {SVE: _ON_OFF, SVE_VECTOR_LENGTH: _LENGTHS, PAUTH: _ON_OFF,
 class CpuFeatures(base.Hook):
     """Give a guest the CPU features and the GIC that are asked for.
 
-    A guest of which nothing is asked stays as it is: with KVM it has all
-    that the host has. What the host is known to lack is refused, and Nova
-    tries another host. ``hw:pmu``, which Nova has itself, is left to Nova.
+    If nothing is asked for, the guest stays as it is: with KVM it has all
+    features of the host. What the host is known to lack is refused, and Nova
+    tries another host. Nova itself handles ``hw:pmu``.
 
     Before, with ``arm:sve_vector_length=256``, ``arm:pauth=off``::
 
@@ -64,10 +64,10 @@ class CpuFeatures(base.Hook):
             help="""
 Whether images may ask for CPU features and the GIC version, with the
 properties ``arm_sve``, ``arm_sve_vector_length``, ``arm_pauth`` and
-``arm_gic_version``. They cannot ask for more than the host has, and the
-extra specs ``arm:sve``, ``arm:sve_vector_length``, ``arm:pauth`` and
-``arm:gic_version`` of the flavor win over them. A guest whose image asks
-where it may not is refused.
+``arm_gic_version``. They cannot ask for more than the host has. The extra
+specs ``arm:sve``, ``arm:sve_vector_length``, ``arm:pauth`` and
+``arm:gic_version`` of the flavor take precedence. If this is false, an
+instance whose image asks is refused.
 """),
     )
 
@@ -87,8 +87,9 @@ where it may not is refused.
             if version is not None and version < _PAUTH_UNKNOWN_BEFORE:
                 raise errors.Refused(
                     f'{wishes[PAUTH].place} is {wishes[PAUTH].value}, and '
-                    f'libvirt {format_version(version)} knows no pauth; boot '
-                    f'the guest on a host with a newer one', this_host=True)
+                    f'libvirt {format_version(version)} does not know pauth; '
+                    f'boot the instance on a host with a newer libvirt',
+                    this_host=True)
             self._switch(domain, 'pauth', wishes[PAUTH], cpu.has_pauth,
                          report)
         if GIC_VERSION in wishes:
@@ -116,8 +117,8 @@ where it may not is refused.
             return
         if length is not None and wish.value == 'off':
             raise errors.Refused(
-                f'{length.place} is {length.value}, and {wish.place} is off; '
-                f'vectors have a length with SVE only')
+                f'{length.place} is {length.value}, but {wish.place} is off; '
+                f'only SVE has a vector length')
         self._switch(domain, 'sve', Wish(
             value='off' if wish.value == 'off' else 'on', place=wish.place),
             cpu.has_sve, report)
@@ -130,7 +131,7 @@ where it may not is refused.
                            + ', '.join(map(str, cpu.sve_lengths)) + ' bits',
                            f'CUSTOM_ARM_SVE_{length.value}')
         self._require(domain, f'sve{length.value}', length.place, report)
-        # another one would be the longest instead
+        # the longest one that is left would count
         self._drop(domain, re.compile(r'sve\d+').fullmatch,
                    f'sve{length.value}')
 
@@ -144,16 +145,16 @@ where it may not is refused.
         capable = domain.arch == 'aarch64' and _has_features(domain)
         if not capable or there is False:
             if not on:
-                return       # QEMU knows no switch for what is not there
+                return       # QEMU has no switch for a missing feature
             if domain.arch != 'aarch64':
                 raise errors.Refused(
                     f'{wish.place} asks for {feature}, which 32-bit guests '
                     f'cannot have')
             if not capable:
                 raise errors.Refused(
-                    f'{wish.place} asks for {feature}, and the guest has '
-                    f'neither the CPU of the host nor all that QEMU can '
-                    f'emulate ([libvirt] cpu_mode)')
+                    f'{wish.place} asks for {feature}, but the instance has '
+                    f'neither the CPU of the host nor the maximum that QEMU '
+                    f'can emulate ([libvirt] cpu_mode)')
             raise _lacking(f'{wish.place} asks for {feature}',
                            'its cores or its KVM do not have it',
                            {'sve': 'HW_CPU_AARCH64_SVE'}.get(
@@ -163,7 +164,7 @@ where it may not is refused.
         else:
             self._set(domain, feature, 'disable', wish.place, report)
             if feature == 'sve':
-                # libvirt refuses lengths without it
+                # libvirt refuses vector lengths without it
                 self._drop(domain, re.compile(r'sve\d+').fullmatch)
 
     def _require(self, domain: Domain, feature: str, place: str,
@@ -197,18 +198,19 @@ where it may not is refused.
     def _gic(domain: Domain, cpu: Cpu, wish: Wish, report: Report) -> None:
         if wish.value == 'host' and domain.virt_type != 'kvm':
             raise errors.Refused(
-                f'{wish.place} is host, and the guest is emulated; ask for '
-                f'2 or 3')
+                f'{wish.place} is host, but the instance is emulated; ask '
+                f'for 2 or 3')
         if (wish.value != 'host' and cpu.gic_versions is not None
                 and int(wish.value) not in cpu.gic_versions):
             raise _lacking(f'{wish.place} is {wish.value}',
-                           'it gives GIC '
+                           'it offers only GIC '
                            + ', '.join(map(str, cpu.gic_versions)),
                            f'CUSTOM_ARM_GIC_V{wish.value}')
         if wish.value == '2' and (domain.vcpus or 0) > 8:
             raise errors.Refused(
-                f'{wish.place} is 2, and a GIC of version 2 serves 8 vCPUs, '
-                f'not {domain.vcpus}; ask for version 3 or for fewer vCPUs')
+                f'{wish.place} is 2, but an instance with GIC version 2 can '
+                f'have at most 8 vCPUs, not {domain.vcpus}; ask for version 3 '
+                f'or for fewer vCPUs')
         features = domain.child('features')
         gic = features.find('gic')
         if gic is None:
@@ -219,7 +221,7 @@ where it may not is refused.
 
 
 def _has_features(domain: Domain) -> bool:
-    """Whether QEMU knows switches for features of this guest's CPU."""
+    """Whether QEMU can switch features of this guest's CPU."""
     cpu = domain.element.find('cpu')
     if cpu is None:
         return False
@@ -230,5 +232,5 @@ def _has_features(domain: Domain) -> bool:
 
 def _lacking(what: str, why: str, trait: str) -> errors.Refused:
     return errors.Refused(
-        f'{what}, and this host cannot: {why}; let the flavor ask for the '
+        f'{what}, but this host cannot: {why}; let the flavor require the '
         f'trait {trait}', this_host=True)

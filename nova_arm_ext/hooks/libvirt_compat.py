@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What Nova writes for Arm guests that libvirt or QEMU refuses.
 
-A table of small rules. Each says which libvirt versions and Nova releases it
-is for and why, and can be switched off by its name.
+A table of small rules. Each says for which libvirt versions and Nova releases
+it is, and why, and can be disabled by its name.
 """
 
 import dataclasses
@@ -35,12 +35,12 @@ class Rule:
         or bus of a disk, or the mode of the CPU
     :param nova: the Nova releases that write it
     :param since, until: the first libvirt that refuses it and the first that
-        takes it again; None for all of them. Where the host's version is
-        unknown the rule is applied: every rule's result is accepted by all
-        versions.
+        accepts it again; None for all of them. If the host's version is
+        unknown the rule is applied, because all versions accept the result
+        of every rule.
     :param reason: who refuses it and why, for the report
-    :param refused: whether a guest with it is refused; else it starts, and
-        has a device that does not work
+    :param refused: whether libvirt or QEMU refuses a guest with it; otherwise
+        the guest starts, with a device that does not work
     """
 
     name: str
@@ -131,7 +131,7 @@ def _smm(domain: Domain, facts: Facts) -> str | None:
 
 
 def _acpi_without_uefi(domain: Domain, facts: Facts) -> str | None:
-    # without a kernel the guest needs UEFI, which the hook uefi sees to
+    # without a kernel the guest needs UEFI, which the hook uefi adds
     if (domain.arch != 'aarch64' or not domain.kernel
             or Os.of(domain).has_uefi):
         return None
@@ -159,15 +159,15 @@ def _to_scsi(domain: Domain, disks: list[devices.Disk]) -> str | None:
     place = f"devices/disk/target/@bus='{disks[0].bus}'"
     had = _scsi_disks(domain.previous) if domain.previous else {}
     taken = {_scsi_place(disk) for disk in _scsi_disks(domain).values()}
-    # libvirt (9.0.0) and Nova put disks at target 0 by their names, those
-    # that are hot-plugged as well; the LSI controllers have no other target
+    # libvirt (9.0.0) and Nova put disks, also hot-plugged ones, at target 0
+    # by their names; the LSI controllers have no other target
     narrow = any(controller.type == 'scsi' and not controller.index
                  and controller.model in _LSI
                  for controller in domain.all(devices.Controller))
     places = ((0, int(not narrow), unit) for unit in itertools.count())
     free = (place for place in places if place not in taken)
     for disk in disks:
-        # Nova looks the disk up by its target name, so that stays
+        # the target name stays, because Nova finds the disk by it
         disk.bus = 'scsi'
         if disk.address is not None:
             disk.address.remove()
@@ -189,8 +189,8 @@ def _scsi_disks(domain: Domain) -> dict[str | None, devices.Disk]:
 
 
 def _scsi_place(disk: devices.Disk) -> tuple[int, int, int]:
-    """Controller, target, unit: as given, or as libvirt makes them of the
-    name (virDomainDiskDefAssignAddress, 7 units a controller).
+    """Controller, target, unit: as given, or as libvirt derives them from the
+    name (virDomainDiskDefAssignAddress, 7 units per controller).
     """
     address = disk.address
     if address is not None:
@@ -208,7 +208,7 @@ def _scsi_model(domain: Domain, facts: Facts) -> str | None:
     controllers = [c for c in domain.all(devices.Controller)
                    if c.type == 'scsi']
     place = _set_model(domain, 'scsi', 'virtio-scsi')
-    # libvirt would add those that are missing, as LSI whatever the others are
+    # libvirt would add the missing ones as LSI, whatever the others are
     needed = {_scsi_place(disk)[0] for disk in _scsi_disks(domain).values()}
     for index in sorted(needed - set(range(len(controllers)))
                         - {c.index for c in controllers}):
@@ -252,7 +252,7 @@ def _tpm_model(domain: Domain, facts: Facts) -> str | None:
 def _iommu_intel(domain: Domain, facts: Facts) -> str | None:
     if any(iommu.model == 'intel' for iommu in domain.all(devices.Iommu)):
         raise errors.Refused(
-            "the IOMMU model 'intel' exists on x86 alone; set hw:viommu_model "
+            "the IOMMU model 'intel' exists only on x86; set hw:viommu_model "
             "of the flavor or hw_viommu_model of the image to 'auto', "
             "'smmuv3' or 'virtio'")
     return None
@@ -262,7 +262,7 @@ def _tpm_version(domain: Domain, facts: Facts) -> str | None:
     for tpm in domain.all(devices.Tpm):
         if tpm.version == '1.2':
             raise errors.Refused(
-                "Arm machines have no TPM of version 1.2; set hw:tpm_version "
+                "Arm machines have no TPM version 1.2; set hw:tpm_version "
                 "of the flavor or hw_tpm_version of the image to '2.0'")
     return None
 
@@ -272,9 +272,9 @@ def _sound_virtio(domain: Domain, facts: Facts) -> str | None:
             and any(sound.model == 'virtio'
                     for sound in domain.all(devices.Sound))):
         raise errors.Refused(
-            f"the sound model 'virtio' needs libvirt 10.4.0 and this host has "
-            f'{format_version(facts.host.libvirt_version)}; choose another '
-            f'hw_sound_model or another host', this_host=True)
+            f"the sound model 'virtio' needs libvirt 10.4.0, but this host "
+            f'has {format_version(facts.host.libvirt_version)}; choose '
+            f'another hw_sound_model or another host', this_host=True)
     return None
 
 
@@ -305,25 +305,25 @@ RULES: tuple[Rule, ...] = (
     Rule(name='loader_secure', words=('loader',), apply=_loader_secure,
          nova='33, 34', since=(8, 6, 0), until=(9, 2, 0),
          reason="libvirt 8.6 to 9.1 refuses 'secure' beside firmware "
-                'selection; without it no Secure Boot is asked for either'),
+                'selection; without it Secure Boot is not asked for either'),
     Rule(name='ioapic', words=('ioapic',), apply=_ioapic, nova='29 to 34',
-         reason='libvirt refuses the feature, which x86 alone has'),
+         reason='libvirt refuses the feature, which only x86 has'),
     Rule(name='iommu_driver', words=('iommu',), apply=_iommu_driver,
          nova='29 to 34',
          reason='libvirt refuses driver attributes for smmuv3 and virtio'),
     Rule(name='hyperv', words=('hyperv',), apply=_hyperv, nova='29 to 34',
-         reason='QEMU has Hyper-V enlightenments on x86 alone'),
+         reason='QEMU has Hyper-V enlightenments only on x86'),
     Rule(name='x86_timers', words=('timer',), apply=_x86_timers,
          nova='29 to 34',
-         reason='libvirt refuses the timer, which x86 alone has'),
+         reason='libvirt refuses the timer, which only x86 has'),
     Rule(name='maxphysaddr', words=('maxphysaddr',), apply=_maxphysaddr,
          nova='29 to 34',
-         reason='libvirt refuses it for all but x86 CPUs'),
+         reason='libvirt refuses it except for x86 CPUs'),
     Rule(name='kvm_hidden', words=('kvm',), apply=_kvm_hidden,
          nova='29 to 34',
          reason='QEMU refuses it: Arm CPUs have no hypervisor signature'),
     Rule(name='smm', words=('smm',), apply=_smm, nova='29 to 34',
-         reason='QEMU has System Management Mode on x86 alone'),
+         reason='QEMU has System Management Mode only on x86'),
     Rule(name='acpi_without_uefi', words=('kernel',), apply=_acpi_without_uefi,
          nova='29 to 34',
          reason='libvirt refuses ACPI without UEFI on aarch64; the guest '
@@ -333,20 +333,20 @@ RULES: tuple[Rule, ...] = (
                 'target name'),
     Rule(name='cdrom_virtio', words=('cdrom',), apply=_cdrom_virtio,
          nova='29 to 34',
-         reason='libvirt refuses media that can be ejected on virtio'),
+         reason='libvirt refuses removable media on virtio'),
     Rule(name='scsi_model', words=('scsi', 'ide', 'cdrom'), apply=_scsi_model,
          nova='29 to 34', until=(11, 6, 0),
          refused=False,
-         reason='libvirt before 11.6 takes the LSI 53c895a, for which Arm '
+         reason='libvirt before 11.6 uses the LSI 53c895a, for which Arm '
                 'images have no driver'),
     Rule(name='usb_model', words=('controller',), apply=_usb_model,
          nova='29 to 34', until=(11, 9, 0),
          refused=False,
-         reason='libvirt before 11.9 takes piix3-uhci on armv7l; qemu-xhci '
-                'sits on PCI Express'),
+         reason='libvirt before 11.9 uses piix3-uhci on armv7l; qemu-xhci '
+                'is on PCI Express'),
     Rule(name='watchdog', words=('watchdog',), apply=_watchdog,
          nova='29 to 34',
-         reason='QEMU has the ib700 on x86 alone; i6300esb does the same'),
+         reason='QEMU has the ib700 only on x86; i6300esb does the same'),
     Rule(name='tpm_model', words=('tpm',), apply=_tpm_model, nova='29 to 34',
          reason='libvirt refuses the CRB interface on Arm; TIS does the '
                 'same'),
@@ -363,16 +363,17 @@ RULES: tuple[Rule, ...] = (
                 'through'),
     Rule(name='gic_version', words=('type',), apply=_gic_version,
          nova='29 to 34',
-         reason='the GIC version 2 of emulated machines ends at eight vCPUs'),
+         reason='emulated machines with GIC version 2 can have at most eight '
+                'vCPUs'),
 )
 
 
 class LibvirtCompat(base.Hook):
-    """Take out or replace what libvirt or QEMU refuses on Arm.
+    """Remove or replace what libvirt or QEMU refuses on Arm.
 
-    A guest that exists keeps the controllers that it has: what its previous
-    document says has been taken over before, and the rules fill only what is
-    still open.
+    An existing guest keeps the controllers that it has: they are restored
+    from its previous document before, and the rules only fill what is left
+    open.
 
     Before (Nova 34, refused by libvirt 9.0.0)::
 
@@ -391,10 +392,10 @@ class LibvirtCompat(base.Hook):
             default=[],
             item_type=types.String(choices=[rule.name for rule in RULES]),
             help="""
-Names of rules that are not applied. Each rule takes out or replaces one thing
-that Nova writes and that libvirt or QEMU refuses for Arm guests, where the
-host's libvirt version needs it. Switching one off makes such guests fail,
-unless the cause is gone.
+Names of rules that are not applied. Each rule removes or replaces one thing
+that Nova writes and that libvirt or QEMU refuses for Arm instances, if the
+host's libvirt version needs it. Without the rule such instances fail, unless
+the cause is gone.
 """),
     )
 

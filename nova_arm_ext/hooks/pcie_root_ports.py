@@ -19,16 +19,16 @@ OPTION = '[arm_pcie_root_ports] free'
 
 
 class PcieRootPorts(base.Hook):
-    """Leave a new guest as many root ports free as are asked for.
+    """Leave as many root ports of a new guest free as are asked for.
 
     Each volume, network interface or device that is plugged into a running
     guest takes one root port. Ports that the document has already (Nova's
     ``[libvirt] num_pcie_ports`` counts all ports, not the free ones) stay
     and count.
 
-    A guest that exists keeps the total that it had, whatever is asked for
-    now: the number of its ports changes only when none would be left free,
-    and then ports are added behind the last one.
+    An existing guest keeps the number of ports that it had, whatever is asked
+    for now. It changes only if no port would be left free, and then ports are
+    added after the last one.
 
     Before::
 
@@ -47,30 +47,30 @@ class PcieRootPorts(base.Hook):
         <controller type='pci' model='pcie-root-port'/>
     """
 
-    order = base.END     # it counts what the other hooks have made
+    order = base.END     # it counts what the other hooks make
     opts = (
         cfg.IntOpt(
             'free',
             default=4, min=0, max=pcie.MAX_ROOT_PORTS,
             help=f"""
-How many PCIe root ports an Arm guest has free when it is made, for volumes,
-network interfaces and other devices that are plugged into it while it runs.
-A port more costs a bus number and a little of the firmware's time. The
-default lets a few volumes be plugged in, and a usual guest ends with about
-ten ports, which 32-bit guests with UEFI can have too (they end at
-{pcie.MAX_ROOT_PORTS_ARMV7_UEFI}; others at {pcie.MAX_ROOT_PORTS}). With 0 no
-port is written, and libvirt leaves one free. Guests that exist keep the ports
-that they have. The extra spec ``{EXTRA_SPEC}`` of a flavor and the
-property ``{IMAGE_PROPERTY}`` of an image say it for their guests;
-the flavor wins over the image, the image over this option.
+How many free PCIe root ports a new Arm instance has, for volumes, network
+interfaces and other devices that are plugged in while it runs. Another port
+costs a bus number and a little of the firmware's time. The default is 4
+because a few volumes can then be plugged in, and a usual instance has about
+ten ports in total. 32-bit instances with UEFI can have at most
+{pcie.MAX_ROOT_PORTS_ARMV7_UEFI}, others at most {pcie.MAX_ROOT_PORTS}.
+With 0 no port is written, and libvirt leaves one free. Existing instances keep
+the ports that they have. The extra spec ``{EXTRA_SPEC}`` of a flavor takes
+precedence over the property ``{IMAGE_PROPERTY}`` of an image, and
+both take precedence over this option.
 """),
         cfg.IntOpt(
             'max_per_image',
             default=16, min=0, max=pcie.MAX_ROOT_PORTS,
             help=f"""
 How many free root ports an image may ask for with the property
-``{IMAGE_PROPERTY}``. An image belongs to a tenant, so what it may
-ask for is bounded; a guest whose image asks for more is refused.
+``{IMAGE_PROPERTY}``. There is a limit because images belong to
+tenants. An instance whose image asks for more is refused.
 """),
     )
 
@@ -88,10 +88,10 @@ ask for is bounded; a guest whose image asks for more is refused.
         total, limit = slots.ports + missing, slots.limit
         if total > limit:
             raise errors.Refused(
-                f'the guest would need {total} PCIe root ports, {free} of '
-                f'them free as {asked_by} asks, and a machine of its kind '
+                f'the instance would need {total} PCIe root ports, {free} of '
+                f'them free, as {asked_by} asks, but a machine of its kind '
                 f'({domain.arch}, {domain.machine}) has at most {limit}; ask '
-                f'for fewer free ones or give it fewer devices')
+                f'for fewer free ports or use fewer devices')
         pcie.add_root_ports(domain, missing, slots)
         report.because('devices/controller',
                        f'{total} root ports, {free} of them free for '

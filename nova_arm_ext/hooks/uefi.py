@@ -15,20 +15,20 @@ from nova_arm_ext.facts import format_version
 from nova_arm_ext.hooks import base
 from nova_arm_ext.hooks.base import Report
 
-#: Before, the inactive document of a guest does not keep what libvirt has
-#: selected (libvirt NEWS 9.2.0), and libvirt reads raw files alone.
+#: Older ones do not keep what they select in the inactive document of a guest
+#: (libvirt NEWS 9.2.0), and read only raw files.
 SELECTION_PERSISTS = (9, 2, 0)
 
 
 class Uefi(base.Hook):
     """Give the guest UEFI firmware, and keep the one that it has.
 
-    An AArch64 guest boots by UEFI unless it has a kernel of its own; a
-    32-bit guest where its image asks for it, and one with neither is refused.
-    Where libvirt keeps its own selection (9.2 and newer) it goes on
-    selecting; on an older one the first fitting firmware of the host's
-    descriptors is named, with the template of its variable store. A guest
-    that exists keeps loader, template and store.
+    An AArch64 guest boots with UEFI unless it has a kernel of its own. A
+    32-bit guest does if its image asks for it, and is refused if it has
+    neither. libvirt 9.2 and newer select the firmware, because they keep what
+    they select. On an older one the hook names the first fitting firmware of
+    the host's descriptors, with the template of its variable store. An
+    existing guest keeps its loader, template and store.
 
     Before (libvirt older than 9.2)::
 
@@ -66,22 +66,22 @@ class Uefi(base.Hook):
             else:
                 os.copy_from(had, 'nvram')
                 self._name(os, successor, report, (
-                    f'{had.loader} is not there any more, and '
-                    f'{successor.loader} has its features'))
+                    f'{had.loader} no longer exists, and '
+                    f'{successor.loader} has the same features'))
         elif self._needs(os, had, domain, facts):
             self._give(os, had, domain, facts, report)
         self._place(os, domain, facts, report)
 
     @staticmethod
     def _ask_by_features(os: Os, report: Report) -> None:
-        """Ask for Secure Boot in the way that libvirt takes on Arm.
+        """Ask for Secure Boot in the way that libvirt accepts on Arm.
 
-        It allows ``loader/@secure`` for q35 alone, where it stands for SMM.
+        It allows ``loader/@secure`` only for q35, where it means SMM.
         """
         if os.loader_secure is not True:
             return
         if os.names_uefi:
-            # Nova 29 to 32 name one by the feature, be it there or not
+            # Nova 29 to 32 name one for the feature, even if it does not exist
             os.drop('loader', 'nvram')
             os.selection = 'efi'
         elif os.is_stateless:
@@ -92,23 +92,23 @@ class Uefi(base.Hook):
         asked = etree.SubElement(os.element, 'firmware')
         for name in ('enrolled-keys', 'secure-boot'):
             etree.SubElement(asked, 'feature', enabled='yes', name=name)
-        report.because('os/firmware', 'Secure Boot is asked for by features: '
-                                      'libvirt knows loader/@secure for q35 '
-                                      'alone', essential=True)
+        report.because('os/firmware', 'Secure Boot is asked for by features, '
+                                      'because libvirt allows loader/@secure '
+                                      'only for q35', essential=True)
 
     @staticmethod
     def _keeps(os: Os, had: Os, domain: Domain,
                facts: Facts) -> bool:
-        """Whether the guest goes on with the firmware that it had."""
+        """Whether the guest keeps the firmware that it had."""
         if not had.names_uefi:
             return False
         if domain.kernel and not os.has_uefi and not os.has_loader:
-            return False     # it went without UEFI by its own choice
+            return False     # it now boots its own kernel without UEFI
         wanted = os.feature('secure-boot')
         for firmware in facts.host.firmware or ():
             if firmware.loader == had.loader and wanted is not None:
-                # the request itself has changed, as by a resize to a flavor
-                # with os:secure_boot
+                # the request may have changed, such as by a resize to a
+                # flavor with os:secure_boot
                 return firmware.secure_boot == wanted
         return True
 
@@ -123,18 +123,18 @@ class Uefi(base.Hook):
         os.drop('firmware')
         os.copy_from(had, 'nvram', 'loader')
         if os.loader_secure is None and secure is False:
-            # Nova 33 and 34 compare the attribute before they pin
+            # Nova 33 and 34 compare this attribute before they pin the loader
             os.loader_secure = False
         path = cls._path(os, domain, facts)
         if path is not None:
             os.nvram = path
         if repr(os) != before:
             report.because('os/loader', 'loader, template and variable store '
-                                        'that the guest has had before')
+                                        'that the guest had before')
 
     @staticmethod
     def _needs(os: Os, had: Os | None, domain: Domain, facts: Facts) -> bool:
-        """Whether there is firmware to be found for the guest."""
+        """Whether the guest needs firmware that has to be found."""
         if os.has_uefi:
             return True
         # Nova 33 and 34 leave a loader without a path when the document of a
@@ -146,16 +146,16 @@ class Uefi(base.Hook):
         if domain.arch != 'aarch64':
             if had is None:
                 raise errors.Refused(
-                    'a 32-bit guest boots a kernel of its own or by UEFI, and '
-                    'this one has neither; set hw_firmware_type of the image '
-                    "to 'uefi', or its kernel_id")
+                    'a 32-bit instance boots a kernel of its own or with '
+                    'UEFI, but this one has neither; set hw_firmware_type of '
+                    "the image to 'uefi', or its kernel_id")
             return False
         asked = (facts.guest.image_properties or {}).get('hw_firmware_type')
         if asked == 'bios' and not (had and had.has_uefi):
             raise errors.Refused(
                 "image property hw_firmware_type is 'bios', but an AArch64 "
-                "guest without a kernel of its own boots by UEFI alone; set "
-                "it to 'uefi' or remove it from the image")
+                "instance without a kernel of its own boots only with UEFI; "
+                "set it to 'uefi' or remove it from the image")
         return True
 
     def _give(self, os: Os, had: Os | None, domain: Domain, facts: Facts,
@@ -173,18 +173,18 @@ class Uefi(base.Hook):
                 asked = etree.SubElement(os.element, 'firmware')
                 etree.SubElement(asked, 'feature', enabled='no',
                                  name='secure-boot')
-            report.because('os/@firmware', 'the guest has no other way to '
-                                           'boot than UEFI')
+            report.because('os/@firmware', 'the guest can boot only with '
+                                           'UEFI')
         libvirt = facts.host.libvirt_version
         if facts.host.firmware is None:
             return
         fitting = self._fitting(os, domain, facts)
         if fitting is None:
             raise errors.Refused(
-                f'this host has no UEFI firmware for {domain.arch} guests'
+                f'this host has no UEFI firmware for {domain.arch} instances'
                 f'{" with Secure Boot" if os.feature("secure-boot") else ""}'
                 f' on machine {domain.machine}; install it (Debian: '
-                f'qemu-efi-aarch64, qemu-efi-arm) or boot the guest on '
+                f'qemu-efi-aarch64, qemu-efi-arm) or boot the instance on '
                 f'another host', this_host=True)
         if libvirt is None:
             return
@@ -192,17 +192,17 @@ class Uefi(base.Hook):
             return
         self._name(os, fitting, report, (
             'firmware without a variable store, which libvirt does not select '
-            'by itself' if os.is_stateless else
+            'itself' if os.is_stateless else
             f'libvirt {format_version(libvirt)} does not keep what it selects '
-            f'for a guest that is stopped, so it is named'))
+            f'when a guest is stopped, so the firmware is named'))
 
     @staticmethod
     def _fitting(os: Os, domain: Domain, facts: Facts,
                  had: Os | None = None) -> Firmware | None:
-        """The host's firmware for this guest: the first, as preferred.
+        """The first firmware of the host that fits this guest.
 
-        :param had: with which the guest was before, and whose store it is to
-            work with
+        :param had: what the guest had before; the firmware has to work with
+            its variable store
         """
         secure = os.feature('secure-boot') is True
         libvirt = facts.host.libvirt_version
@@ -250,8 +250,8 @@ class Uefi(base.Hook):
             if firmware.loader == os.loader:
                 os.nvram_template = firmware.template
                 report.because('os/nvram/@template',
-                               'Nova cannot read a store without a template '
-                               'back')
+                               'Nova cannot read a variable store without '
+                               'a template')
                 return
 
     @classmethod
@@ -260,12 +260,12 @@ class Uefi(base.Hook):
         path = cls._path(os, domain, facts)
         if path is not None and os.nvram != path:
             os.nvram = path
-            report.because('os/nvram', "the guest's variables lie beside its "
-                                       'other files, named by its uuid')
+            report.because('os/nvram', "the guest's variable store is beside "
+                                       'its other files, named by its uuid')
 
     @classmethod
     def _path(cls, os: Os, domain: Domain, facts: Facts) -> str | None:
-        """Where the variable store is to lie; None if nothing is said."""
+        """The path of the variable store; None if it is not to be set."""
         path = facts.guest.nvram
         if (path is None or not os.has_uefi or os.is_stateless
                 or not os.nvram_is_file):
@@ -284,7 +284,7 @@ class Uefi(base.Hook):
 
 def _matches(machine: str, globs: tuple[str, ...]) -> bool:
     """Whether a machine is one of those that a descriptor names."""
-    # the alias stands for the newest of its versions
+    # the alias is the newest of its versions
     names = ('virt', 'virt-0') if machine == 'virt' else (machine,)
     return any(fnmatch.fnmatchcase(name, glob)
                for name in names for glob in globs)

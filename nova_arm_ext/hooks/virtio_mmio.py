@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""virtio devices on virtio-mmio, for guests that have no PCI."""
+"""virtio devices on virtio-mmio, for guests without PCI."""
 
 from collections.abc import Iterator
 
@@ -26,22 +26,22 @@ PROPERTY = 'arm_virtio_transport'
 #: "No 'virtio-bus' bus found" (QEMU 7.2).
 MAX_DEVICES = 32
 
-#: What QEMU's PCI form of a virtio device has and its mmio form has not
+#: What QEMU's PCI form of a virtio device has and its mmio form does not have
 #: (QEMU 7.2, -device virtio-net-device,help).
 _PCI_ALONE = ('ats', 'page_per_vq', 'ioeventfd')
 
-#: QEMU's namespace for what libvirt has no word for.
+#: libvirt's namespace for arguments of QEMU that it does not know.
 _QEMU = 'http://libvirt.org/schemas/domain/qemu/1.0'
-#: QEMU's transports speak virtio 0.9 unless told otherwise.
+#: By default QEMU's transports speak virtio 0.9.
 _MODERN = ('-global', 'virtio-mmio.force-legacy=off')
 
 
 class VirtioMmio(base.Hook):
-    """Put virtio devices on virtio-mmio where flavor, image or host say so.
+    """Put virtio devices on virtio-mmio if flavor, image or option say so.
 
-    For guests whose kernel or boot loader has no PCI. What QEMU has in no
-    mmio form (vsock, file systems, host devices, USB) stays on PCI. A guest
-    that exists stays on the transport that it has.
+    For guests whose kernel or boot loader has no PCI. Devices that QEMU does
+    not have for mmio (vsock, file systems, host devices, USB) stay on PCI. An
+    existing guest keeps the transport that it has.
 
     Before::
 
@@ -63,24 +63,25 @@ class VirtioMmio(base.Hook):
             'transport',
             default='pci',
             choices=[
-                ('pci', 'virtio devices are on PCI Express, as Nova has '
-                        'them.'),
+                ('pci', 'virtio devices are on PCI Express, as without this '
+                        'hook.'),
                 ('mmio', 'virtio devices are on virtio-mmio. They cannot be '
-                         'unplugged while the guest runs, and a guest has at '
-                         'most 32 of them.')],
+                         'unplugged while the instance runs, and an instance '
+                         'can have at most 32 of them.')],
             help=f"""
-The transport of the virtio devices of new guests for which neither the flavor
-(extra spec ``{EXTRA_SPEC}``) nor the image (property ``{PROPERTY}``) says
-one. Guests that exist keep theirs. Every image of today has drivers for PCI;
-choose ``mmio`` for single images or flavors that lack them.
+The transport of the virtio devices of new instances. The extra spec
+``{EXTRA_SPEC}`` of the flavor and then the property
+``{PROPERTY}`` of the image take precedence. Existing instances
+keep theirs. The default is ``pci`` because current images have drivers for it.
+For an image without them set the property instead of this option.
 """),
         cfg.BoolOpt(
             'allow_image',
             default=True,
             help=f"""
-Whether images may choose the transport with their property ``{PROPERTY}``. If
-not, a guest whose image asks for another transport than it would get is
-refused; a flavor that says one decides in any case.
+Whether images may choose the transport with the property ``{PROPERTY}``. If
+not, an instance whose image asks for another transport than ``transport`` is
+refused, unless its flavor chooses one.
 """),
     )
 
@@ -88,8 +89,8 @@ refused; a flavor that says one decides in any case.
         had = domain.previous_of_same_arch
         if had is not None:
             if had.has_virtio_mmio:
-                self._place(domain, 'as the guest has had them before',
-                            report, had)
+                self._place(domain, 'as the guest had them before', report,
+                            had)
             return
         transport, by = self._chosen(domain, facts)
         if transport != 'mmio':
@@ -105,7 +106,7 @@ refused; a flavor that says one decides in any case.
     def _chosen(self, domain: Domain, facts: Facts) -> tuple[str, str]:
         """The transport, and who has chosen it.
 
-        :raises Refused: for what nobody knows, or an image may not say
+        :raises Refused: for an unknown one, or one that images may not choose
         """
         own = self.options.transport
         wish = base.asked(
@@ -116,23 +117,23 @@ refused; a flavor that says one decides in any case.
 
     @staticmethod
     def _check_machine(domain: Domain, by: str) -> None:
-        # libvirt takes the address on every board (9.0.0, 11.3.0), and puts
-        # all virtio devices of vexpress there by itself
+        # libvirt accepts the address on every board (9.0.0, 11.3.0), and puts
+        # all virtio devices of vexpress there itself
         if by != _OPTION and not (domain.machine or '').startswith('vexpress'):
             raise errors.Refused(
                 f"{by} is 'mmio', but the machine {domain.machine} has no "
-                f'virtio-mmio transports; the machine virt has')
+                f'virtio-mmio transports; use the machine virt')
 
     @staticmethod
     def _check(domain: Domain) -> None:
         for interface in domain.all(devices.Interface):
-            # the tap that Nova has made has as many queues as it asked for
+            # Nova has made the tap with as many queues
             if (has_mmio_form(interface) and interface.type == 'ethernet'
                     and _queues(interface)):
                 raise errors.Refused(
                     'a NIC with several queues needs virtio on PCI: remove '
                     'hw_vif_multiqueue_enabled from the image and '
-                    'hw:vif_multiqueue_enabled from the flavor, or give up '
+                    'hw:vif_multiqueue_enabled from the flavor, or remove '
                     f'{PROPERTY} and {EXTRA_SPEC}')
         count = sum(has_mmio_form(device) and (
                         device.address is None or is_on_mmio(device))
@@ -140,16 +141,17 @@ refused; a flavor that says one decides in any case.
         count += _implied(domain)
         if count > MAX_DEVICES:
             raise errors.Refused(
-                f'the guest has {count} virtio devices, and virtio-mmio has '
-                f'room for {MAX_DEVICES}; use fewer devices, or put them on '
-                f'PCI ({EXTRA_SPEC} of the flavor, {PROPERTY} of the image)')
+                f'the instance has {count} virtio devices, but virtio-mmio '
+                f'has room for {MAX_DEVICES}; use fewer devices, or put them '
+                f'on PCI ({EXTRA_SPEC} of the flavor, {PROPERTY} of the '
+                f'image)')
 
     # Then: put the devices there.
 
     def _place(self, domain: Domain, why: str, report: Report,
                had: Domain | None) -> None:
         self._add_serial_controller(domain)
-        # what an existing guest's transports speak stays as it is
+        # the virtio version of an existing guest's transports stays
         modern = had is None or _is_modern(had)
         room = MAX_DEVICES - _implied(domain) - sum(
             is_on_mmio(device) for device in devices.addressed(domain))
@@ -157,7 +159,7 @@ refused; a flavor that says one decides in any case.
         for device in devices.addressed(domain):
             if has_mmio_form(device):
                 if device.address is None:
-                    # what an existing guest has no room or no driver for
+                    # an existing guest may have no room or driver for it
                     fits = room > 0 and (modern or not _is_modern_only(device))
                     _put(device, 'virtio-mmio' if fits else 'pci')
                     room -= fits
@@ -174,15 +176,15 @@ refused; a flavor that says one decides in any case.
                            f'{placed} virtio devices on virtio-mmio, {why}')
         if stayed:
             report.because('devices/*/address',
-                           f'{stayed} virtio devices on PCI, which have no '
-                           f'form or no room on virtio-mmio')
+                           f'{stayed} virtio devices on PCI, which QEMU does '
+                           f'not have or has no room for on virtio-mmio')
         if (modern and (needs_modern or had is not None)
                 and not _is_modern(domain)):
             _make_modern(domain)
             report.because(
-                'qemu:commandline', 'GPU and input devices are virtio 1.0 '
-                'alone, and the transports of QEMU are older unless told '
-                'otherwise, for which libvirt has no word')
+                'qemu:commandline', 'GPU and input devices need virtio 1.0, '
+                'QEMU\'s transports are older by default, and libvirt has no '
+                'option for it')
 
     @staticmethod
     def _add_serial_controller(domain: Domain) -> None:
@@ -192,7 +194,7 @@ refused; a flavor that says one decides in any case.
 
     @staticmethod
     def _tidy(device: devices.Device, report: Report) -> None:
-        """Take out what QEMU knows of PCI alone."""
+        """Remove what QEMU has only for PCI."""
         tag = device.element.tag
         for place, element, name in _versioned(device):
             if element.get(name, '').endswith('transitional'):
@@ -206,13 +208,13 @@ refused; a flavor that says one decides in any case.
             for name in _PCI_ALONE:
                 if driver.attrib.pop(name, None):
                     report.because(f'devices/{tag}/driver/@{name}',
-                                   'QEMU has it for virtio on PCI alone')
+                                   'QEMU has it only for virtio on PCI')
         if isinstance(device, devices.Interface):
             if _queues(device):
                 del driver.attrib['queues']
                 report.because(
-                    'devices/interface/driver/@queues', 'libvirt asks QEMU '
-                    'for vectors then, which PCI alone has; the NIC has one '
+                    'devices/interface/driver/@queues', 'libvirt then asks '
+                    'QEMU for vectors, which only PCI has; the NIC has one '
                     'queue')
             rom = device.element.find('rom')
             if rom is not None:
@@ -222,10 +224,11 @@ refused; a flavor that says one decides in any case.
 
 
 def _is_modern_only(device: devices.Device) -> bool:
-    """Whether it is virtio 1.0 alone: Linux has no driver for an older form.
+    """Whether it exists only in virtio 1.0: Linux has no driver for an older
+    form.
 
-    Seen with Linux 6.1 on QEMU 7.2 for GPU and input; the others were made
-    after virtio 1.0.
+    Seen with Linux 6.1 on QEMU 7.2 for GPU and input; the others are newer
+    than virtio 1.0.
     """
     return isinstance(device, devices.Video | devices.Input | devices.Sound
                       | devices.Crypto)
@@ -240,9 +243,9 @@ def _lacks_serial_controller(domain: Domain) -> bool:
 
 
 def _implied(domain: Domain) -> int:
-    """How many controllers libvirt will add beside those that are named.
+    """How many controllers libvirt will add to those that are named.
 
-    SCSI ones: a controller has seven disks where the disk has no place
+    Of SCSI ones it adds one for each seven disks without an address
     (virDomainDiskDefAssignAddress).
     """
     needed = set()
@@ -263,7 +266,7 @@ def _queues(interface: devices.Interface) -> bool:
 
 
 def _put(device: devices.Device, kind: str) -> None:
-    # a PCI address without a place is one that libvirt finds
+    # libvirt completes a PCI address without a place
     etree.SubElement(device.element, 'address', type=kind)
 
 
@@ -279,7 +282,7 @@ def _versioned(device: devices.Device) -> Iterator[tuple[str, etree._Element,
 
 def _plain(device: devices.Device, element: etree._Element,
            name: str) -> None:
-    """Leave nothing of a transitional model but that it is virtio."""
+    """Make a transitional model a plain virtio one."""
     match device:
         case devices.Disk() | devices.Input():
             del element.attrib[name]
@@ -293,7 +296,7 @@ def _plain(device: devices.Device, element: etree._Element,
 
 
 def _is_modern(domain: Domain) -> bool:
-    """Whether QEMU's transports are told to speak virtio 1.0."""
+    """Whether QEMU is told to use virtio 1.0 for its transports."""
     values = [argument.get('value') for argument in domain.element.iterfind(
         f'{{{_QEMU}}}commandline/{{{_QEMU}}}arg')]
     return _MODERN[1] in values

@@ -42,53 +42,53 @@ in ``hooks``. Not meant to be set.
         'hooks',
         default='$default_hooks',
         help="""
-The hooks that adjust the domain XML of Arm guests, in the order in which they
-run; pcie_root_ports runs at the end wherever it is listed. ``nova-arm-ext
-hooks`` lists what is installed. To add one to the default ones write
-``$default_hooks,mine``. An unknown name, one that is listed twice and an order
-that a hook forbids keep nova-compute from starting.
+The hooks that adjust the domain XML of Arm instances, in the order in which
+they run; pcie_root_ports always runs at the end. ``nova-arm-ext hooks`` lists
+the installed hooks. To add one to the default hooks write
+``$default_hooks,mine``. nova-compute refuses to start if a name is unknown or
+listed twice, or if a hook does not allow the order.
 """),
     cfg.StrOpt(
         'on_hook_failure',
         default='fail',
         choices=[
-            ('fail', 'The request for that guest fails. When the guest exists '
-                     'already, its previous domain is defined again.'),
+            ('fail', 'The request for that instance fails. If the instance '
+                     'exists already, its previous domain is defined again.'),
             ('skip', "That hook's change is dropped, the other hooks run, and "
-                     'an ERROR is logged. Hooks that are required fail all '
-                     'the same.')],
+                     'nova-compute logs an ERROR. The failure of a required '
+                     'hook still fails the request.')],
         help="""
 What happens when a hook crashes, or changes what it may not change. Other
-guests are not affected either way. The default never hands a document to
-libvirt that lacks an adjustment.
+instances are not affected in either case. The default is ``fail`` because
+libvirt then never gets domain XML that lacks an adjustment.
 """),
     cfg.IntOpt(
         'hook_warn_ms',
         default=100, min=0,
         help="""
-Log a WARNING that names a hook which takes longer than this many milliseconds
-for one guest; 0 never does. All default hooks together take a millisecond or
-two. A slow hook is not stopped.
+Log a WARNING with the name of a hook that takes longer than this many
+milliseconds for one instance; 0 disables it. All default hooks together take
+one or two milliseconds. A slow hook is not stopped.
 """),
     cfg.StrOpt(
         'check_schema',
         default='warn',
         choices=[
             ('off', 'Do not validate.'),
-            ('warn', 'Log a WARNING and go on: libvirt itself does not '
+            ('warn', 'Log a WARNING and continue: libvirt itself does not '
                      'validate either, unless it is asked to.'),
-            ('fail', "The guest's request fails.")],
+            ('fail', "The instance's request fails.")],
         help="""
 Whether the result of the hooks is validated against libvirt's own RNG schema,
-where it is installed in this file system (see ``schema``). Only what the
-hooks made invalid counts; a document that Nova made invalid does not.
+if that is installed in this file system (see ``schema``). Only domain XML that
+the hooks made invalid counts, not what was invalid before.
 """),
     cfg.StrOpt(
         'schema',
         default='/usr/share/libvirt/schemas/domain.rng',
         help="""
-Path of libvirt's schema of domain documents, for ``check_schema``. Where the
-file is missing nothing is validated.
+Path of libvirt's schema of domain XML, for ``check_schema``. Without the file
+nothing is validated.
 """),
 )
 

@@ -130,7 +130,7 @@ class CpuFeaturesTest(base.TestCase):
                                               this_host=True))
         self.assertIn('CUSTOM_ARM_SVE_512', self.refusal(
             {'arm:sve_vector_length': '512'}, this_host=True))
-        self.assertIn('it gives GIC 3', self.refusal(
+        self.assertIn('it offers only GIC 3', self.refusal(
             {'arm:gic_version': '2'}, this_host=True))
 
     def test_what_the_host_lacks_is_off_already(self) -> None:
@@ -149,7 +149,7 @@ class CpuFeaturesTest(base.TestCase):
                                       asking, hooks.Report())
 
             self.assertTrue(error.this_host)
-            self.assertIn('libvirt 9.0.0 knows no pauth', str(error))
+            self.assertIn('libvirt 9.0.0 does not know pauth', str(error))
 
     def test_an_unknown_host_is_believed(self) -> None:
         for host in (None, cpu.Cpu()):
@@ -185,7 +185,7 @@ class CpuFeaturesTest(base.TestCase):
                             ('arm:gic_version', '4')):
             self.assertIn(f'the extra spec {name} of the flavor is {value!r}',
                           self.refusal({name: value}))
-        self.assertIn('vectors have a length with SVE only', self.refusal(
+        self.assertIn('only SVE has a vector length', self.refusal(
             {'arm:sve': 'off', 'arm:sve_vector_length': '128'}))
 
     def gic(self, flavor: dict[str, str], **more: object) -> str | None:
@@ -204,7 +204,7 @@ class CpuFeaturesTest(base.TestCase):
     def test_a_gic_that_cannot_serve_the_guest_is_refused(self) -> None:
         self.assertIn('not 9', self.refusal(
             {'arm:gic_version': '2'}, host=ALTRA, xml=document(vcpus=9)))
-        self.assertIn('the guest is emulated', self.refusal(
+        self.assertIn('the instance is emulated', self.refusal(
             {'arm:gic_version': 'host'}, xml=document(kind='qemu')))
 
 
