@@ -13,7 +13,7 @@ from cliff import commandmanager
 from cliff import help as cliff_help
 
 from nova_arm_ext.cmd import failure
-from nova_arm_ext.cmd.main import NAME
+from nova_arm_ext.cmd import NAME
 
 NAMESPACE = 'nova_arm_ext.cmd'
 

@@ -17,7 +17,7 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import TextIO
 
-NAME = 'nova-arm-ext'
+from nova_arm_ext.cmd import NAME
 
 FAILED = 2
 INTERRUPTED = 130       # 128 + SIGINT, as shells count

@@ -10,7 +10,7 @@ import unittest
 from lxml import etree
 
 from nova_arm_ext import provenance
-from nova_arm_ext.cmd import audit
+from nova_arm_ext.cmd.commands import audit
 from nova_arm_ext.domain import view
 from tests import base
 from tests.releases import asked

@@ -16,6 +16,7 @@ from oslo_config import cfg
 from nova_arm_ext import facts
 from nova_arm_ext.cmd import failure
 from nova_arm_ext.cmd import host
+from nova_arm_ext.cmd import inventory
 from nova_arm_ext.cmd import stores
 from nova_arm_ext.compute import gather
 from nova_arm_ext.domain import view
@@ -192,8 +193,6 @@ def _parsed(document: str) -> Any:
 def _survey(connection: Any, descriptors: Iterable[str]) -> dict[str, Any]:
     """All answers; runs in the child."""
     import libvirt as binding
-
-    from nova_arm_ext.cmd import pci
     uri = connection.getURI()
     found = gather.host(connection, local=host.is_local(uri),
                         descriptors=descriptors)
@@ -206,7 +205,7 @@ def _survey(connection: Any, descriptors: Iterable[str]) -> dict[str, Any]:
         except binding.libvirtError:
             continue     # no such machine
     try:
-        devices = pci.read_documents(connection)
+        devices = inventory.read_documents(connection)
     except binding.libvirtError:
         devices = None
     return {'uri': uri, 'driver': connection.getType(),

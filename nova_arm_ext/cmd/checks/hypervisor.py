@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from nova_arm_ext import errors
 from nova_arm_ext import facts
+from nova_arm_ext.cmd import inventory
 from nova_arm_ext.cmd.checks.base import fault
 from nova_arm_ext.cmd.checks.base import Finding
 from nova_arm_ext.cmd.checks.base import not_applicable
@@ -148,19 +149,19 @@ def gic(place: Surroundings) -> Iterator[Finding]:
 
 def pci_devices(place: Surroundings) -> Iterator[Finding]:
     """Which PCI devices the inventory leaves out."""
-    from nova_arm_ext.cmd import pci
     if place.survey.pci is None:
         yield not_applicable('this libvirt tells of no devices')
         return
     try:
-        settings, named = pci.settings_of(place.conf)
+        settings, named = inventory.settings_of(place.conf)
     except errors.ConfigurationError as e:
         yield not_applicable(f'unknown: {"; ".join(e.faults)}')
         return
-    listed = pci.rows(place.survey.pci, settings, named)
-    reasons = pci.left_out(listed)
+    listed = inventory.rows(place.survey.pci, settings, named)
+    reasons = inventory.left_out(listed)
     broken = sorted(address for reason, addresses in reasons.items()
-                    if reason.startswith(pci.BROKEN) for address in addresses)
+                    if reason.startswith(inventory.BROKEN)
+                    for address in addresses)
     if broken:
         yield warning(
             f'{len(broken)} of {len(listed)} cannot be read: {some(broken)}',

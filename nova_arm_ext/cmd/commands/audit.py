@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 from typing import TYPE_CHECKING
 
-from cliff import lister
-
 from nova_arm_ext.cmd import arguments
+from nova_arm_ext.cmd import command
 
 if TYPE_CHECKING:
     from nova_arm_ext import facts
@@ -58,7 +57,7 @@ class Verdict:
     why: str = ''
 
 
-class Audit(lister.Lister):
+class Audit(command.Lister):
     """List the guests that are defined on this host, and what hooks do now.
 
     The hooks run on each guest's document as libvirt has it. What Nova itself
@@ -71,11 +70,6 @@ class Audit(lister.Lister):
                '(untouched). Now says what the hooks of this configuration '
                'would do. Only a read-only connection is made, and nothing is '
                'changed; -f json prints JSON.')
-
-    def get_epilog(self) -> str:
-        # cliff's own looks through all installed packages, to name the one
-        # that brought the command
-        return self._epilog
 
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
@@ -95,13 +89,6 @@ class Audit(lister.Lister):
                             const='json', help='the same as -f json')
         arguments.add_redact(parser)
         return parser
-
-    def produce_output(self, *args: Any) -> Any:
-        from nova_arm_ext.cmd import failure
-        try:
-            return super().produce_output(*args)
-        except ValueError as e:
-            raise failure.Failure(str(e)) from e     # no such column
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         if not parsed_args.diff:
@@ -128,16 +115,15 @@ class Audit(lister.Lister):
 
     def _judged(self, parsed_args: argparse.Namespace
                 ) -> tuple[list[Verdict], Any]:
-        # not above: cliff imports every command to run one
         import importlib.metadata
 
         from nova_arm_ext import opts
         from nova_arm_ext import provenance
         from nova_arm_ext.cmd import guests
         from nova_arm_ext.cmd import host
+        from nova_arm_ext.cmd import NAME
         from nova_arm_ext.cmd import reading
         from nova_arm_ext.cmd import redaction
-        from nova_arm_ext.cmd.main import NAME
         from nova_arm_ext.compute import schema
         from nova_arm_ext.pipeline.run import Pipeline
 

@@ -5,9 +5,8 @@ import argparse
 import contextlib
 from typing import Any
 
-from cliff import command
-
 from nova_arm_ext.cmd import arguments
+from nova_arm_ext.cmd import command
 
 #: A libvirtd that has just started asks every QEMU on the host first.
 PATIENCE = 30.0
@@ -26,11 +25,6 @@ class Facts(command.Command):
                'descriptors) are looked up on this machine, and are null '
                'where the URI leads to another one.')
 
-    def get_epilog(self) -> str:
-        # cliff's own looks through all installed packages, to name the one
-        # that brought the command
-        return self._epilog
-
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
         arguments.add_connect(parser)
@@ -38,25 +32,24 @@ class Facts(command.Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        # not above: cliff imports every command to run one
         import json
 
         from nova_arm_ext import facts
         from nova_arm_ext.cmd import failure
         from nova_arm_ext.cmd import host
-        from nova_arm_ext.cmd import pci
+        from nova_arm_ext.cmd import inventory
 
-        settings, named = pci.configured(parsed_args.config_file)
+        settings, named = inventory.configured(parsed_args.config_file)
         uri = parsed_args.connect or host.default_uri()
         found = facts.Facts(host=host.ask(uri, PATIENCE))
         shown = {**json.loads(found.to_json()), 'pci': None}
         # a libvirt without node devices has facts all the same
         with contextlib.suppress(failure.Failure):
-            listed = pci.rows(
-                host.answer(uri, pci.PATIENCE, pci.read_documents),
+            listed = inventory.rows(
+                host.answer(uri, inventory.PATIENCE, inventory.read_documents),
                 settings, named)
             shown['pci'] = {'devices': len(listed),
-                            'left_out': pci.left_out(listed)}
+                            'left_out': inventory.left_out(listed)}
         self.app.stdout.write(
             json.dumps(shown, indent=2, sort_keys=True) + '\n')
         return 0

@@ -7,7 +7,7 @@ import fixtures
 
 from nova_arm_ext import pci
 from nova_arm_ext.cmd import failure
-from nova_arm_ext.cmd import pci as pci_command
+from nova_arm_ext.cmd import inventory
 from tests import pci_tree
 from tests.unit.cmd import base
 
@@ -91,7 +91,7 @@ class PciTest(base.CommandTestCase):
 
     def test_facts_without_node_devices_are_null(self) -> None:
         def asked(uri: str, seconds: float, question: object) -> str:
-            if question is pci_command.read_documents:
+            if question is inventory.read_documents:
                 raise failure.Failure('no node devices')
             return '{"host": {"arch": "aarch64"}}'
 
@@ -104,7 +104,7 @@ class PciTest(base.CommandTestCase):
         self.assertEqual('aarch64', facts['host']['arch'])
 
     def test_a_broken_document_is_one_row(self) -> None:
-        rows = pci_command.rows(
+        rows = inventory.rows(
             [('pci_0002_01_00_1', None, 'it\nis gone'),
              ('pci_0000_00_01_0', '<device/>', ''), ('odd', '', '')],
             pci.Settings(), pci.DeviceSpec())
@@ -113,4 +113,4 @@ class PciTest(base.CommandTestCase):
                          [row[0] for row in rows])
         self.assertEqual('BROKEN: it is gone', rows[-1][-1])
         self.assertEqual(['0002:01:00.1'],
-                         pci_command.left_out(rows)['BROKEN: it is gone'])
+                         inventory.left_out(rows)['BROKEN: it is gone'])

@@ -1,27 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`nova-arm-ext doctor` and `nova-arm-ext-status`, with a real libvirt."""
+"""`nova-arm-ext doctor`, with a real libvirt."""
 
 import collections
-import os
-import pathlib
-import shutil
 import subprocess
 import sys
 
 from nova_arm_ext.cmd import checks
-from tests.releases import judge
 from tests.unit.cmd import base
-
-#: libvirt's QEMU driver opens in a process alone that has an event loop.
-COMMAND = '''
-import sys
-import libvirt
-libvirt.virEventRegisterDefaultImpl()
-from nova_arm_ext.cmd import {module}
-sys.exit({module}.main())
-'''
-
-CONF = '[DEFAULT]\ncompute_driver = arm_ext.ArmLibvirtDriver\n'
+from tests.unit.cmd.commands import hosts
 
 KINDS = ('UEFI', 'Secure Boot', 'vIOMMU', 'ARMv7', 'many root ports',
          'all on virtio-mmio')
@@ -53,25 +39,12 @@ def Tape(conf):
 '''
 
 
-class DoctorTestCase(base.CommandTestCase):
-
-    def setUp(self) -> None:
-        super().setUp()
-        if not shutil.which('qemu-system-aarch64'):
-            self.skipTest('needs qemu-system-aarch64')
-        root = self.directory / 'root'
-        (root / 'etc').mkdir(parents=True)
-        (root / 'etc/qemu.conf').write_text(judge._QEMU_CONF)
-        self.directory.chmod(0o755)
-        for name in ('nvram', 'instances'):
-            (self.directory / name).mkdir()
-        self.uri = f'qemu:///embed?root={root}'
-        self.conf = self.file('nova.conf', CONF)
+class DoctorTest(hosts.LibvirtTestCase):
 
     def doctor(self, *arguments: str, **environment: str) -> base.Ran:
         done = subprocess.run(
-            [sys.executable, '-c', COMMAND.format(module='main'), 'doctor',
-             '--connect', self.uri, '--config-file', self.conf,
+            [sys.executable, '-c', hosts.COMMAND.format(module='cmd.main'),
+             'doctor', '--connect', self.uri, '--config-file', self.conf,
              '--nvram-dir', str(self.directory / 'nvram'),
              '--instances-dir', str(self.directory / 'instances'),
              *arguments], capture_output=True,
@@ -86,9 +59,6 @@ class DoctorTestCase(base.CommandTestCase):
             found.setdefault(one['check'], []).append(
                 (one['status'], one['text']))
         return found
-
-
-class DoctorTest(DoctorTestCase):
 
     def test_each_check_speaks_and_canaries_are_defined(self) -> None:
         ran = self.doctor('--define-test')
@@ -112,8 +82,8 @@ class DoctorTest(DoctorTestCase):
             if 'doctor' in path.name])
 
     def test_faults_that_others_bring(self) -> None:
-        self.file('nova.conf', CONF + '[arm_uefy]\nx = 1\n'
-                                      '[arm]\nhooks = $default_hooks,bad\n')
+        self.file('nova.conf', hosts.CONF + (
+            '[arm_uefy]\nx = 1\n[arm]\nhooks = $default_hooks,bad\n'))
 
         ran = self.doctor('--define-test', '--json', **self.plugins(
             HOOK, bad='strange_hooks:Strange', broken='no_such_module:Hook'))
@@ -145,7 +115,7 @@ class WithoutLibvirtTest(base.CommandTestCase):
     def test_a_libvirt_that_does_not_answer(self) -> None:
         ran = self.run_command(
             'doctor', '--json', '--define-test', '--config-file',
-            self.file('nova.conf', CONF))
+            self.file('nova.conf', hosts.CONF))
 
         found = {one['check']: one for one in ran.json['checks']}
         self.assertEqual((2, 'failure', 'failure'),
@@ -157,8 +127,8 @@ class WithoutLibvirtTest(base.CommandTestCase):
 
     def copies(self, source: str) -> dict[str, dict[str, str]]:
         """What is found with a store driver that another package brings."""
-        conf = self.file('nova.conf', CONF + '[arm_nvram]\nstore = tape\n'
-                                             '[arm_tape]\nreels = 2\n')
+        conf = self.file('nova.conf', hosts.CONF + (
+            '[arm_nvram]\nstore = tape\n[arm_tape]\nreels = 2\n'))
 
         ran = self.run_process(
             'doctor', '--json', '--config-file', conf, **self.plugins(
@@ -202,43 +172,3 @@ class WithoutLibvirtTest(base.CommandTestCase):
         self.assert_fails(
             self.run_command('doctor', '--config-file', '/nowhere/nova.conf'),
             '/nowhere/nova.conf')
-
-
-class StatusTest(DoctorTestCase):
-
-    def status(self, *arguments: str) -> base.Ran:
-        done = subprocess.run(
-            [sys.executable, '-c', COMMAND.format(module='status'),
-             *arguments], capture_output=True, timeout=300,
-            env=self.environment(LIBVIRT_DEFAULT_URI=self.uri))
-        return base.Ran(status=done.returncode, out=done.stdout,
-                        stderr=done.stderr.decode())
-
-    def test_the_same_checks_as_operators_know_them(self) -> None:
-        self.file('nova.conf', CONF + '[arm_uefy]\nx = 1\n')
-
-        ran = self.status('--config-file', self.conf, 'upgrade', 'check',
-                          '--json')
-
-        found = {one['check']: one for one in ran.json['checks']}
-        self.assertEqual([one.name for one in checks.CHECKS], list(found))
-        self.assertEqual(
-            (1, f'{self.conf}: there is no group [arm_uefy]; did you mean '
-                f'[arm_uefi]?'),
-            (found['option names']['result'],
-             found['option names']['details']))
-        self.assertEqual(max(one['result'] for one in found.values()),
-                         ran.status)
-
-    def test_a_configuration_that_is_not_there(self) -> None:
-        ran = self.status('--config-file', '/nowhere', 'upgrade', 'check')
-
-        self.assertEqual(255, ran.status)
-        self.assertIn('/nowhere', ran.stderr)
-        self.assertEqual(1, len(ran.stderr.splitlines()), ran.stderr)
-
-    def test_the_script(self) -> None:
-        script = pathlib.Path(sys.executable).with_name(
-            'nova-arm-ext-status')
-
-        self.assertTrue(os.access(script, os.X_OK))

@@ -5,9 +5,8 @@ import argparse
 from typing import Any
 from typing import TYPE_CHECKING
 
-from cliff import command
-
 from nova_arm_ext.cmd import arguments
+from nova_arm_ext.cmd import command
 
 if TYPE_CHECKING:
     from nova_arm_ext.cmd.checks import base
@@ -25,11 +24,6 @@ class Doctor(command.Command):
                'defined and undefined again at once, and none is started. '
                'Exit status: 0 if all is well, 1 with warnings, 2 with '
                'failures.')
-
-    def get_epilog(self) -> str:
-        # cliff's own looks through all installed packages, to name the one
-        # that brought the command
-        return self._epilog
 
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
@@ -49,7 +43,6 @@ class Doctor(command.Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        # not above: cliff imports every command to run one
         from nova_arm_ext.cmd import checks
         from nova_arm_ext.cmd import host
         from nova_arm_ext.cmd import reading

@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from typing import Any
 from typing import TYPE_CHECKING
 
-from cliff import lister
-
 from nova_arm_ext.cmd import arguments
+from nova_arm_ext.cmd import command
 
 if TYPE_CHECKING:
     from nova_arm_ext import errors
@@ -19,7 +18,7 @@ if TYPE_CHECKING:
 COLUMNS = ('Name', 'Enabled', 'Order', 'Purpose', 'Entry point')
 
 
-class Hooks(lister.Lister):
+class Hooks(command.Lister):
     """List the hooks that are installed, and which of them run.
 
     Order is the position in which a hook runs, and in parentheses where the
@@ -34,11 +33,6 @@ class Hooks(lister.Lister):
     #: why nova-compute would not start
     _fault: 'errors.ConfigurationError | None' = None
 
-    def get_epilog(self) -> str:
-        # cliff's own looks through all installed packages, to name the one
-        # that brought the command
-        return self._epilog
-
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
         arguments.add_config_file(parser)
@@ -51,16 +45,8 @@ class Hooks(lister.Lister):
             raise self._fault
         return status
 
-    def produce_output(self, *args: Any) -> Any:
-        from nova_arm_ext.cmd import failure
-        try:
-            return super().produce_output(*args)
-        except ValueError as e:
-            raise failure.Failure(str(e)) from e     # no such column
-
     def take_action(self, parsed_args: argparse.Namespace
                     ) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-        # not above: cliff imports every command to run one
         from oslo_config import cfg
 
         from nova_arm_ext import errors

@@ -1,90 +1,41 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`nova-arm-ext pci`: the PCI devices of this host, and which are skipped."""
+"""The PCI devices of this host, and which of them the inventory skips."""
 
-import argparse
 from collections.abc import Sequence
 from typing import Any
-from typing import TYPE_CHECKING
 
-from cliff import lister
+from oslo_config import cfg
 
-from nova_arm_ext.cmd import arguments
-
-if TYPE_CHECKING:
-    from nova_arm_ext import pci
+from nova_arm_ext import errors
+from nova_arm_ext import pci
+from nova_arm_ext.cmd import reading
+from nova_arm_ext.cmd.failure import one_line
 
 #: Each of a few thousand devices is asked for its document.
 PATIENCE = 60.0
 
-COLUMNS = ('Address', 'Vendor:Product', 'Class', 'Driver', 'Type',
-           'Inventory')
-
-#: What the column Inventory says of a device that is in it, and how it begins
-#: for one that cannot be read.
+#: What is said of a device that is in the inventory, and how it begins for one
+#: that cannot be read.
 INCLUDED = 'yes'
 BROKEN = 'BROKEN: '
 
 
-class Pci(lister.Lister):
-    """List this host's PCI devices, and which the inventory skips.
-
-    It is what libvirt says now. What nova-compute adds from Nova's own code
-    (MAC addresses, numbers of virtual functions) is not shown, nor which
-    devices [pci] device_spec lets guests have.
-    """
-
-    _epilog = ('Inventory says yes, or which rule skips a device, or why it '
-               'cannot be read. Only a read-only connection is made.')
-
-    def get_epilog(self) -> str:
-        # cliff's own looks through all installed packages, to name the one
-        # that brought the command
-        return self._epilog
-
-    def get_parser(self, prog_name: str) -> Any:
-        parser = super().get_parser(prog_name)
-        arguments.add_connect(parser)
-        arguments.add_config_file(parser)
-        return parser
-
-    def produce_output(self, *args: Any) -> Any:
-        from nova_arm_ext.cmd import failure
-        try:
-            return super().produce_output(*args)
-        except ValueError as e:
-            raise failure.Failure(str(e)) from e     # no such column
-
-    def take_action(self, parsed_args: argparse.Namespace
-                    ) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
-        # not above: cliff imports every command to run one
-        from nova_arm_ext.cmd import host
-        settings, named = configured(parsed_args.config_file)
-        documents = host.answer(
-            parsed_args.connect or host.default_uri(), PATIENCE,
-            read_documents)
-        return COLUMNS, rows(documents, settings, named)
-
-
 def configured(files: Sequence[str]
-               ) -> 'tuple[pci.Settings, pci.DeviceSpec]':
+               ) -> tuple[pci.Settings, pci.DeviceSpec]:
     """What these configuration files say about the inventory.
 
     :raises Failure: when one cannot be read
     :raises ConfigurationError: with every fault of the options
     """
-    from nova_arm_ext.cmd import reading
     return settings_of(reading.configuration(files))
 
 
-def settings_of(conf: Any) -> 'tuple[pci.Settings, pci.DeviceSpec]':
+def settings_of(conf: Any) -> tuple[pci.Settings, pci.DeviceSpec]:
     """What a configuration says about the inventory.
 
     :param conf: oslo.config's; options are registered here
     :raises ConfigurationError: with every fault of the options
     """
-    from oslo_config import cfg
-
-    from nova_arm_ext import pci
     settings = pci.Settings.load(conf)
     # as Nova has it; its own module cannot be imported here
     conf.register_opt(
@@ -121,17 +72,13 @@ def read_documents(connection: Any) -> list[tuple[str, str | None, str]]:
 
 
 def rows(documents: Sequence[tuple[str, str | None, str]],
-         settings: 'pci.Settings',
-         named: 'pci.DeviceSpec') -> list[tuple[str, ...]]:
+         settings: pci.Settings,
+         named: pci.DeviceSpec) -> list[tuple[str, ...]]:
     """A row for each device, in the order of their addresses.
 
     :param documents: name, document and, where that is None, the error
     :param named: what ``[pci] device_spec`` names
     """
-    from nova_arm_ext import errors
-    from nova_arm_ext import pci
-    from nova_arm_ext.cmd.failure import one_line
-
     result: list[tuple[Any, tuple[str, ...]]] = []
     for name, document, error in documents:
         address = pci.address_in(name)
@@ -158,8 +105,7 @@ def rows(documents: Sequence[tuple[str, str | None, str]],
     return [row for _, row in sorted(result)]
 
 
-def _type(device: 'pci.Identity') -> str:
-    from nova_arm_ext import pci
+def _type(device: pci.Identity) -> str:
     if device.has_virtual_functions:
         return 'PF'
     if device.physical_function is not None:

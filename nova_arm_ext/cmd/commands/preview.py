@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from typing import Any
 from typing import TYPE_CHECKING
 
-from cliff import command
-
 from nova_arm_ext.cmd import arguments
+from nova_arm_ext.cmd import command
 
 if TYPE_CHECKING:
     from nova_arm_ext import facts
@@ -46,11 +45,6 @@ class Preview(command.Command):
         'Exit status: 0; 1 with --exit-code if something changes; 2 if '
         'something is wrong, with one line on standard error.')
 
-    def get_epilog(self) -> str:
-        # cliff's own looks through all installed packages, to name the one
-        # that brought the command
-        return self._epilog
-
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
         parser.add_argument(
@@ -75,7 +69,6 @@ class Preview(command.Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        # not above: cliff imports every command to run one
         from nova_arm_ext import errors
         from nova_arm_ext.cmd import failure
         from nova_arm_ext.cmd import reading

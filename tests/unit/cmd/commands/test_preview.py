@@ -343,7 +343,7 @@ class LibvirtTest(base.CommandTestCase):
     def test_one_that_hangs_is_not_waited_for(self):
         self.hanging()
         self.useFixture(fixtures.MonkeyPatch(
-            'nova_arm_ext.cmd.preview.PATIENCE', 0.5))
+            'nova_arm_ext.cmd.commands.preview.PATIENCE', 0.5))
         started = time.monotonic()
 
         ran = self.run_command('preview', '--format', 'json', self.document)

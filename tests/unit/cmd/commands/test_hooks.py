@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """`nova-arm-ext hooks`: every hook that is installed, whole or broken."""
 
-from nova_arm_ext.cmd import hooks
+from nova_arm_ext.cmd.commands import hooks
 from nova_arm_ext.hooks import libvirt_compat
 from nova_arm_ext.hooks import uefi
 from tests.unit.cmd import base

@@ -6,9 +6,8 @@ from collections.abc import Iterator
 from typing import Any
 from typing import TYPE_CHECKING
 
-from cliff import command
-
 from nova_arm_ext.cmd import arguments
+from nova_arm_ext.cmd import command
 
 if TYPE_CHECKING:
     from nova_arm_ext import provenance
@@ -26,11 +25,6 @@ class Explain(command.Command):
                'defined by stock Nova, or that is not an Arm guest, has no '
                'record, as the output says.')
 
-    def get_epilog(self) -> str:
-        # cliff's own looks through all installed packages, to name the one
-        # that brought the command
-        return self._epilog
-
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
         parser.add_argument(
@@ -43,7 +37,6 @@ class Explain(command.Command):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        # not above: cliff imports every command to run one
         from nova_arm_ext import provenance
         from nova_arm_ext.cmd import guests
         from nova_arm_ext.cmd import host

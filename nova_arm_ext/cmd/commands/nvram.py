@@ -8,10 +8,9 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 from cliff import columns
-from cliff import command
-from cliff import lister
 
 from nova_arm_ext.cmd import arguments
+from nova_arm_ext.cmd import command
 
 if TYPE_CHECKING:
     from nova_arm_ext.cmd import stores
@@ -52,11 +51,6 @@ class _OnHost:
 
     _epilog = ''
 
-    def get_epilog(self) -> str:
-        # cliff's own looks through all installed packages, to name the one
-        # that brought the command
-        return self._epilog
-
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)     # type: ignore[misc]
         arguments.add_connect(parser)
@@ -65,14 +59,8 @@ class _OnHost:
         return parser
 
 
-class _List(_OnHost, lister.Lister):
-
-    def produce_output(self, *args: Any) -> Any:
-        from nova_arm_ext.cmd import failure
-        try:
-            return super().produce_output(*args)
-        except ValueError as e:
-            raise failure.Failure(str(e)) from e     # no such column
+class _List(_OnHost, command.Lister):
+    """A list of stores."""
 
 
 class List(_List):
@@ -371,7 +359,6 @@ def _folders(parsed_args: argparse.Namespace) -> 'stores.Folders':
 
     :raises Failure: when one that is named is not there
     """
-    # not above: cliff imports every command to run one
     from nova_arm_ext.cmd import reading
     from nova_arm_ext.cmd import stores
     return stores.Folders.configured(

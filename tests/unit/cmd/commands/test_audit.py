@@ -1,41 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`nova-arm-ext audit` and `explain`: guests of a libvirt, real documents."""
-
-import json
+"""`nova-arm-ext audit`: guests of a libvirt, real documents."""
 
 from nova_arm_ext import provenance
-from nova_arm_ext.cmd import audit
 from nova_arm_ext.cmd import guests
-from nova_arm_ext.domain.view import Domain
+from nova_arm_ext.cmd.commands import audit
 from tests import embed
 from tests import golden
 from tests.unit.cmd import base
-
-UUID = '8d5e4b6a-93c1-4e07-8f6e-3f2b1c9a7d10'
-
-#: As libvirt's test driver takes it, which knows one kind of guest alone; it
-#: keeps the metadata as they are.
-TEST_HOST = '''\
-<node>
-  <domain type="test">
-    <name>{name}</name>
-    <uuid>{uuid}</uuid>
-    <metadata>
-      {metadata}
-    </metadata>
-    <memory>1048576</memory>
-    <os><type>hvm</type></os>
-  </domain>
-</node>
-'''
-
-
-def defined(case: str, ours: provenance.Record) -> str:
-    """A golden case's document after the hooks, with its record."""
-    return golden.default_pipeline().run(
-        golden.before(case), golden.known(case),
-        finish=lambda domain, reports: provenance.write(
-            domain, ours.of(reports))).xml
+from tests.unit.cmd.commands import hosts
 
 
 class JudgeTest(base.CommandTestCase):
@@ -48,7 +20,7 @@ class JudgeTest(base.CommandTestCase):
 
     def judge(self, case: str, document: str) -> audit.Verdict:
         return audit.judge(
-            guests.Guest(name='guest', uuid=UUID, document=document,
+            guests.Guest(name='guest', uuid=hosts.UUID, document=document,
                          live=document),
             golden.known(case).host, self.hooks, self.ours)
 
@@ -61,7 +33,7 @@ class JudgeTest(base.CommandTestCase):
         self.addCleanup(process.__exit__, None, None, None)
         judged = 0
         for case in golden.cases():
-            verdict = process.define(defined(case, self.ours))
+            verdict = process.define(hosts.defined(case, self.ours))
             if verdict.define or case == 'x86-stays':
                 continue     # facts of another libvirt than this one
             judged += 1
@@ -81,7 +53,7 @@ class JudgeTest(base.CommandTestCase):
         self.assertIn('-    <ioapic driver="qemu"/>', found.diff)
 
     def test_who_adjusted_it(self) -> None:
-        document = defined('viommu', self.ours)
+        document = hosts.defined('viommu', self.ours)
         older = document.replace('version="1.0"', 'version="0.9"', 1)
         other = document.replace(self.ours.options, '0' * 16)
 
@@ -94,7 +66,8 @@ class JudgeTest(base.CommandTestCase):
     def test_what_stock_nova_could_not_start(self) -> None:
         cases = ('viommu', 'new-guest-nova-29', 'x86-stays')
 
-        found = [self.judge(case, defined(case, self.ours)) for case in cases]
+        found = [self.judge(case, hosts.defined(case, self.ours))
+                 for case in cases]
 
         self.assertEqual(
             [audit.CANNOT_START, audit.DIFFERENT, audit.AS_IT_IS],
@@ -102,7 +75,7 @@ class JudgeTest(base.CommandTestCase):
         self.assertIn('features/ioapic', found[0].why)
 
     def test_a_loader_that_is_named_is_no_hindrance(self) -> None:
-        found = self.judge('new-guest', defined('new-guest', self.ours))
+        found = self.judge('new-guest', hosts.defined('new-guest', self.ours))
 
         self.assertEqual(audit.DIFFERENT, found.without)
 
@@ -119,31 +92,7 @@ class JudgeTest(base.CommandTestCase):
         self.assertIn('not XML', found.why)
 
 
-class CommandTest(base.CommandTestCase):
-
-    def setUp(self) -> None:
-        super().setUp()
-        domain = Domain.parse('<domain/>')
-        provenance.write(domain, provenance.Record(
-            version='0.9', options='0' * 16, hooks=(
-                provenance.Hook(name='uefi'),
-                provenance.Hook(name='console', failure='kept away'),
-                provenance.Hook(name='libvirt_compat', reasons=(
-                    provenance.Reason(place='features/ioapic',
-                                      text='libvirt refuses /var/lib/x',
-                                      essential=True),)))))
-        from lxml import etree
-        self.record = etree.tostring(domain.part('metadata')[0],
-                                     encoding='unicode')
-        self.conf = self.file('nova.conf', '')
-
-    def host(self, arch: str = 'aarch64') -> str:
-        return 'test://' + self.file('node.xml', TEST_HOST.format(
-            name='instance-0000002a', uuid=UUID, metadata=self.record))
-
-    def explained(self, *arguments: str) -> base.Ran:
-        return self.run_command('explain', '--connect', self.host(),
-                                *arguments)
+class CommandTest(hosts.RecordedTestCase):
 
     def test_audit_of_a_host_without_arm_guests(self) -> None:
         ran = self.run_command('audit', '--connect', self.host(),
@@ -151,7 +100,7 @@ class CommandTest(base.CommandTestCase):
 
         self.assertEqual((0, ''), (ran.status, ran.stderr))
         self.assertEqual([{
-            'Guest': 'instance-0000002a', 'UUID': UUID,
+            'Guest': 'instance-0000002a', 'UUID': hosts.UUID,
             'Recorded': 'adjusted by another version (0.9)',
             'Now': 'not an Arm guest'}], ran.json)
 
@@ -179,52 +128,3 @@ class CommandTest(base.CommandTestCase):
         self.assert_fails(self.run_command(
             'audit', '--connect', self.host(), '--config-file',
             self.file('bad.conf', '[arm]\nhooks = nonsense\n')), 'nonsense')
-        self.assert_fails(self.explained('instance-00000001'),
-                          "no guest 'instance-00000001'")
-
-    def test_explain_an_x86_guest(self) -> None:
-        ran = self.explained('instance-0000002a')
-
-        self.assertEqual((0, ''), (ran.status, ran.stderr))
-        self.assertIn('not an Arm guest', ran.stdout)
-
-    def test_explain_as_json_by_uuid(self) -> None:
-        ran = self.explained(UUID, '--json')
-
-        self.assertEqual('0.9', ran.json['record']['version'])
-        self.assertEqual(
-            {'place': 'features/ioapic', 'essential': True,
-             'text': 'libvirt refuses /var/lib/x'},
-            ran.json['record']['hooks'][2]['reasons'][0])
-
-    def test_explain_redacted(self) -> None:
-        ran = self.explained(UUID, '--json', '--redact')
-
-        said = json.loads(ran.stdout)
-        self.assertEqual(('name-1', 'uuid-1'),
-                         (said['guest']['name'], said['guest']['uuid']))
-        self.assertEqual('libvirt refuses /path-1',
-                         said['record']['hooks'][2]['reasons'][0]['text'])
-
-    def test_explain_in_words(self) -> None:
-        from nova_arm_ext.cmd import explain
-        document = defined('viommu', provenance.Record(version='1.0',
-                                                       options='abc'))
-        domain = Domain.parse(document)
-
-        lines = list(explain.to_text(domain, provenance.read(domain)))
-
-        self.assertEqual(
-            ['guest instance-00000001 (' + domain.uuid + '), aarch64',
-             'adjusted by nova-arm-ext 1.0, options abc', '',
-             'libvirt_compat: changed the document'], lines[:4])
-        self.assertIn('uefi: changed nothing', lines)
-        self.assertTrue([line for line in lines if line.startswith(
-            '  features/ioapic: libvirt refuses the feature')], lines)
-
-    def test_explain_a_guest_without_a_record(self) -> None:
-        from nova_arm_ext.cmd import explain
-        domain = Domain.parse(golden.before('viommu'))
-
-        self.assertEqual('not adjusted: nova-arm-ext did not define it',
-                         list(explain.to_text(domain, None))[-1])
