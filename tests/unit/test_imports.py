@@ -1,13 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Imports inside the package point one way."""
 
-import ast
-import pathlib
-
-import nova_arm_ext
 from tests import base
+from tests.support import tools
 
-PACKAGE = pathlib.Path(nova_arm_ext.__file__).parent
+house = tools.load('house')
 
 # Each may import itself and what stands before it.
 LAYERS = ('errors', 'options', 'cpu', 'facts', 'domain', 'varstore', 'nvram',
@@ -22,49 +19,6 @@ OUTSIDE = {'nova_arm_ext': set(),
            ALIAS: {'nova_arm_ext.compute.driver'}}
 
 
-def modules():
-    """Each module's name and tree."""
-    for path in sorted(PACKAGE.rglob('*.py')):
-        parts = path.relative_to(PACKAGE.parent).with_suffix('').parts
-        if parts[-1] == '__init__':
-            parts = parts[:-1]
-        yield '.'.join(parts), path, ast.parse(path.read_text(), str(path))
-
-
-def imported(name, path, tree):
-    """The modules that a module names in imports, wherever they stand.
-
-    `from a import b` names a.b where that is a module of the package, and a
-    otherwise.
-    """
-    package = name if path.name == '__init__.py' else name.rpartition('.')[0]
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            origin = node.module or ''
-            if node.level:
-                parts = package.split('.')
-                parts = parts[:len(parts) - node.level + 1]
-                origin = '.'.join([*parts, origin] if origin else parts)
-            for alias in node.names:
-                whole = f'{origin}.{alias.name}'
-                yield whole if is_module(whole) else origin
-
-
-def is_module(name):
-    path = PACKAGE.parent.joinpath(*name.split('.'))
-    return path.with_suffix('.py').is_file() or (
-        path / '__init__.py').is_file()
-
-
-def imports():
-    """Pairs of a module and one it imports."""
-    for name, path, tree in modules():
-        for target in imported(name, path, tree):
-            yield name, target
-
-
 def within(name, package):
     return name == package or name.startswith(f'{package}.')
 
@@ -76,14 +30,14 @@ def layer(name):
 class ImportsTest(base.TestCase):
 
     def test_every_module_has_its_place(self):
-        strangers = [name for name, _, _ in modules()
+        strangers = [name for name, _, _ in house.modules()
                      if name not in OUTSIDE and layer(name) not in LAYERS]
 
         self.assertEqual([], strangers)
 
     def test_imports_point_to_what_stands_before(self):
         wrong = [
-            f'{name} imports {target}' for name, target in imports()
+            f'{name} imports {target}' for name, target in house.imports()
             if name not in OUTSIDE and within(target, 'nova_arm_ext')
             and (target in OUTSIDE or LAYERS.index(layer(target))
                  > LAYERS.index(layer(name)))]
@@ -92,7 +46,7 @@ class ImportsTest(base.TestCase):
 
     def test_hooks_know_each_other_by_their_base_alone(self):
         wrong = [
-            f'{name} imports {target}' for name, target in imports()
+            f'{name} imports {target}' for name, target in house.imports()
             if within(name, 'nova_arm_ext.hooks')
             and within(target, 'nova_arm_ext.hooks')
             and target not in (name, 'nova_arm_ext.hooks.base')]
@@ -101,7 +55,7 @@ class ImportsTest(base.TestCase):
 
     def test_only_compute_imports_nova(self):
         wrong = [
-            f'{name} imports {target}' for name, target in imports()
+            f'{name} imports {target}' for name, target in house.imports()
             if within(target, 'nova')
             and not within(name, 'nova_arm_ext.compute')]
 
@@ -109,7 +63,7 @@ class ImportsTest(base.TestCase):
 
     def test_only_compute_and_cmd_import_libvirt(self):
         wrong = [
-            f'{name} imports {target}' for name, target in imports()
+            f'{name} imports {target}' for name, target in house.imports()
             if within(target, 'libvirt')
             and not within(name, 'nova_arm_ext.compute')
             and not within(name, 'nova_arm_ext.cmd')]
@@ -119,7 +73,7 @@ class ImportsTest(base.TestCase):
     def test_what_stands_outside_imports_as_little_as_it_says(self):
         inside = {name: set() for name in OUTSIDE}
 
-        for name, target in imports():
+        for name, target in house.imports():
             if name in OUTSIDE and within(target, 'nova_arm_ext'):
                 inside[name].add(target)
 
