@@ -57,6 +57,9 @@ COMMANDS_ELSEWHERE = {
     'pip install nova-arm-ext': 'tests/packaging/test_install.py',
     'pip install nova-arm-ext[nvram]': 'tests/packaging/test_install.py',
     'pip uninstall nova-arm-ext': 'tests/packaging/test_install.py',
+    'tools/house': 'tests/unit/test_house.py',
+    'tools/house --picture doc/source/contributor/house.svg':
+        'tests/unit/test_house.py',
     'tools/demo': 'tests/functional/test_demo.py',
     'tools/demo --no-guest': 'tests/functional/test_demo.py',
     'tools/test': '.ci/run',
@@ -174,7 +177,8 @@ class MessagesTest(base.TestCase):
     def test_each_text_is_one_of_these(self) -> None:
         self.assertEqual(
             {'admin/cpu.rst': 1, 'admin/releases.rst': 1,
-             'contributor/index.rst': 2, 'hooks/pcie_root_ports.rst': 1},
+             'contributor/architecture.rst': 2,
+             'hooks/pcie_root_ports.rst': 1},
             {page: sum(block.page == f'doc/source/{page}'
                        for block in blocks('text'))
              for page in {block.page.removeprefix('doc/source/')
@@ -203,7 +207,7 @@ class MessagesTest(base.TestCase):
                 option='[arm_pcie_root_ports] free')))
 
     def test_the_direction_of_imports(self) -> None:
-        self.assert_shown('contributor/index.rst',
+        self.assert_shown('contributor/architecture.rst',
                           ' <- '.join(test_imports.LAYERS))
 
     def test_the_map_names_each_module(self) -> None:
@@ -212,6 +216,19 @@ class MessagesTest(base.TestCase):
         named = set(re.findall(r'^  (\w+)(?:/|\.py) ', house, re.M))
 
         self.assertEqual({*test_imports.LAYERS, 'nova_virt'}, named)
+
+    def test_files_that_contributors_are_sent_to(self) -> None:
+        places = (pages.TREE, pages.TREE / 'nova_arm_ext')
+        named = {text for page, text in pages.inline()
+                 if page.startswith(('doc/source/contributor/', 'HACKING',
+                                     'CONTRIBUTING'))
+                 and re.fullmatch(r'[\w/.-]+(/|\.(py|rst|cfg|ini|toml))', text)
+                 and 'mine' not in text}
+
+        self.assertGreater(len(named), 30)
+        self.assertEqual([], sorted(
+            text for text in named
+            if not any((place / text).exists() for place in places)))
 
 
 @functools.cache
