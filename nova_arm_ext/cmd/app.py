@@ -19,60 +19,61 @@ NAMESPACE = 'nova_arm_ext.cmd'
 
 
 class App(app.App):
-    """Show what nova-arm-ext does to Arm guests of OpenStack Nova.
+    """Show what nova-arm-ext does to Arm instances of OpenStack Nova.
 
     Four commands change something on this host: nvram restore, nvram reset,
-    nvram orphans --yes and, for a moment, doctor --define-test.
+    nvram orphans --yes, and for a moment doctor --define-test.
     """
 
     NAME = NAME
 
     def __init__(self, stdout: Any, stderr: Any) -> None:
         super().__init__(
-            description='Arm guests for OpenStack Nova: shows what the hooks '
-                        'of nova-arm-ext make of a guest, and why, and looks '
-                        'after variable stores. No command changes anything '
-                        'on this host but nvram restore, nvram reset, '
-                        'nvram orphans --yes and, for a moment, doctor '
-                        '--define-test.',
+            description='Arm instances of OpenStack Nova: shows what the '
+                        'hooks of nova-arm-ext change in the domain XML of '
+                        'an instance and why, checks the host, and manages '
+                        'UEFI variable stores (NVRAM files). Only these '
+                        'commands change something on this host: nvram '
+                        'restore, nvram reset, nvram orphans --yes, and for '
+                        'a moment doctor --define-test.',
             version=None,
             command_manager=commandmanager.CommandManager(NAMESPACE),
             stdout=stdout, stderr=stderr)
 
     def build_option_parser(self, description: str, version: str | None,
                             argparse_kwargs: Any = None) -> Any:
-        # not cliff's own: its parser finishes --help before a command that
-        # follows it is known, and prints --version by itself
+        # Not cliff's own parser: it handles --help before it knows the
+        # command that follows, and prints --version by itself.
         parser = argparse.ArgumentParser(
             prog=NAME, description=description, add_help=False,
             allow_abbrev=False, usage=f'{NAME} [option ...] command ...',
-            epilog=f'{NAME} help COMMAND tells more about one command. Exit '
+            epilog=f'"{NAME} help COMMAND" describes one command. Exit '
                    f'status: 0, or 2 with one line on standard error; '
                    f'doctor and preview have more.')
         parser.add_argument(
             '-h', '--help', action='store_true',
-            help='show this text, or that of the command, and exit')
+            help='show this help, or that of the command, and exit')
         parser.add_argument(
             '--version', action='store_true',
             help='show the version and exit')
         parser.add_argument(
             '-v', '--verbose', action='store_true',
-            help='log to standard error what nova-compute would log')
+            help='log to standard error, as nova-compute would log')
         parser.add_argument(
             '--log-file', metavar='FILE',
-            help='log to a file what nova-compute would log')
+            help='log to a file, as nova-compute would log')
         parser.add_argument(
             '--debug', action='store_true',
             help='log all details to standard error, and show where an error '
-                 'comes from')
+                 'occurred')
         parser.error = _wrong_usage    # type: ignore[method-assign]
         return parser
 
     def run(self, argv: Sequence[str]) -> int:
-        """Run one command; errors are the caller's.
+        """Run one command; the caller handles errors.
 
-        Without a command there is help; cliff's interactive mode is not
-        offered.
+        Without a command it prints the help, instead of starting cliff's
+        interactive mode.
         """
         self.options, command = self.parser.parse_known_args(argv)
         self.configure_logging()
@@ -90,7 +91,7 @@ class App(app.App):
         return self.run_subcommand(command)
 
     def configure_logging(self) -> None:
-        """Log where the options ask for it, else nowhere."""
+        """Log where the options say; by default nowhere."""
         handlers: list[logging.Handler] = []
         if self.options.log_file:
             try:
@@ -124,7 +125,7 @@ class App(app.App):
         except cliff_help.HelpExit:
             return 0
         except SystemExit as e:
-            # a hook, in the worst case when it is imported
+            # a hook may do that, even when it is imported
             raise failure.Failure(
                 f'a hook or a library called sys.exit({e.code!r})') from e
 
@@ -140,5 +141,5 @@ class App(app.App):
 
 
 def _wrong_usage(message: str) -> NoReturn:
-    """In place of argparse's own, which prints the usage as well."""
+    """Instead of argparse's own error, which also prints the usage."""
     raise failure.Failure(message)

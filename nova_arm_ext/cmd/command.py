@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What all commands have in common.
 
-A command imports what it needs when it runs: cliff imports the module of
-every command to run one.
+A command imports what it needs only when it runs, because cliff imports the
+modules of all commands to run one of them.
 """
 
 from typing import Any
@@ -17,8 +17,8 @@ class _Epilog:
     _epilog = ''
 
     def get_epilog(self) -> str:
-        # cliff's own looks through all installed packages, to name the one
-        # that brought the command
+        # cliff's own method searches all installed packages for the one that
+        # has the command
         return self._epilog
 
 
@@ -27,7 +27,7 @@ class Command(_Epilog, command.Command):
 
 
 class Lister(_Epilog, lister.Lister):
-    """A command that gives a table, which cliff writes in any format."""
+    """A command that returns a table, which cliff writes in any format."""
 
     def produce_output(self, *args: Any) -> Any:
         from nova_arm_ext.cmd import failure

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The guests that are defined on this host, with their documents."""
+"""The domains that are defined on this host, with their XML."""
 
 import dataclasses
 from typing import Any
@@ -7,7 +7,7 @@ from typing import Any
 from nova_arm_ext.cmd import host
 from nova_arm_ext.cmd.failure import Failure
 
-#: A few hundred guests are asked for two documents each.
+#: Seconds, enough to read the XML of a few hundred guests twice.
 PATIENCE = 60.0
 
 
@@ -15,8 +15,8 @@ PATIENCE = 60.0
 class Guest:
     """What libvirt has of one guest.
 
-    :param document: that of its next start
-    :param live: that of now; the same where it does not run
+    :param document: the XML for its next start
+    :param live: the XML of the running guest; the same if it does not run
     """
 
     name: str
@@ -26,9 +26,9 @@ class Guest:
 
 
 def every(uri: str) -> list[Guest]:
-    """All guests of a libvirt, by name, over a read-only connection.
+    """All guests of a libvirt, sorted by name, read-only.
 
-    :raises Failure: when it does not answer
+    :raises Failure: when libvirt does not answer
     """
     return sorted((Guest(name=name, uuid=identity, document=document,
                          live=live) for name, identity, document, live
@@ -44,12 +44,12 @@ def one(uri: str, wanted: str) -> Guest:
     for guest in every(uri):
         if wanted in (guest.name, guest.uuid):
             return guest
-    raise Failure(f'libvirt at {uri} has no guest {wanted!r}; name one by '
-                  f"its domain or by the server's ID")
+    raise Failure(f'libvirt at {uri} has no instance {wanted!r}; give the '
+                  f"name of its domain, or the server's ID")
 
 
 def _documents(connection: Any) -> list[tuple[str, str, str, str]]:
-    """What is asked of each guest; runs in the child."""
+    """Name, UUID and XML of each guest; runs in the child."""
     import libvirt
     found = []
     for domain in connection.listAllDomains():
@@ -60,5 +60,5 @@ def _documents(connection: Any) -> list[tuple[str, str, str, str]]:
                 domain.XMLDesc() if domain.isActive() else document))
         except libvirt.libvirtError as e:
             if e.get_error_code() != libvirt.VIR_ERR_NO_DOMAIN:
-                raise     # else it has just gone
+                raise     # otherwise it was just removed
     return found

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Asks libvirt what it knows about the host, for as long as one may wait."""
+"""Asks libvirt about the host, with a time limit."""
 
 import multiprocessing
 import os
@@ -15,7 +15,7 @@ DEFAULT_URI = 'qemu:///system'
 
 
 def default_uri() -> str:
-    """The libvirt that is meant where none is named, as virsh has it."""
+    """The connection URI to use by default, as virsh does."""
     return os.environ.get('LIBVIRT_DEFAULT_URI') or DEFAULT_URI
 
 
@@ -24,7 +24,7 @@ def ask(uri: str, seconds: float) -> facts.Host:
 
     :param uri: a libvirt connection URI
     :param seconds: how long to wait for the answer
-    :raises Failure: when there is none
+    :raises Failure: when there is no answer
     """
     text: str = answer(uri, seconds, _facts)
     return facts.Facts.from_json(text).host
@@ -32,15 +32,15 @@ def ask(uri: str, seconds: float) -> facts.Host:
 
 def answer(uri: str, seconds: float, question: Callable[[Any], Any], *,
            read_only: bool = True) -> Any:
-    """What a function makes of a connection.
+    """Call a function with a connection, in a process of its own.
 
-    A process of its own asks: libvirt's calls have no time limit, and
-    libvirt, ssh and their kin write to standard error and read standard
-    input as they like.
+    Calls of libvirt have no time limit. libvirt and ssh also write to
+    standard error and read standard input.
 
-    :param question: gets the connection; what it returns must be picklable
-    :param read_only: a connection that is not may change something, and may
-        ask for domain capabilities, which libvirt tells no other (9.0.0)
+    :param question: gets the connection; its result must be picklable
+    :param read_only: open a read-only connection. Domain capabilities need
+        one that is not (libvirt 9.0).
+    :returns: the function's result
     :raises Failure: when there is no answer
     """
     context = multiprocessing.get_context('fork')
@@ -71,17 +71,16 @@ def _answer(uri: str, question: Callable[[Any], Any], pipe: Any,
     os.setsid()
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     nowhere = os.open(os.devnull, os.O_RDWR)
-    # where the command was started without one of them the pipe has its number
+    # If the command was started without one of them, the pipe has its number.
     for stream in {0, 1, 2} - {pipe.fileno()}:
         os.dup2(nowhere, stream)
     try:
-        # libvirt is loaded where it is needed: a preview with a facts file
-        # works without it
+        # imported here, because preview with a facts file works without it
         import libvirt
         connect = libvirt.openReadOnly if read_only else libvirt.open
         pipe.send((True, question(connect(uri))))
     except Exception as e:
-        # every kind of it is the other process's to tell
+        # the other process reports it
         pipe.send((False, str(e) or type(e).__name__))
 
 
@@ -92,17 +91,17 @@ def _facts(connection: Any) -> str:
 
 
 def is_local(uri: str) -> bool:
-    """Whether a libvirt URI leads to the machine on which this runs."""
+    """Whether a libvirt URI names the machine on which this runs."""
     parts = urllib.parse.urlsplit(uri)
     transport = parts.scheme.partition('+')[2]
     return not parts.hostname and transport in ('', 'unix')
 
 
 def _end(child: Any) -> None:
-    """End the child and what it has started, such as ssh."""
+    """End the child and the processes that it started, such as ssh."""
     try:
         os.killpg(child.pid, signal.SIGKILL)
     except ProcessLookupError:
-        child.kill()     # it has not come so far as to lead a group
+        child.kill()     # it is not the leader of a group yet
     child.join()
     child.close()

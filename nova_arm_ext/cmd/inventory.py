@@ -11,20 +11,20 @@ from nova_arm_ext import pci
 from nova_arm_ext.cmd import reading
 from nova_arm_ext.cmd.failure import one_line
 
-#: Each of a few thousand devices is asked for its document.
+#: Seconds, enough to read the XML of a few thousand devices.
 PATIENCE = 60.0
 
-#: What is said of a device that is in the inventory, and how it begins for one
-#: that cannot be read.
+#: The verdict for a device in the inventory, and the beginning of that for a
+#: device that cannot be read.
 INCLUDED = 'yes'
 BROKEN = 'BROKEN: '
 
 
 def configured(files: Sequence[str]
                ) -> tuple[pci.Settings, pci.DeviceSpec]:
-    """What these configuration files say about the inventory.
+    """What configuration files say about the inventory.
 
-    :raises Failure: when one cannot be read
+    :raises Failure: when a file cannot be read
     :raises ConfigurationError: with every fault of the options
     """
     return settings_of(reading.configuration(files))
@@ -37,7 +37,7 @@ def settings_of(conf: Any) -> tuple[pci.Settings, pci.DeviceSpec]:
     :raises ConfigurationError: with every fault of the options
     """
     settings = pci.Settings.load(conf)
-    # as Nova has it; its own module cannot be imported here
+    # the same option as Nova's, whose module cannot be imported here
     conf.register_opt(
         cfg.MultiStrOpt('device_spec', default=[], deprecated_opts=[
             cfg.DeprecatedOpt('passthrough_whitelist', group='pci'),
@@ -47,9 +47,9 @@ def settings_of(conf: Any) -> tuple[pci.Settings, pci.DeviceSpec]:
 
 
 def left_out(listed: Sequence[Sequence[str]]) -> dict[str, list[str]]:
-    """Addresses by the reason for which the inventory lacks them.
+    """The addresses of devices that are not in the inventory, by reason.
 
-    :param listed: rows, as ``rows`` makes them
+    :param listed: what ``rows`` returns
     """
     found: dict[str, list[str]] = {}
     for address, *_, verdict in listed:
@@ -59,7 +59,7 @@ def left_out(listed: Sequence[Sequence[str]]) -> dict[str, list[str]]:
 
 
 def read_documents(connection: Any) -> list[tuple[str, str | None, str]]:
-    """Name, document and error of each PCI device; runs in the child."""
+    """Name, XML and error of each PCI device; runs in the child."""
     import libvirt
     found: list[tuple[str, str | None, str]] = []
     for device in connection.listAllDevices(
@@ -74,10 +74,10 @@ def read_documents(connection: Any) -> list[tuple[str, str | None, str]]:
 def rows(documents: Sequence[tuple[str, str | None, str]],
          settings: pci.Settings,
          named: pci.DeviceSpec) -> list[tuple[str, ...]]:
-    """A row for each device, in the order of their addresses.
+    """A row for each device, sorted by address.
 
-    :param documents: name, document and, where that is None, the error
-    :param named: what ``[pci] device_spec`` names
+    :param documents: name, XML, and the error if there is no XML
+    :param named: the devices that ``[pci] device_spec`` names
     """
     result: list[tuple[Any, tuple[str, ...]]] = []
     for name, document, error in documents:

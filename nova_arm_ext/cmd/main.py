@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Where the command `nova-arm-ext` starts and ends.
 
-What the user may rely on: an error is exactly one line on standard error and
-exit status 2. Nothing else is ever written there, unless --debug, --verbose
-or --log-file asks for it.
+An error is exactly one line on standard error, and exit status 2. Nothing else
+is written there, except with --debug or --verbose.
 """
 
 import contextlib
@@ -34,7 +33,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     stdout, stderr = sys.stdout, sys.stderr
     debug = '--debug' in arguments
     try:
-        # Here, so that Ctrl-C is silent from the very beginning.
+        # imported here, so that Ctrl-C is silent from the beginning
         from nova_arm_ext.cmd import failure
         try:
             with _quiet(stderr if debug else None):
@@ -63,12 +62,13 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 @contextlib.contextmanager
 def _quiet(elsewhere: TextIO | None) -> Iterator[None]:
-    """Keep what libraries and hooks print, warn or log away from the user.
+    """Hide what libraries and hooks print, warn or log.
 
-    :param elsewhere: where prints and warnings go instead; None for nowhere
+    :param elsewhere: where to write prints and warnings instead; None to drop
+        them
     """
     root = logging.getLogger()
-    # without any handler Python prints warnings and worse on standard error
+    # without a handler, Python prints warnings and errors on standard error
     nowhere = logging.NullHandler()
     handlers, level = root.handlers[:], root.level
     root.addHandler(nowhere)
@@ -88,10 +88,10 @@ def _quiet(elsewhere: TextIO | None) -> Iterator[None]:
 
 
 def _abandon(stdout: TextIO) -> None:
-    """Deliver what was written, or let the interpreter's end forget it.
+    """Flush standard output; if that fails, redirect it to nowhere.
 
-    Python flushes standard output once more when it ends, and complains on
-    standard error where nobody reads it or the disk is full.
+    Python flushes it once more when it ends, and prints an error where nobody
+    reads the output or the disk is full.
     """
     try:
         stdout.flush()

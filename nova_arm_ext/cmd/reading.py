@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the files that the user names: documents, facts, configuration."""
+"""Reads the files that the user names: domain XML, facts, configuration."""
 
 import glob
 import os
@@ -11,15 +11,15 @@ from oslo_config import cfg
 
 from nova_arm_ext.cmd.failure import Failure
 
-#: Means standard input, as a file name.
+#: The file name that stands for standard input.
 STDIN = '-'
 
-#: More than any nova.conf has; nova-compute itself has no such limit.
+#: Bytes; more than any nova.conf has. nova-compute itself has no such limit.
 MAX_CONFIGURATION = 4 * 1024 * 1024
 
 
 def name_of(file: str) -> str:
-    """How a file is called in messages."""
+    """The name of a file in messages."""
     return 'standard input' if file == STDIN else file
 
 
@@ -27,8 +27,8 @@ def read(file: str, limit: int) -> bytes:
     """The content of a file, or of standard input.
 
     :param file: a path, or ``-``
-    :param limit: so many bytes may be in it; of more nothing is kept
-    :raises Failure: when it cannot be read or has more
+    :param limit: the largest size, in bytes
+    :raises Failure: when the file cannot be read or is larger
     """
     try:
         if file == STDIN:
@@ -41,33 +41,34 @@ def read(file: str, limit: int) -> bytes:
     except (OSError, ValueError) as e:
         raise _unreadable(file, e) from e
     if len(data) > limit:
-        raise Failure(f'{name_of(file)} has more than the {limit} bytes that '
-                      f'are read')
+        raise Failure(f'{name_of(file)} is larger than the limit of {limit} '
+                      f'bytes')
     return data
 
 
 def files_of_nova_compute() -> tuple[list[str], list[str]]:
-    """The files and folders that nova-compute reads where it is not told."""
+    """The files and directories that nova-compute reads by default."""
     return (cfg.find_config_files(project='nova', prog='nova-compute'),
             cfg.find_config_dirs(project='nova', prog='nova-compute'))
 
 
 def configuration(files: Sequence[str],
                   folders: Sequence[str] = ()) -> cfg.ConfigOpts:
-    """The options of these files and of no others.
+    """The options of these files only.
 
-    :param folders: of each all files that end in .conf, read after the others
-    :raises Failure: when one cannot be read
+    :param folders: directories; their files that end in .conf are read after
+        the others
+    :raises Failure: when a file cannot be read
     """
     for file in files:
         try:
             found = os.stat(file)
-            # oslo.config would call both of these a parse error, or worse
+            # oslo.config reports both as a parse error, or worse
             if stat.S_ISDIR(found.st_mode):
                 raise Failure(f'cannot read {file!r}: Is a directory')
             if found.st_size > MAX_CONFIGURATION:
                 raise Failure(f'{file} has {found.st_size} bytes, more than '
-                              f'the {MAX_CONFIGURATION} that are read')
+                              f'the limit of {MAX_CONFIGURATION}')
         except (OSError, ValueError) as e:
             raise _unreadable(file, e) from e
     conf = cfg.ConfigOpts()
@@ -75,7 +76,7 @@ def configuration(files: Sequence[str],
         conf(args=[], project='nova', default_config_files=list(files),
              default_config_dirs=list(folders))
     except UnicodeDecodeError as e:
-        raise Failure(f'the configuration is not text in UTF-8: {e} '
+        raise Failure(f'the configuration is not UTF-8 text: {e} '
                       f'({", ".join(files)})') from e
     except (cfg.Error, OSError) as e:
         raise Failure(f'cannot read the configuration: {e}') from e
@@ -90,10 +91,10 @@ def _unreadable(file: str, error: Exception) -> Failure:
 
 def parsed(conf: cfg.ConfigOpts
            ) -> list[tuple[str, dict[str, dict[str, list[str]]]]]:
-    """Each configuration file with what it says, be it known or not.
+    """What each configuration file says, also in unknown options.
 
-    :param conf: the configuration that they belong to
-    :returns: names of files, and of each the values by section and name
+    :param conf: the configuration that was read from them
+    :returns: the name of each file, and its values by section and name
     """
     files = list(conf.config_file or [])
     for folder in conf.config_dir or []:

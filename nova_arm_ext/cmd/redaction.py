@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Takes out what says whose cloud it is, for bug reports in public."""
+"""Removes what identifies a cloud, for public bug reports."""
 
 import ipaddress
 import re
 import socket
 from collections.abc import Iterable
 
-#: Paths that are the same on all hosts, or say what a bug report needs.
+#: Paths that are the same on all hosts, or that a bug report needs.
 KEPT = ('/usr', '/dev', '/proc', '/sys', '/etc/libvirt', '/etc/nova',
         '/etc/qemu', '/run/libvirt', '/var/run/libvirt',
         '/var/lib/libvirt/qemu/nvram')
@@ -16,22 +16,23 @@ _MAC = re.compile(r'(?<![0-9a-f:])(?:[0-9a-f]{2}:){5}[0-9a-f]{2}(?![0-9a-f:])',
                   re.I)
 _ADDRESS = re.compile(r'(?<![\w.:])[0-9a-f:.]*[.:][0-9a-f:.]*[.:][0-9a-f]+'
                       r'(?![\w:])', re.I)
-# http is that of namespaces
+# XML namespaces begin with http
 _HOST = re.compile(r'(?<=://)(?<!http://)(?<!https://)[^/\s?\'"<>]+')
-# behind '<' it is the end of an element, behind a word a place in a document
+# after '<' it is the end of an element, after a word a place in XML
 _PATH = re.compile(r'(?<![\w<./:\]])/[\w.+@%~-]+(?:/[\w.+@%~:=-]*)*')
 
 
 class Redaction:
-    """Replaces each name, UUID, address and path by one that says nothing.
+    """Replaces each name, UUID, address and path with a placeholder.
 
-    The same thing gets the same word wherever it stands, so that a report
-    can be followed.
+    The same value always gets the same placeholder, so that a report stays
+    readable.
     """
 
     def __init__(self, names: Iterable[str] = ()) -> None:
         """
-        :param names: of guests, users, projects; the host's own is known
+        :param names: of instances, users, projects; the name of this host is
+            always replaced
         """
         self._words: dict[tuple[str, str], str] = {}
         known = sorted({name for name in (*names, socket.gethostname())
@@ -41,7 +42,7 @@ class Redaction:
             if known else '(?!)')
 
     def __call__(self, text: str) -> str:
-        """The text without them."""
+        """The text with placeholders."""
         text = _UUID.sub(lambda m: self._word('uuid', m[0].lower()), text)
         text = self._names.sub(lambda m: self._word('name', m[0]), text)
         text = _MAC.sub(lambda m: self._word('mac', m[0].lower()), text)
@@ -56,7 +57,7 @@ class Redaction:
     def _path(self, found: re.Match[str]) -> str:
         path = found[0]
         if any(path == kept or path.startswith(f'{kept}/') for kept in KEPT):
-            # what is left of the name of a guest in it has gone before
+            # names of instances in it were replaced before
             return path
         return '/' + self._word('path', path)
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The variable stores on this host, and the guests that they belong to."""
+"""The variable stores on this host, and the domains they belong to."""
 
 import dataclasses
 import os
@@ -21,18 +21,18 @@ from nova_arm_ext.compute import store_files
 #: Where libvirt puts the stores of qemu:///system.
 NVRAM_FOLDER = '/var/lib/libvirt/qemu/nvram'
 
-#: A few hundred guests are asked for two documents each.
+#: Seconds, enough to read the XML of a few hundred domains twice.
 PATIENCE = 60.0
 
-#: The name of a store's guest, and what makes another file of it: one that was
-#: put aside, or is being written, or is for a rescue.
+#: The name of a store's domain, and the suffix of a file that was kept aside,
+#: is being written, or is for a rescue.
 _FILE = re.compile(r'(?P<begun>\.)?(?P<stem>[^/]+)_VARS\.(?:fd|raw|qcow2)'
                    r'(?P<rest>\.[^/]*)?', re.DOTALL)
 
-#: What an instance name is made of (instance_name_template).
+#: A field in the template of instance names (instance_name_template).
 _FIELD = re.compile(r'%(?:\(\w+\))?[-0-9.]*[diouxXs]')
 
-#: File systems that one host alone has mounted; all others may be shared.
+#: File systems that only one host can mount; all others may be shared.
 _LOCAL = frozenset(('btrfs', 'ext2', 'ext3', 'ext4', 'f2fs', 'jfs', 'overlay',
                     'ramfs', 'reiserfs', 'tmpfs', 'xfs', 'zfs'))
 
@@ -50,9 +50,9 @@ class Domain:
     state: str
     active: bool
     suspended: bool          #: to disk, as Nova suspends
-    nvram: str | None        #: of its next boot, or of this if it is active
+    nvram: str | None        #: of the running domain, or else its next start
     template: str | None
-    stores: frozenset[str]   #: all that its documents name
+    stores: frozenset[str]   #: all that its XML names
 
     @property
     def title(self) -> str:
@@ -70,29 +70,29 @@ class Folders:
     @classmethod
     def configured(cls, conf: cfg.ConfigOpts, *, nvram: str | None = None,
                    instances: str | None = None) -> 'Folders':
-        """The folders that a configuration names.
+        """The directories that a configuration names.
 
-        :param nvram, instances: others than those
-        :raises Failure: when one of these is not there
+        :param nvram, instances: other directories than those
+        :raises Failure: when one of these does not exist
         """
-        # as Nova has them; its own modules cannot be imported here
+        # the same options as Nova's, whose modules cannot be imported here
         conf.register_opts([
             cfg.StrOpt('state_path', default='/var/lib/nova'),
             cfg.StrOpt('instances_path', default='$state_path/instances'),
             cfg.StrOpt('instance_name_template', default='instance-%08x')])
         for named in (nvram, instances):
             if named is not None and not os.path.isdir(named):
-                raise Failure(f'there is no folder {named!r}')
+                raise Failure(f'there is no directory {named!r}')
         return cls(
             nvram=os.path.abspath(nvram or NVRAM_FOLDER),
             instances=os.path.abspath(instances or conf.instances_path),
             name_template=conf.instance_name_template)
 
     def split(self, path: str) -> tuple[str, str]:
-        """The folder to trust for a path, and the path from there.
+        """The directory to trust for a path, and the path below it.
 
-        Beneath Nova's and libvirt's folders others may write. Elsewhere it is
-        the folder that libvirt's document or the user names.
+        Others may write below Nova's and libvirt's directories. Elsewhere it
+        is the directory that the domain XML or the user names.
         """
         path = os.path.normpath(os.path.abspath(path))
         for folder in (self.instances, self.nvram):
@@ -102,7 +102,7 @@ class Folders:
         return os.path.split(path)
 
     def are_names_of_nova(self, stem: str) -> bool:
-        """Whether a domain of Nova's may have this name."""
+        """Whether Nova may have given a domain this name."""
         fixed = _FIELD.split(self.name_template)
         return re.fullmatch('[0-9a-zA-Z_-]+'.join(map(re.escape, fixed)),
                             stem) is not None or _is_uuid(stem)
@@ -110,16 +110,16 @@ class Folders:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Store:
-    """One file, or the place of one that is not there yet."""
+    """One file, or the place of one that does not exist yet."""
 
     folder: str
-    name: str                #: the path from there
+    name: str                #: the path below the folder
     place: str               #: libvirt, instance or elsewhere
     domain: Domain | None
-    size: int | None         #: None if it is not there
+    size: int | None         #: None if it does not exist
     on_disk: int | None
-    changed: float | None    #: content or owner, seconds of the clock
-    is_aside: bool           #: put aside, or begun, or of a past rescue
+    changed: float | None    #: content or owner, in seconds since the epoch
+    is_aside: bool           #: kept aside, incomplete, or of a past rescue
 
     @property
     def path(self) -> str:
@@ -127,21 +127,21 @@ class Store:
 
     @property
     def stem(self) -> str:
-        """The name or UUID of the guest in the name of the file."""
+        """The name or UUID of the domain, from the name of the file."""
         found = _FILE.fullmatch(os.path.basename(self.name))
         return found['stem'] if found else ''
 
     @property
     def age(self) -> float | None:
-        """Seconds since somebody changed it."""
+        """Seconds since it was changed."""
         return (None if self.changed is None
                 else max(0.0, time.time() - self.changed))
 
 
 def domains(uri: str | None) -> list[Domain]:
-    """All domains of a libvirt, asked over a read-only connection.
+    """All domains of a libvirt, read-only.
 
-    :raises Failure: when it does not answer
+    :raises Failure: when libvirt does not answer
     """
     known = []
     for one in host.answer(uri or host.default_uri(), PATIENCE, _documents):
@@ -158,10 +158,10 @@ def domains(uri: str | None) -> list[Domain]:
 
 
 def _documents(connection: Any) -> list[tuple[Any, ...]]:
-    """What is asked of each domain; runs in the child.
+    """State and XML of each domain; runs in the child.
 
-    The document of now comes first, that of the next boot second: they are
-    one where the domain is not active.
+    The XML of the running domain comes first, then that of its next start;
+    they are the same if the domain is not active.
     """
     import libvirt
     found = []
@@ -179,7 +179,7 @@ def _documents(connection: Any) -> list[tuple[Any, ...]]:
 
 
 def _nvram(document: str) -> tuple[str | None, str | None]:
-    """Path and template of the store that a document names."""
+    """Path and template of the store that domain XML names."""
     parser = etree.XMLParser(resolve_entities=False, no_network=True)
     found = etree.fromstring(document.encode(), parser).find('os/nvram')
     if found is None:
@@ -190,10 +190,10 @@ def _nvram(document: str) -> tuple[str | None, str | None]:
 
 
 def find(folders: Folders, known: Sequence[Domain]) -> list[Store]:
-    """Every store in libvirt's folder and in those of instances, and what
-    domains name elsewhere or have not made yet.
+    """Every store in libvirt's directory and in instance directories, and
+    those that domains name elsewhere or that do not exist yet.
 
-    :raises Failure: when a folder cannot be read
+    :raises Failure: when a directory cannot be read
     """
     by_path = {path: domain for domain in known for path in domain.stores}
     by_name = {name: domain for domain in known
@@ -208,7 +208,7 @@ def find(folders: Folders, known: Sequence[Domain]) -> list[Store]:
         one = _store(folder, name, place, owner, is_aside=bool(
             stem and (stem['begun'] or stem['rest'])
             and not (owner and path in owner.stores)))
-        if one.size is not None:     # else it has just gone
+        if one.size is not None:     # otherwise it was just removed
             found.append(one)
     for path, domain in by_path.items():
         folder, name = folders.split(path)
@@ -220,7 +220,7 @@ def find(folders: Folders, known: Sequence[Domain]) -> list[Store]:
 
 
 def _files(folders: Folders) -> Iterator[tuple[str, str, str]]:
-    """Place, folder and name of all that may be a store."""
+    """Place, folder and name of each file that may be a store."""
     for name in _names(folders.nvram):
         if _FILE.fullmatch(name):
             yield 'libvirt', folders.nvram, name
@@ -231,7 +231,7 @@ def _files(folders: Folders) -> Iterator[tuple[str, str, str]]:
 
 
 def instances(folders: Folders) -> list[str]:
-    """The folders of instances: a UUID each, or of one that is resized."""
+    """The names of instance directories, also during a resize."""
     return [name for name in _names(folders.instances)
             if _is_uuid(name.removesuffix('_resize'))]
 
@@ -242,8 +242,8 @@ def _names(folder: str) -> list[str]:
     except (FileNotFoundError, NotADirectoryError):
         return []
     except OSError as e:
-        raise Failure(f'cannot read the folder {folder!r}: {e.strerror}; '
-                      f'run this as root') from e
+        raise Failure(f'cannot read the directory {folder!r}: {e.strerror}; '
+                      f'run this command as root') from e
 
 
 def _store(folder: str, name: str, place: str, domain: Domain | None, *,
@@ -254,8 +254,8 @@ def _store(folder: str, name: str, place: str, domain: Domain | None, *,
     except (FileNotFoundError, NotADirectoryError):
         pass
     except OSError as e:
-        raise Failure(f'cannot look at {os.path.join(folder, name)!r}: '
-                      f'{e.strerror}; run this as root') from e
+        raise Failure(f'cannot access {os.path.join(folder, name)!r}: '
+                      f'{e.strerror}; run this command as root') from e
     return Store(
         folder=folder, name=name, place=place, domain=domain,
         size=found.st_size if found else None,
@@ -274,19 +274,19 @@ def _is_uuid(text: str) -> bool:
 
 def orphans(folders: Folders, known: Sequence[Domain],
             older_than: float) -> Iterator[tuple[Store, str]]:
-    """The stores in libvirt's folder that nothing accounts for.
+    """The stores in libvirt's directory without an instance.
 
-    A store in the folder of an instance goes with that. What has no name of
-    Nova's is somebody else's.
+    A store in an instance directory is removed with that. A store with a name
+    that Nova does not give belongs to somebody else.
 
-    :param older_than: seconds that nobody has changed it for
-    :returns: each with the reason why it must be kept nevertheless; empty if
+    :param older_than: seconds for which a store must not have changed
+    :returns: each store with the reason to keep it all the same; empty if
         there is none
     """
     folders_of = {name.removesuffix('_resize') for name in instances(folders)}
     homeless = sorted(folders_of - {domain.uuid for domain in known})
     if not is_local(folders.instances):
-        homeless = []     # most are those of other hosts' guests
+        homeless = []     # most belong to instances on other hosts
     for store in find(folders, known):
         if (store.place != 'libvirt' or store.domain is not None
                 or store.stem in folders_of
@@ -295,10 +295,10 @@ def orphans(folders: Folders, known: Sequence[Domain],
             continue
         kept = ''
         if homeless and not _is_uuid(store.stem):
-            kept = (f'it may be that of {_some(homeless)}, an instance with a '
-                    f'folder and without a domain')
+            kept = (f'it may belong to {_some(homeless)}, which has an '
+                    f'instance directory but no domain')
         elif _is_open(store):
-            kept = 'a QEMU has it open'
+            kept = 'a QEMU process has it open'
         yield store, kept
 
 
@@ -312,22 +312,22 @@ def _is_open(store: Store) -> bool:
     try:
         return store_files.in_use(store.folder, store.name)
     except (FileNotFoundError, errors.Damaged):
-        return False     # a link, which is removed and not followed
+        return False     # a link, which is removed without following it
 
 
 def is_local(folder: str) -> bool:
-    """Whether no other host sees a folder, going by its file system."""
+    """Whether a directory is on a file system that only this host mounts."""
     where = os.path.join(os.path.realpath(folder), '')
     longest, kind = '', ''
     with open('/proc/self/mountinfo', encoding='utf-8',
               errors='surrogateescape') as lines:
         for line in lines:
             before, _, after = line.partition(' - ')
-            # spaces and their kin are octal in there
+            # white space is octal in it
             point = re.sub(r'\\([0-7]{3})', lambda m: chr(int(m[1], 8)),
                            before.split()[4])
             point = os.path.join(point, '')
-            # the last one at a place hides those before
+            # the last mount at a place hides earlier ones
             if where.startswith(point) and len(point) >= len(longest):
                 longest, kind = point, after.split()[0]
     return kind in _LOCAL

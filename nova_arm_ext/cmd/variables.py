@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a variable store says, in words.
+"""The content of a variable store, in words.
 
-The list of variables is read here; boot options, device paths and signature
-lists by virt-firmware. Guests write their variables as they like: what makes
-no sense is said of that one variable, and only values that are meant to be
-read by others are shown. A variable may hold a password or a seed.
+The list of variables is read here; virt-firmware reads boot options, device
+paths and signature lists. Guests can write anything into a variable: a value
+that cannot be read is a fault of that variable only. Only values of known
+variables are shown, because others may hold a password or a seed.
 """
 
 import re
@@ -28,7 +28,7 @@ SHIM = uuid.UUID('605dab50-e046-4300-abb6-3dd810dd8b23')
 X509 = uuid.UUID('a5c059a1-94e4-4aa7-87b5-ab155c2bf072')
 SHA256 = uuid.UUID('c1c41626-504c-4092-aca9-41f936934328')
 
-#: Where signatures are kept, in the order of what they are for.
+#: The variables that hold signatures, in the order of their use.
 SIGNATURES = (('PK', GLOBAL), ('KEK', GLOBAL), ('db', SECURITY),
               ('dbx', SECURITY), ('MokList', SHIM), ('MokListX', SHIM))
 
@@ -36,24 +36,24 @@ ATTRIBUTES = ((1, 'NV'), (2, 'BS'), (4, 'RT'), (8, 'HR'), (0x10, 'AW'),
               (0x20, 'AT'), (0x40, 'APPEND'))
 
 _ACTIVE = 1     # LOAD_OPTION_ACTIVE
-#: Longer boot options are not looked into; real ones have some hundred bytes.
+#: Bytes; longer boot options are not read. Real ones have some hundred bytes.
 _MAX_OPTION = 16 * 1024
 
 _BOOT = re.compile('Boot[0-9A-F]{4}')
 
 
 def raw(data: bytes) -> bytes:
-    """The flash that is in a store, which may be a qcow2 image.
+    """The raw flash in a store, which may be a qcow2 image.
 
-    :param data: a sound store
+    :param data: a valid store
     :raises Failure: when it is qcow2 and qemu-img is missing or fails
     """
     if not data.startswith(varstore.QCOW2):
         return data
     tool = shutil.which('qemu-img')
     if tool is None:
-        raise Failure('it is a qcow2 image; to look into it install qemu-img '
-                      '(on Debian the package qemu-utils)')
+        raise Failure('the store is a qcow2 image: to show it, install '
+                      'qemu-img (on Debian the package qemu-utils)')
     with tempfile.TemporaryDirectory(prefix='nova-arm-ext-') as folder:
         image, flash = f'{folder}/image', f'{folder}/flash'
         with open(image, 'wb') as file:
@@ -70,9 +70,9 @@ def raw(data: bytes) -> bytes:
 
 
 def describe(data: bytes) -> dict[str, Any]:
-    """What a store says, for JSON.
+    """The content of a store, for JSON.
 
-    :param data: a sound raw store
+    :param data: a valid raw store
     :raises Failure: when virt-firmware is not installed
     """
     _virt_firmware()
@@ -85,8 +85,8 @@ def describe(data: bytes) -> dict[str, Any]:
     return {
         'blank': varstore.is_blank(data),
         'secure_boot': {
-            # what firmware that is able to do it makes of the store; a
-            # variable SecureBoot is never stored
+            # if the firmware supports Secure Boot; the variable SecureBoot
+            # itself is never stored
             'enabled': platform_key and switch != b'\0',
             'setup_mode': not platform_key,
             'keys': keys},
@@ -119,7 +119,7 @@ def _variable(one: varstore.Variable) -> dict[str, Any]:
 
 
 def _boot(values: Mapping[tuple[str, uuid.UUID], bytes]) -> dict[str, Any]:
-    """Boot order and boot options, those in order first."""
+    """Boot order and boot options; first those in the boot order."""
     order = _numbers(values.get(('BootOrder', GLOBAL), b''))
     options = sorted(name[4:] for name, guid in values
                      if guid == GLOBAL and _BOOT.fullmatch(name))
@@ -143,7 +143,7 @@ def _numbers(data: bytes) -> list[str]:
 
 
 def _option(data: bytes) -> dict[str, Any]:
-    """A boot option: its description, device path and data for the loader."""
+    """Description and device path of a boot option."""
     from virt.firmware.efi import bootentry
     try:
         if len(data) > _MAX_OPTION:
@@ -154,7 +154,7 @@ def _option(data: bytes) -> dict[str, Any]:
                 'path': one_line(str(option.devicepath)),
                 'data_size': len(option.optdata or b''), 'fault': None}
     except Exception as e:
-        # the library has no error of its own for what makes no sense
+        # the library has no error class for values that it cannot read
         return {'active': None, 'description': None, 'path': None,
                 'data_size': None, 'fault': _fault(e)}
 
@@ -181,9 +181,9 @@ def _signatures(data: bytes) -> dict[str, Any]:
 
 
 def _lists(data: bytes) -> list[tuple[uuid.UUID, bytes, int]]:
-    """The lists of a signature database: kind, all of its bytes, signatures.
+    """The lists of a signature database: kind, bytes, number of signatures.
 
-    virt-firmware goes on forever where a signature has no size.
+    virt-firmware does not end when a signature has size 0.
 
     :raises ValueError: when the sizes do not fit together
     """
@@ -213,19 +213,19 @@ def _subject(certificate: Any) -> str:
 
 
 def _fault(error: Exception) -> str:
-    return one_line(f'it makes no sense: {error or type(error).__name__}')
+    return one_line(f'it cannot be read: {error or type(error).__name__}')
 
 
 def to_text(found: Mapping[str, Any]) -> str:
-    """The same for people to read."""
+    """The same as text."""
     lines = []
     secure, boot = found['secure_boot'], found['boot']
     if found['blank']:
         lines.append('Nothing has been written to this store yet.')
     lines.append('Secure Boot: ' + (
-        'on, if the firmware offers it' if secure['enabled'] else
+        'on, if the firmware supports it' if secure['enabled'] else
         'off, in setup mode: there is no platform key (PK)'
-        if secure['setup_mode'] else 'off, though there are keys'))
+        if secure['setup_mode'] else 'off, although there are keys'))
     for name, keys in secure['keys'].items():
         lines.append(f'  {name}: {_counted(keys)}')
     lines.append('Boot order: ' + (' '.join(boot['order']) or 'none'))

@@ -82,12 +82,12 @@ FAULTS = {
     'no descriptor for AArch64': Fault(
         plant=f'our_own {DESCRIPTORS}; rm {DESCRIPTORS}/*aarch64*',
         words={'firmware descriptors': (
-            'descriptors is for AArch64 and a flash of its own',
+            'descriptors is for AArch64 with a separate flash',
             'install UEFI for AArch64: qemu-efi-aarch64')}),
     'a descriptor that is no JSON': Fault(
         plant=f'our_own {DESCRIPTORS}; echo "{{" > {DESCRIPTORS}/10-own.json',
         words={'firmware descriptors': (
-            f'{DESCRIPTORS}/10-own.json is no firmware descriptor',
+            f'{DESCRIPTORS}/10-own.json is not a firmware descriptor',
             'correct it, or mask it')}),
     'a descriptor that cannot be read': Fault(
         plant=f'our_own {DESCRIPTORS}; '
@@ -98,7 +98,7 @@ FAULTS = {
     'firmware that is missing': Fault(
         plant=f'our_own {FIRMWARE}; rm {FIRMWARE}/AAVMF_CODE.fd',
         words={'firmware files': (
-            f'{FIRMWARE}/AAVMF_CODE.fd is not there, which {DESCRIPTORS}/',
+            f'{FIRMWARE}/AAVMF_CODE.fd does not exist, but {DESCRIPTORS}/',
             'install the package that has it'),
             'firmware seen by libvirt': (
             f'libvirt has {FIRMWARE}/AAVMF_CODE.fd',
@@ -106,12 +106,12 @@ FAULTS = {
     'a template that is missing': Fault(
         plant=f'our_own {FIRMWARE}; rm {FIRMWARE}/AAVMF_VARS.fd',
         words={'firmware files': (
-            f'{FIRMWARE}/AAVMF_VARS.fd is not there',
+            f'{FIRMWARE}/AAVMF_VARS.fd does not exist',
             'install the package that has it')}),
     'no firmware at all': Fault(
         plant=f'mount_tmpfs {FIRMWARE}',
         words={'firmware files': (
-            'no firmware for Arm guests is whole', 'qemu-efi-aarch64'),
+            'no firmware image for Arm is complete', 'qemu-efi-aarch64'),
             'firmware seen by libvirt': (
             f'libvirt has {FIRMWARE}/AAVMF_CODE.fd',),
             '32-bit firmware': ('there is none', 'qemu-efi-arm')}),
@@ -119,7 +119,7 @@ FAULTS = {
         plant=f'our_own {FIRMWARE}; rm {FIRMWARE}/AAVMF_CODE.fd; head -c 2M '
               f'originals{FIRMWARE}/AAVMF_CODE.fd > {FIRMWARE}/AAVMF_CODE.fd',
         words={'firmware files': (
-            f'{FIRMWARE}/AAVMF_CODE.fd is 2097152 bytes large',
+            f'{FIRMWARE}/AAVMF_CODE.fd has 2097152 bytes',
             'pad it with "truncate -s 64M"')}),
     'a damaged template': Fault(
         plant=f'our_own {FIRMWARE}; rm {FIRMWARE}/AAVMF_VARS.fd; '
@@ -136,7 +136,7 @@ FAULTS = {
               f'AAVMF_CODE/OWN_CODE/ {DESCRIPTORS}/60-edk2-aarch64.json '
               f'> {DESCRIPTORS}/70-own.json',
         words={'firmware seen by libvirt': (
-            f'{FIRMWARE}/OWN_CODE.fd is here, and libvirt does not see it',
+            f'{FIRMWARE}/OWN_CODE.fd exists here, but libvirt does not have ',
             'install the same package where libvirt runs')}),
 
     # variable stores
@@ -147,7 +147,7 @@ FAULTS = {
     'a folder that everybody may write': Fault(
         plant=f'mount_tmpfs {NVRAM} mode=777',
         words={'variable stores': (
-            f'{NVRAM} can be written by everybody (drwxrwxrwx)',
+            f'everybody can write to {NVRAM} (drwxrwxrwx)',
             'chmod o-w')}),
     'a folder that is closed to QEMU': Fault(
         plant=f'mount_tmpfs {NVRAM} mode=700',
@@ -157,25 +157,25 @@ FAULTS = {
         plant=f'our_own {NVRAM}; rm -f {NVRAM}/*; '
               f'ln -s /etc/hostname {NVRAM}/instance-00000001_VARS.fd',
         words={'variable stores': (
-            f'1 stores are links or no plain files: {NVRAM}/instance-0',
-            'find out who made them, and remove them')}),
+            f'1 stores are links or not regular files: {NVRAM}/instance-0',
+            'find out who created them, then remove them')}),
     'a container without the folder': Fault(
         plant='mount_tmpfs /var/lib/libvirt',
         words={'variable stores': (
-            '/var/lib/libvirt/qemu is not there',
-            'in a container mount /var/lib/libvirt')}),
+            '/var/lib/libvirt/qemu does not exist',
+            'in a container, mount /var/lib/libvirt')}),
     'no space': Fault(
         plant=f'mount_tmpfs {NVRAM} mode=711,size=1m',
         words={'free space': (
-            f'1 MiB are free in {NVRAM}', 'make room')}),
+            f'1 MiB are free in {NVRAM}', 'free some space')}),
     'little space': Fault(
         plant='mount_tmpfs instances mode=755,size=200m',
         words={'free space': (
-            '200 MiB are free in ', '/instances; make room')}),
+            '200 MiB are free in ', '/instances; free some space')}),
     'no inodes': Fault(
         plant=f'mount_tmpfs {NVRAM} mode=711,nr_inodes=1',
         words={'free space': (
-            f'no file can be made in {NVRAM}', 'no free inodes')}),
+            f'no file can be created in {NVRAM}', 'no free inodes')}),
     'a store that no guest has': Fault(
         plant=f'mount_tmpfs {NVRAM} mode=711; '
               f'truncate -s 64M {NVRAM}/instance-00000001_VARS.fd; '
@@ -184,7 +184,7 @@ FAULTS = {
               'time.time = lambda: now() + 2 * 86400" '
               '> packages/sitecustomize.py',
         words={'unowned stores': (
-            f'1 stores belong to no guest: {NVRAM}/instance-00000001_VARS.fd',
+            f'1 stores belong to no instance: {NVRAM}/instance-00000001_VARS',
             '"nova-arm-ext nvram orphans --yes"')}, fresh=True),
 
     # the store for copies
@@ -201,29 +201,30 @@ FAULTS = {
     'shared storage that is not mounted': Fault(
         plant='rmdir copies; set_option arm_nvram "store = directory"',
         words={'store for copies': (
-            '/copies is not there: No such file',
-            'mount the storage that all compute hosts share at ')}),
+            '/copies: No such file',
+            'mount storage that all compute hosts share at ')}),
     'storage of this host alone': Fault(
         plant='chmod 700 copies; set_option arm_nvram "store = directory"',
         words={'store for copies': (
-            '/copies is on a file system of this host alone',
-            'mount the storage that all compute hosts share at ')}),
+            '/copies is on a local file system of this host',
+            'mount storage that all compute hosts share at ')}),
     'storage that cannot be written': Fault(
         plant='mount_tmpfs copies ro,mode=700; '
               'set_option arm_nvram "store = directory"',
         words={'store for copies': (
-            '/copies is mounted read-only', 'mount it for writing')}),
+            '/copies is mounted read-only', 'mount it read-write')}),
     'storage of another user': Fault(
         plant='mount_tmpfs copies mode=700,uid=1000; '
               'set_option arm_nvram "store = directory"',
         words={'store for copies': (
-            '/copies belongs to user 1000, and nova-compute is user 0',
+            '/copies belongs to user 1000, and nova-compute runs as user 0',
             'chown 0 ')}),
     'storage that is open to others': Fault(
         plant='mount_tmpfs copies mode=770; '
               'set_option arm_nvram "store = directory"',
         words={'store for copies': (
-            'is open to others than its owner (drwxrwx---)', 'chmod 700 ')}),
+            'others than its owner can access', '(drwxrwx---)',
+            'chmod 700 ')}),
     'a secret that is not there': Fault(
         plant='set_option arm_nvram "image_key_file = /nonexistent/key"',
         words={'key for images': (
@@ -254,34 +255,35 @@ FAULTS = {
     'a value that is none': Fault(
         plant='set_option arm_pcie_root_ports "free = many"',
         words={'options': (
-            "free is 'many'", 'nova-compute does not start with it')}),
+            "free is 'many'", 'nova-compute refuses to start with it')}),
     'a hook that is not installed': Fault(
         plant='set_option arm "hooks = \\$default_hooks,balloon"',
         words={'options': (
-            "'balloon'", 'nova-compute does not start with it')}),
+            "'balloon'", 'nova-compute refuses to start with it')}),
     'hooks in a wrong order': Fault(
         plant='set_option arm "hooks = uefi,libvirt_compat"',
         words={'options': (
             'uefi must be listed after libvirt_compat',
-            'nova-compute does not start with it')}),
+            'nova-compute refuses to start with it')}),
     'a rule for no PCI device': Fault(
         plant='set_option arm_pci "skip = network card"',
         words={'options': (
-            'network card', 'nova-compute does not start with it')}),
+            'network card', 'nova-compute refuses to start with it')}),
 
     # the installation
     'a hook that cannot be imported': Fault(
         plant='install nova_arm_ext.hooks "own = no_such:Hook"',
         words={'hooks': (
             "No module named 'no_such'",
-            'repair or uninstall the package that brings it')}, fresh=True),
+            'repair or uninstall the package that has it')}, fresh=True),
     'a Nova without a method': Fault(
         plant='''
 host=$(dirname "$(place_of nova)")/virt/libvirt/host.py
 sed 's/def list_guests(/def list_servers(/' "$host" > host.py
 mount --bind host.py "$host"''',
         words={'Nova': (
-            'has no Host.list_guests', 'nova-compute does not start with it')},
+            'has no Host.list_guests',
+            'nova-compute refuses to start with it')},
         fresh=True),
     'a Nova that nobody has tried': Fault(
         plant='''
@@ -298,7 +300,7 @@ mount --bind /dev/null "$(python -c 'import sys, pathlib
 print(next(file for place in sys.path
            for file in pathlib.Path(place).glob("nova_arm_ext.pth")))')"''',
         words={'Nova': (
-            'nova.virt.arm_ext cannot be found', 'not with --target')},
+            'nova.virt.arm_ext cannot be found', 'without --target')},
         fresh=True),
     'a library of Nova that does not fit': Fault(
         plant='echo "import no_such" > broken.py; '

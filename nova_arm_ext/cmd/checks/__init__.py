@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What `nova-arm-ext doctor` and `nova-arm-ext-status` look at."""
+"""The checks of `nova-arm-ext doctor` and `nova-arm-ext-status`."""
 
 from nova_arm_ext.cmd.checks import firmware
 from nova_arm_ext.cmd.checks import hypervisor
@@ -7,7 +7,7 @@ from nova_arm_ext.cmd.checks import installation
 from nova_arm_ext.cmd.checks import stores
 from nova_arm_ext.cmd.checks.base import Check
 
-#: In the order in which they are told.
+#: In the order in which they are reported.
 CHECKS: tuple[Check, ...] = (
     Check('hooks', installation.hooks),
     Check('options', installation.options),

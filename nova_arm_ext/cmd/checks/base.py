@@ -21,15 +21,15 @@ from nova_arm_ext.cmd import stores
 from nova_arm_ext.compute import gather
 from nova_arm_ext.domain import view
 
-#: A libvirtd that has just started asks every QEMU on the host first, and a
-#: few thousand PCI devices are asked for their documents.
+#: Seconds; a libvirtd that has just started first probes every QEMU, and the
+#: XML of a few thousand PCI devices is read.
 PATIENCE = 90.0
 
 DEV_KVM = '/dev/kvm'
 
 
 class Status(enum.Enum):
-    """How a check went, the worst one last."""
+    """The result of a check, the worst one last."""
 
     OK = 'ok'
     NOT_APPLICABLE = 'not applicable'
@@ -38,16 +38,16 @@ class Status(enum.Enum):
 
     @property
     def exit_status(self) -> int:
-        """0, 1 or 2; the codes of oslo.upgradecheck are the same."""
+        """0, 1 or 2, the same as the codes of oslo.upgradecheck."""
         return {Status.WARNING: 1, Status.FAILURE: 2}.get(self, 0)
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
-    """One thing that a check says.
+    """One result of a check.
 
     :param text: what was found, with place and value
-    :param advice: what to do about it; empty where there is nothing to do
+    :param advice: what to do about it; empty if there is nothing to do
     """
 
     status: Status
@@ -79,12 +79,12 @@ def fault(text: str, advice: str) -> Finding:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Survey:
-    """What libvirt says; gathered in one go, by a process of its own.
+    """What libvirt says, gathered at once by a process of its own.
 
-    :param domain_capabilities: of each Arm architecture that libvirt offers
-        guests of; where it was an error, that is left out
-    :param pci: name, document and error of each device; None where libvirt
-        knows of no devices
+    :param domain_capabilities: by Arm architecture, for which libvirt offers
+        guests; without those for which libvirt reported an error
+    :param pci: name, XML and error of each device; None if libvirt has no
+        node devices
     """
 
     uri: str
@@ -96,12 +96,12 @@ class Survey:
 
     @property
     def is_local(self) -> bool:
-        """Whether this libvirt is on this machine."""
+        """Whether this libvirt runs on this machine."""
         return host.is_local(self.uri)
 
     @property
     def qemu_user(self) -> tuple[int, int] | None:
-        """The user and group that QEMU runs as; None where it is unknown."""
+        """The user and group that QEMU runs as; None if unknown."""
         for model in self.capabilities.findall('host/secmodel'):
             label = model.findtext('baselabel')
             if model.findtext('model') == 'dac' and label:
@@ -112,7 +112,7 @@ class Survey:
 
 
 class Silent(failure.Failure):
-    """libvirt does not answer; the check of libvirt says why."""
+    """libvirt does not answer; the check "libvirt" says why."""
 
 
 class Surroundings:
@@ -125,9 +125,9 @@ class Surroundings:
         """
         :param conf: parsed configuration; options are registered here
         :param uri: the libvirt to ask
-        :param descriptors: folders of firmware descriptors
-        :param nvram, instances: other folders of variable stores and of
-            instances than libvirt's and Nova's own
+        :param descriptors: directories of firmware descriptors
+        :param nvram, instances: other directories of variable stores and of
+            instances than libvirt's and Nova's
         """
         self.conf = conf
         self.uri = uri
@@ -144,7 +144,7 @@ class Surroundings:
                 answer = host.answer(self.uri, PATIENCE, question,
                                      read_only=False)
             except failure.Failure:
-                # whoever may only look learns the rest
+                # without domain capabilities for a user who may only read
                 answer = host.answer(self.uri, PATIENCE, question)
         except failure.Failure as e:
             return Silent(str(e))
@@ -171,7 +171,7 @@ class Surroundings:
     def folders(self) -> stores.Folders:
         """Where variable stores are.
 
-        :raises Failure: when a folder that was named is not there
+        :raises Failure: when a given directory does not exist
         """
         return stores.Folders.configured(
             self.conf, nvram=self._nvram, instances=self._instances)
@@ -179,7 +179,7 @@ class Surroundings:
     @functools.cached_property
     def virt_type(self) -> str:
         """Nova's ``[libvirt] virt_type``."""
-        # as Nova has it; its own module cannot be imported here
+        # the same option as Nova's, whose module cannot be imported here
         self.conf.register_opt(cfg.StrOpt('virt_type', default='kvm'),
                                group='libvirt')
         return str(self.conf.libvirt.virt_type)
@@ -203,7 +203,7 @@ def _survey(connection: Any, descriptors: Iterable[str]) -> dict[str, Any]:
             documents[arch] = connection.getDomainCapabilities(
                 None, arch, 'virt', 'kvm' if 'kvm' in kinds else 'qemu', 0)
         except binding.libvirtError:
-            continue     # no such machine
+            continue     # there is no such machine type
     try:
         devices = inventory.read_documents(connection)
     except binding.libvirtError:
@@ -216,16 +216,16 @@ def _survey(connection: Any, descriptors: Iterable[str]) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Check:
-    """One subject that is looked at.
+    """One subject.
 
-    :param look: gives what it finds
+    :param look: finds what there is to report
     """
 
     name: str
     look: Callable[[Surroundings], Iterable[Finding]]
 
     def findings(self, place: Surroundings) -> Iterator[Finding]:
-        """What there is to say, at least one thing; it never raises."""
+        """The findings, at least one; it never raises."""
         said = False
         try:
             for finding in self.look(place):
@@ -235,13 +235,13 @@ class Check:
             yield not_applicable('unknown, because libvirt does not answer')
             return
         except failure.Failure as e:
-            yield fault(str(e), 'correct that, and run this again')
+            yield fault(str(e), 'correct that, then run this again')
             return
         except Exception as e:
-            # one check's end must not be that of the others
+            # one check must not end the others
             yield fault(f'the check itself failed: {type(e).__name__}: {e}',
                         '"nova-arm-ext --debug doctor" shows where; please '
                         'report it')
             return
         if not said:
-            yield ok('nothing to object')
+            yield ok('no problem found')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guests of several kinds that are defined and undefined at once."""
+"""Domains of several kinds that are defined and undefined at once."""
 
 import functools
 import uuid
@@ -23,7 +23,7 @@ from nova_arm_ext.pipeline.run import Pipeline
 
 PREFIX = 'nova-arm-ext-doctor-'
 
-#: As Nova 34 describes a guest, before the hooks.
+#: The domain XML of Nova 34, before the hooks.
 _DOCUMENT = '''\
 <domain type="{virt_type}">
   <uuid>{uuid}</uuid>
@@ -72,7 +72,7 @@ _SECURE_BOOT = ('<firmware><feature enabled="yes" name="secure-boot"/>'
 _NO_SECURE_BOOT = ('<firmware><feature enabled="no" name="secure-boot"/>'
                    '</firmware>' + _LOADER)
 
-#: What is special about each: parts of the document, extra specs.
+#: What is special about each kind: parts of the XML, extra specs.
 KINDS: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
     'UEFI': ({}, {}),
     'Secure Boot': ({'firmware': _SECURE_BOOT}, {}),
@@ -87,12 +87,12 @@ KINDS: Mapping[str, tuple[Mapping[str, str], Mapping[str, str]]] = {
 
 
 def define_test(place: Surroundings) -> Iterator[Finding]:
-    """Whether libvirt takes what the hooks make of each kind of guest."""
+    """Whether libvirt accepts each kind of instance after the hooks."""
     known = place.survey.host
     try:
         hooks = Pipeline.load(place.conf, checks=opts.CHECKS)
     except errors.ConfigurationError:
-        yield not_applicable('unknown: the options have faults')
+        yield not_applicable('unknown, because options are not valid')
         return
     made: dict[str, str] = {}
     for kind in KINDS:
@@ -100,42 +100,44 @@ def define_test(place: Surroundings) -> Iterator[Finding]:
             made[kind] = _made(kind, known, hooks, place.virt_type)
         except errors.Refused as e:
             if kind == 'UEFI':
-                yield fault(f'{kind}: {e}', 'no AArch64 guest can be made')
+                yield fault(f'{kind}: {e}',
+                            'no AArch64 instance can be created')
             else:
                 yield not_applicable(f'{kind}: {e}')
         except errors.ArmExtError as e:
-            yield fault(f'{kind}: {e}', 'guests of this kind fail')
+            yield fault(f'{kind}: {e}', 'instances of this kind fail')
     try:
         said = host.answer(
             place.uri, PATIENCE,
             functools.partial(_define, documents=tuple(made.values())),
             read_only=False)
     except failure.Failure as e:
-        yield fault(str(e), f'see with "virsh list --all" whether a domain '
-                            f'{PREFIX}... was left, and undefine it')
+        yield fault(str(e), f'run "virsh list --all", and undefine any domain '
+                            f'{PREFIX}... that is left')
         return
     for kind, error in zip(made, said, strict=True):
         if error is None:
             yield ok(f'{kind}: libvirt defines it')
         else:
             yield fault(f'{kind}: {error}',
-                        'guests of this kind cannot be made on this host')
+                        'instances of this kind cannot be created on this '
+                        'host')
 
 
 def _made(kind: str, known: facts.Host, hooks: Pipeline,
           virt_type: str) -> str:
-    """The document of one kind, after the hooks."""
+    """The domain XML of one kind, after the hooks."""
     parts, extra_specs = KINDS[kind]
     arch = parts.get('arch', 'aarch64')
     identity = str(uuid.uuid4())
-    by_kvm = (virt_type == 'kvm' and arch == known.arch
-              and 'kvm' in (known.virt_types or {}).get(arch, ()))
+    with_kvm = (virt_type == 'kvm' and arch == known.arch
+                and 'kvm' in (known.virt_types or {}).get(arch, ()))
     document = _DOCUMENT.format_map({
         'arch': arch, 'uuid': identity, 'name': PREFIX + identity,
-        'virt_type': 'kvm' if by_kvm else 'qemu',
+        'virt_type': 'kvm' if with_kvm else 'qemu',
         'selection': ' firmware="efi"', 'firmware': _NO_SECURE_BOOT,
         'features': '', 'devices': '',
-        'cpu': '<cpu mode="host-passthrough"/>' if by_kvm else
+        'cpu': '<cpu mode="host-passthrough"/>' if with_kvm else
                '<cpu match="exact"><model>cortex-a57</model></cpu>'
                if arch == 'aarch64' else '', **parts})
     return hooks.run(document, facts.Facts(
@@ -145,7 +147,7 @@ def _made(kind: str, known: facts.Host, hooks: Pipeline,
 
 
 def _define(connection: Any, documents: Sequence[str]) -> list[str | None]:
-    """Define and undefine each; what libvirt objects. Runs in the child."""
+    """Define and undefine each; libvirt's errors. Runs in the child."""
     import libvirt
     said: list[str | None] = []
     for document in documents:
@@ -154,7 +156,7 @@ def _define(connection: Any, documents: Sequence[str]) -> list[str | None]:
         except libvirt.libvirtError as e:
             said.append(str(e))
             continue
-        # it was never started, so it has no store; no file is touched
+        # it was never started, so it has no variable store to remove
         domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
         said.append(None)
     return said

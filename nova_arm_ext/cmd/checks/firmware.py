@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The firmware that guests boot with: descriptors, files, libvirt's view."""
+"""The firmware that instances boot: descriptors, files, libvirt's view."""
 
 import os
 import struct
@@ -17,17 +17,17 @@ from nova_arm_ext.cmd.checks.base import warning
 from nova_arm_ext.compute import gather
 
 _INSTALL = ('install {what}: qemu-efi-{arch} on Debian and Ubuntu, '
-            'edk2-{arch} on Fedora and its kin')
+            'edk2-{arch} on Fedora and RHEL')
 INSTALL_64 = _INSTALL.format(what='UEFI for AArch64', arch='aarch64')
-INSTALL_32 = _INSTALL.format(what='it if 32-bit guests need it', arch='arm')
+INSTALL_32 = _INSTALL.format(what='it if 32-bit instances need it', arch='arm')
 
 
 def descriptors(place: Surroundings) -> Iterator[Finding]:
-    """Whether there are descriptors, and can be read."""
+    """Whether there are descriptors that can be read."""
     files = gather.descriptor_files(place.descriptors)
     if files is None:
         yield fault(
-            f'there is no folder of firmware descriptors: '
+            f'there is no directory of firmware descriptors: '
             f'{", ".join(place.descriptors)}', INSTALL_64)
         return
     found = []
@@ -38,16 +38,16 @@ def descriptors(place: Surroundings) -> Iterator[Finding]:
             yield fault(f'{file} cannot be read: {e.strerror}',
                         'correct its permissions')
         except ValueError as e:
-            # libvirt gives up at the first one that it cannot parse
+            # libvirt stops at the first one that it cannot parse
             # (qemuFirmwareFetchParsedConfigs)
-            yield fault(f'{file} is no firmware descriptor: {e}',
-                        'libvirt selects no firmware with it: correct it, or '
-                        'mask it with an empty file of its name in '
-                        '/etc/qemu/firmware')
+            yield fault(f'{file} is not a firmware descriptor: {e}',
+                        'libvirt cannot select any firmware because of it: '
+                        'correct it, or mask it with an empty file of the '
+                        'same name in /etc/qemu/firmware')
     aarch64 = sum(one.arch == 'aarch64' for one in found)
     if not aarch64:
-        yield fault(f'none of {len(files)} descriptors is for AArch64 and a '
-                    f'flash of its own for variables', INSTALL_64)
+        yield fault(f'none of {len(files)} descriptors is for AArch64 with a '
+                    f'separate flash for variables', INSTALL_64)
     else:
         yield ok(f'{aarch64} for AArch64, {len(found) - aarch64} for 32-bit '
                  f'Arm')
@@ -60,11 +60,11 @@ def _described(place: Surroundings) -> Iterator[tuple[str, facts.Firmware]]:
             for one in gather.read_descriptor(file):
                 yield str(file), one
         except (OSError, ValueError):
-            continue     # told of by the check of descriptors
+            continue     # the check "firmware descriptors" reports it
 
 
 def files(place: Surroundings) -> Iterator[Finding]:
-    """Whether the files that descriptors name are there and fit."""
+    """Whether the files that descriptors name exist and fit."""
     found, sound = 0, 0
     for descriptor, one in _described(place):
         found += 1
@@ -72,11 +72,11 @@ def files(place: Surroundings) -> Iterator[Finding]:
         yield from objections
         sound += not objections
     if not found:
-        yield not_applicable('no descriptor names any')
+        yield not_applicable('no descriptor names a file')
     elif sound:
-        yield ok(f'those of {sound} of {found} firmwares are whole')
+        yield ok(f'{sound} of {found} firmware images are complete')
     else:
-        yield fault('no firmware for Arm guests is whole', INSTALL_64)
+        yield fault('no firmware image for Arm is complete', INSTALL_64)
 
 
 def _objections(descriptor: str, one: facts.Firmware) -> Iterator[Finding]:
@@ -87,28 +87,29 @@ def _objections(descriptor: str, one: facts.Firmware) -> Iterator[Finding]:
             size, wrong = _looked_at(path, form, is_template)
         except FileNotFoundError:
             yield warning(
-                f'{path} is not there, which {descriptor} names',
+                f'{path} does not exist, but {descriptor} names it',
                 'install the package that has it, or mask the descriptor '
-                'with an empty file of its name in /etc/qemu/firmware')
+                'with an empty file of the same name in /etc/qemu/firmware')
             continue
         except OSError as e:
             yield fault(f'{path} cannot be read: {e.strerror}',
-                        'QEMU\'s user has to: correct its permissions')
+                        'QEMU\'s user must be able to: correct its '
+                        'permissions')
             continue
         if size != varstore.MAX_SIZE:
             yield fault(
-                f'{path} is {size} bytes large, and the flash of the virt '
-                f'machine {varstore.MAX_SIZE}',
-                'guests with it do not start: pad it with "truncate -s 64M", '
-                'or install a package whose firmware is padded')
+                f'{path} has {size} bytes, and the flash of the virt machine '
+                f'has {varstore.MAX_SIZE}',
+                'instances with it do not start: pad it with "truncate -s '
+                '64M", or install a package whose firmware is padded')
         elif wrong:
             yield fault(f'{path}: {wrong}',
-                        'install its package again: each new guest gets a '
+                        'install its package again: each new instance gets a '
                         'copy of it')
 
 
 def _looked_at(path: str, form: str, is_template: bool) -> tuple[int, str]:
-    """The size of the flash in a file, and what is wrong with variables."""
+    """The size of the flash in a file, and what is wrong with its content."""
     with open(path, 'rb') as file:
         if form == 'qcow2':
             head = file.read(32)
@@ -129,8 +130,8 @@ def _looked_at(path: str, form: str, is_template: bool) -> tuple[int, str]:
 def seen_by_libvirt(place: Surroundings) -> Iterator[Finding]:
     """Whether libvirt and this file system have the same firmware.
 
-    They may be in two containers, and from release 33 on Nova looks here for
-    the file that libvirt has chosen (_copy_guest_firmware_elements).
+    They may be in two containers. Nova 33 and newer look here for the file
+    that libvirt has chosen (_copy_guest_firmware_elements).
     """
     survey = place.survey
     if not survey.is_local:
@@ -141,27 +142,27 @@ def seen_by_libvirt(place: Surroundings) -> Iterator[Finding]:
         theirs = [value.text for value in document.findall('os/loader/value')
                   if value.text]
         if not theirs and arch == 'aarch64':
-            yield fault('libvirt has found no UEFI for AArch64 guests',
+            yield fault('libvirt has found no UEFI firmware for AArch64',
                         f'where libvirt runs, {INSTALL_64}')
         for path in theirs:
             if not os.path.exists(path):
                 yield fault(
-                    f'libvirt has {path} for {arch} guests, and here it is '
-                    f'not',
-                    'Nova selects other firmware for guests whose loader it '
-                    'does not see: install the same package here')
+                    f'libvirt has {path} for {arch} guests, but it does not '
+                    f'exist here',
+                    'Nova selects other firmware for an instance whose loader '
+                    'it does not find: install the same package here')
         for _, one in described:
             if (one.arch == arch and os.path.exists(one.loader)
                     and one.loader not in theirs):
                 yield warning(
-                    f'{one.loader} is here, and libvirt does not see it for '
-                    f'{arch} guests',
+                    f'{one.loader} exists here, but libvirt does not have it '
+                    f'for {arch} guests',
                     'install the same package where libvirt runs')
         if theirs and all(map(os.path.exists, theirs)):
             yield ok(f'{arch}: {", ".join(theirs)}')
     if not survey.domain_capabilities:
-        yield not_applicable('unknown: libvirt tells no domain capabilities '
-                             'of Arm guests to this user')
+        yield not_applicable('unknown: libvirt does not show the domain '
+                             'capabilities of Arm guests to this user')
 
 
 def _fitting(place: Surroundings, arch: str) -> list[facts.Firmware]:
@@ -170,20 +171,20 @@ def _fitting(place: Surroundings, arch: str) -> list[facts.Firmware]:
 
 
 def for_32_bit(place: Surroundings) -> Iterator[Finding]:
-    """Whether 32-bit guests can boot by UEFI."""
+    """Whether 32-bit instances can boot with UEFI."""
     fitting = _fitting(place, 'armv7l')
     if fitting:
         yield ok(fitting[0].loader)
     else:
-        yield warning('there is none: 32-bit guests boot a kernel of their '
-                      'own alone', INSTALL_32)
+        yield warning('there is none: 32-bit instances need an image with a '
+                      'kernel (kernel_id)', INSTALL_32)
 
 
 def for_secure_boot(place: Surroundings) -> Iterator[Finding]:
-    """Whether guests can have Secure Boot."""
+    """Whether instances can have Secure Boot."""
     fitting = [one for one in _fitting(place, 'aarch64') if one.secure_boot]
     if any(one.enrolled_keys for one in fitting):
         yield ok(next(one for one in fitting if one.enrolled_keys).loader)
     else:
-        yield not_applicable('there is none with keys: guests that ask for '
-                             'Secure Boot are refused on this host')
+        yield not_applicable('there is none with keys: this host refuses '
+                             'instances that ask for Secure Boot')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""libvirt, KVM and what the host's hardware brings."""
+"""libvirt, KVM and the hardware of the host."""
 
 import os
 from collections.abc import Iterator
@@ -16,13 +16,13 @@ from nova_arm_ext.cmd.checks.base import Surroundings
 from nova_arm_ext.cmd.checks.base import warning
 from nova_arm_ext.domain import view
 
-#: What nova-arm-ext works with: the oldest that Nova 31 to 34 start with
-#: (MIN_LIBVIRT_VERSION, MIN_QEMU_VERSION). Nova 29 and 30 would take older
+#: What nova-arm-ext works with: the oldest versions that Nova 31 to 34 start
+#: with (MIN_LIBVIRT_VERSION, MIN_QEMU_VERSION). Nova 29 and 30 accept older
 #: ones.
 OLDEST_LIBVIRT = (8, 0, 0)
 OLDEST_QEMU = (6, 2, 0)
 
-#: How many devices or files are named before the rest is counted.
+#: The number of devices or files that are named; the rest is counted.
 NAMED = 3
 
 
@@ -33,24 +33,25 @@ def some(names: list[str]) -> str:
 
 
 def libvirt(place: Surroundings) -> Iterator[Finding]:
-    """Whether libvirt answers, and which versions it tells of."""
+    """Whether libvirt answers, and its versions."""
     try:
         survey = place.survey
     except Silent as e:
         yield fault(
-            str(e), 'start libvirtd (or virtqemud); in a container mount its '
-                    '/run/libvirt, and run this as a user who may use it')
+            str(e), 'start libvirtd (or virtqemud); in a container, mount its '
+                    '/run/libvirt; run this as a user who may connect to it')
         return
     if survey.driver != 'QEMU':
-        yield fault(f'{survey.uri} is the driver {survey.driver} of libvirt',
-                    'name that of QEMU with --connect, as qemu:///system')
+        yield fault(f'{survey.uri} is the libvirt driver {survey.driver}, not '
+                    f'QEMU', 'give another URI with --connect, such as '
+                    'qemu:///system')
         return
     for name, version, oldest in (
             ('libvirt', survey.host.libvirt_version, OLDEST_LIBVIRT),
             ('QEMU', survey.host.qemu_version, OLDEST_QEMU)):
         if version is None:
             yield warning(f'the version of {name} is unknown',
-                          'see what libvirt logs')
+                          'look into the log of libvirt')
         elif version < oldest:
             yield fault(
                 f'{name} is {facts.format_version(version)}, and nova-arm-ext '
@@ -59,7 +60,8 @@ def libvirt(place: Surroundings) -> Iterator[Finding]:
     arches = sorted(view.ARM & (survey.host.virt_types or {}).keys())
     if 'aarch64' not in arches:
         yield fault(
-            'libvirt offers no aarch64 guests: it has found no QEMU for them',
+            'libvirt offers no aarch64 guests: it has found no QEMU for '
+            'AArch64',
             'install qemu-system-arm (Debian) or qemu-kvm where libvirt runs, '
             'and restart it')
     elif survey.host.libvirt_version and survey.host.qemu_version:
@@ -70,16 +72,16 @@ def libvirt(place: Surroundings) -> Iterator[Finding]:
 
 
 def kvm(place: Surroundings) -> Iterator[Finding]:
-    """Whether guests of the host's own architecture run by KVM."""
+    """Whether instances of the host's own architecture run with KVM."""
     survey = place.survey
     arch = survey.host.arch
     if arch not in view.ARM:
-        yield not_applicable(f'this is an {arch} host, which emulates its '
-                             f'Arm guests')
+        yield not_applicable(f'this is an {arch} host, which emulates Arm '
+                             f'instances')
         return
     if place.virt_type == 'qemu':
-        yield warning('[libvirt] virt_type is qemu: all guests are emulated',
-                      'set it to kvm unless that is what you want')
+        yield warning('[libvirt] virt_type is qemu: all instances are '
+                      'emulated', 'set it to kvm unless you want that')
         return
     offered = 'kvm' in (survey.host.virt_types or {}).get(arch, ())
     if not survey.is_local:
@@ -87,12 +89,12 @@ def kvm(place: Surroundings) -> Iterator[Finding]:
             yield ok(f'libvirt offers KVM for {arch}')
         else:
             yield fault(f'libvirt offers no KVM for {arch}',
-                        'run this on that host to see why')
+                        'run this command on that host to see why')
         return
     if not os.path.exists(place.dev_kvm):
         text, advice = f'there is no {place.dev_kvm}', (
             'load the kernel module kvm; check that the firmware starts '
-            'Linux at EL2; give the container the device')
+            'Linux at EL2; in a container, add the device')
         # nova-compute itself does not open it
         yield (warning if offered else fault)(text, advice)
         return
@@ -101,37 +103,37 @@ def kvm(place: Surroundings) -> Iterator[Finding]:
     except OSError as e:
         yield warning(
             f'{place.dev_kvm} cannot be opened: {e.strerror}',
-            'put the user into the group that owns it (kvm)')
+            'add the user to the group that owns it (kvm)')
         return
     if offered:
         yield ok(f'libvirt offers KVM for {arch}')
     else:
-        yield fault(f'{place.dev_kvm} is there, but libvirt offers no KVM for '
-                    f'{arch}', 'check that QEMU\'s user may open it, and '
-                    'restart libvirt, which keeps what it has once found out')
+        yield fault(f'{place.dev_kvm} exists, but libvirt offers no KVM for '
+                    f'{arch}', 'check that QEMU\'s user may open it, then '
+                    'restart libvirt, which caches what it found out')
 
 
 def aarch32(place: Surroundings) -> Iterator[Finding]:
-    """How 32-bit guests run."""
+    """How 32-bit instances run."""
     host = place.survey.host
     if 'armv7l' not in (host.virt_types or {}):
         yield not_applicable('libvirt offers no armv7l guests')
     elif host.arch != 'aarch64':
         yield not_applicable(f'this is an {host.arch} host')
     elif host.aarch32_el1:
-        yield ok('the cores run AArch32 at EL1: 32-bit guests get KVM')
+        yield ok('the cores run AArch32 at EL1: 32-bit instances run with KVM')
     elif host.aarch32_el1 is None:
         yield warning(
-            'whether the cores run AArch32 at EL1 is unknown: KVM could not '
-            'be asked, and 32-bit guests are emulated',
+            'unknown whether the cores run AArch32 at EL1: KVM could not be '
+            'asked; 32-bit instances are emulated',
             f'let this user open {place.dev_kvm}')
     else:
-        yield ok('the cores do not run AArch32 at EL1: 32-bit guests are '
+        yield ok('the cores do not run AArch32 at EL1: 32-bit instances are '
                  'emulated')
 
 
 def gic(place: Surroundings) -> Iterator[Finding]:
-    """Which interrupt controllers guests can have."""
+    """Which interrupt controllers instances can have."""
     document = place.survey.domain_capabilities.get('aarch64')
     if document is None:
         yield not_applicable('libvirt has no domain capabilities for aarch64')
@@ -139,10 +141,11 @@ def gic(place: Surroundings) -> Iterator[Finding]:
     versions = [value.text for value in document.findall(
         "features/gic/enum[@name='version']/value")]
     if not versions:
-        yield not_applicable('libvirt names no GIC versions')
+        yield not_applicable('libvirt reports no GIC versions')
     elif versions == ['2']:
-        yield warning('guests can have a GIC of version 2 alone',
-                      'keep to flavors with at most 8 vCPUs on this host')
+        yield warning('instances can only have a GIC of version 2, and at '
+                      'most 8 vCPUs', 'use flavors with at most 8 vCPUs on '
+                      'this host')
     else:
         yield ok(f'versions {", ".join(filter(None, versions))}')
 
@@ -150,7 +153,7 @@ def gic(place: Surroundings) -> Iterator[Finding]:
 def pci_devices(place: Surroundings) -> Iterator[Finding]:
     """Which PCI devices the inventory leaves out."""
     if place.survey.pci is None:
-        yield not_applicable('this libvirt tells of no devices')
+        yield not_applicable('this libvirt has no node devices')
         return
     try:
         settings, named = inventory.settings_of(place.conf)
@@ -165,8 +168,8 @@ def pci_devices(place: Surroundings) -> Iterator[Finding]:
     if broken:
         yield warning(
             f'{len(broken)} of {len(listed)} cannot be read: {some(broken)}',
-            'the others are in the inventory all the same; "nova-arm-ext '
-            'pci" says why, and [arm_pci] skip leaves them out in silence')
+            'the inventory has the others; "nova-arm-ext pci" says why, and '
+            '[arm_pci] skip leaves them out without a warning')
         return
     skipped = '; '.join(f'{len(addresses)} {reason}'
                         for reason, addresses in reasons.items())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether the extension is installed whole, chosen, and configured."""
+"""Whether the extension is installed, selected and configured."""
 
 import difflib
 import importlib.metadata
@@ -29,16 +29,17 @@ def hooks(place: Surroundings) -> Iterator[Finding]:
     """Whether each entry point is found and can be imported."""
     found, faults = plugins.find_hooks()
     for message in faults.values():
-        yield fault(message, 'repair or uninstall the package that brings it')
+        yield fault(message, 'repair or uninstall the package that has it')
     named = {point.name for point in
              importlib.metadata.entry_points(group=plugins.NAMESPACE)}
     lost = sorted(named - found.keys() - faults.keys())
     if lost:
-        # stevedore keeps a list of its own, by the times of directories
+        # stevedore caches the list, keyed by the times of directories
         yield fault(
             f'installed, but not found: {", ".join(lost)}',
-            'remove the folder python-entrypoints from the cache of the user '
-            'who runs nova-compute (~/.cache), and restart nova-compute')
+            'remove the directory python-entrypoints from the cache of the '
+            'user who runs nova-compute (~/.cache), then restart '
+            'nova-compute')
     if not named:
         yield fault('no hook is installed: the metadata of the package '
                     'nova-arm-ext is missing', 'install it again with pip')
@@ -47,12 +48,12 @@ def hooks(place: Surroundings) -> Iterator[Finding]:
 
 
 def options(place: Surroundings) -> Iterator[Finding]:
-    """Whether nova-compute would start with the configuration."""
+    """Whether nova-compute would start with this configuration."""
     try:
         loaded = Pipeline.load(place.conf, checks=opts.CHECKS)
     except errors.ConfigurationError as e:
         for message in e.faults:
-            yield fault(message, 'nova-compute does not start with it')
+            yield fault(message, 'nova-compute refuses to start with it')
         return
     files = place.conf.config_file or []
     yield ok(f'read from {", ".join(files) or "no file"}; enabled are '
@@ -60,7 +61,7 @@ def options(place: Surroundings) -> Iterator[Finding]:
 
 
 def option_names(place: Surroundings) -> Iterator[Finding]:
-    """Whether oslo.config would pass over an option in silence."""
+    """Whether oslo.config would silently ignore an option."""
     known = _known(place)
     files = reading.parsed(place.conf)
     for file, sections in files:
@@ -91,7 +92,7 @@ def _known(place: Surroundings) -> dict[str, set[str]]:
             (plugins.group_of(name), hook.opts)
             for name, hook in installed.items())):
         groups[group] = {name for option in options for name in _names(option)}
-    # a driver of another package has registered options of its own by then
+    # this makes a driver of another package register its options
     stores.driver_faults(place)
     for group in filter(lambda name: name.startswith('arm'), place.conf):
         values = place.conf[group]
@@ -109,15 +110,15 @@ def _names(option: cfg.Opt) -> Iterator[str]:
 
 
 def driver(place: Surroundings) -> Iterator[Finding]:
-    """Whether nova-compute is told to use the driver."""
-    # as Nova has it; its own module cannot be imported here
+    """Whether nova-compute uses the driver."""
+    # the same option as Nova's, whose module cannot be imported here
     place.conf.register_opt(cfg.StrOpt('compute_driver'))
     chosen = place.conf.compute_driver
     if chosen == DRIVER:
         yield ok(f'[DEFAULT] compute_driver is {DRIVER}')
     elif not place.conf.config_file:
         yield not_applicable(
-            'unknown: no nova.conf was found; name it with --config-file')
+            'unknown: no nova.conf was found; give it with --config-file')
     else:
         yield warning(
             f'[DEFAULT] compute_driver is {chosen or "not set"}: nova-compute '
@@ -126,14 +127,14 @@ def driver(place: Surroundings) -> Iterator[Finding]:
 
 
 def nova(place: Surroundings) -> Iterator[Finding]:
-    """Whether this release of Nova has what the driver builds on."""
+    """Whether this release of Nova has what the driver needs."""
     if importlib.util.find_spec('nova') is None:
         yield not_applicable(
-            'Nova is not installed in this environment; run this in that of '
-            'nova-compute')
+            'Nova is not installed in this Python environment; run this in '
+            'that of nova-compute')
         return
     try:
-        # Nova's modules, which only compute may name, come with these
+        # these import Nova, which only compute may do
         from nova_arm_ext.compute import driver as compute_driver
         from nova_arm_ext.compute import seams
         faults = seams.check(compute_driver.ArmLibvirtDriver)
@@ -144,18 +145,18 @@ def nova(place: Surroundings) -> Iterator[Finding]:
                     'check the environment with "pip check"')
         return
     for message in faults:
-        yield fault(message, 'nova-compute does not start with it')
+        yield fault(message, 'nova-compute refuses to start with it')
     if alias is None:
         yield fault(
-            f'{ALIAS} cannot be found: this Python has not read '
+            f'{ALIAS} cannot be found: Python has not read '
             f'nova_arm_ext.pth',
-            'install the package with pip into a site directory, not with '
+            'install the package with pip into a site directory, without '
             '--target')
     first, last = seams.TESTED
     if not first <= int(release.partition('.')[0]) <= last:
         yield warning(
             f'Nova {release} is not among the releases that the extension is '
             f'tested with ({first} to {last})',
-            'look for a newer nova-arm-ext')
+            'look for a newer release of nova-arm-ext')
     elif not faults:
-        yield ok(f'Nova {release} has all that the driver builds on')
+        yield ok(f'Nova {release} has everything that the driver needs')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The variable stores: their folder, free space, leftovers, copies."""
+"""The variable stores: their directory, free space, orphans, copies."""
 
 import importlib.util
 import os
@@ -18,14 +18,14 @@ from nova_arm_ext.cmd.checks.base import Surroundings
 from nova_arm_ext.cmd.checks.base import warning
 from nova_arm_ext.cmd.checks.hypervisor import some
 
-#: Less is not enough for a few guests more.
+#: Bytes; less is not enough for a few more instances.
 SCARCE = 1024 * varstore.MIB
 
 DAY = 86400.0
 
 
 def folder(place: Surroundings) -> Iterator[Finding]:
-    """Whether libvirt's folder is there and belongs to the right user."""
+    """Whether libvirt's directory exists and belongs to the right user."""
     survey = place.survey
     if not survey.is_local:
         yield not_applicable(f'{survey.uri} is on another machine')
@@ -35,19 +35,20 @@ def folder(place: Surroundings) -> Iterator[Finding]:
         found = os.stat(path)
     except FileNotFoundError:
         if os.path.isdir(os.path.dirname(path)):
-            yield ok(f'there is no {path} yet, libvirt makes it')
+            yield ok(f'{path} does not exist yet; libvirt creates it')
         else:
             yield warning(
-                f'{os.path.dirname(path)} is not there',
-                'in a container mount /var/lib/libvirt, where the stores of '
-                'guests are that are older than the extension')
+                f'{os.path.dirname(path)} does not exist',
+                'in a container, mount /var/lib/libvirt: stores of instances '
+                'that are older than nova-arm-ext are there')
         return
     except OSError as e:
-        yield fault(f'{path} cannot be looked at: {e.strerror}',
-                    'run this as root')
+        yield fault(f'cannot access {path}: {e.strerror}',
+                    'run this command as root')
         return
     if not stat.S_ISDIR(found.st_mode):
-        yield fault(f'{path} is no folder', 'remove it, libvirt makes it anew')
+        yield fault(f'{path} is not a directory',
+                    'remove it; libvirt creates it again')
         return
     user = survey.qemu_user
     wrong = False
@@ -58,29 +59,29 @@ def folder(place: Surroundings) -> Iterator[Finding]:
             f'{user[0]}', f'chown {user[0]}:{user[1]} {path}')
     if found.st_mode & 0o002:
         wrong = True
-        yield fault(f'{path} can be written by everybody '
+        yield fault(f'everybody can write to {path} '
                     f'({stat.filemode(found.st_mode)})', f'chmod o-w {path}')
     closed = None if user is None else _closed_to(path, *user)
     if closed:
         wrong = True
         yield fault(f"{closed} is closed to QEMU's user {user}",
-                    f'chmod o+x {closed}, or restart libvirt, which sets it '
-                    f'right')
+                    f'chmod o+x {closed}, or restart libvirt, which corrects '
+                    f'it')
     odd = sorted(store.path for store in stores.find(place.folders, ())
                  if not _is_plain(store.path))
     if odd:
         wrong = True
-        yield fault(f'{len(odd)} stores are links or no plain files: '
+        yield fault(f'{len(odd)} stores are links or not regular files: '
                     f'{some(odd)}',
-                    'no guest uses them; find out who made them, and remove '
-                    'them')
+                    'no instance uses them; find out who created them, then '
+                    'remove them')
     if not wrong:
         yield ok(f'{path}, of user {found.st_uid}, '
                  f'{stat.filemode(found.st_mode)}')
 
 
 def _closed_to(path: str, user: int, group: int) -> str | None:
-    """The first folder on the way that a user may not pass."""
+    """The first directory on the path that a user may not enter."""
     if user == 0:
         return None
     parts = path.strip('/').split('/')
@@ -98,12 +99,12 @@ def _is_plain(path: str) -> bool:
     try:
         found = os.lstat(path)
     except FileNotFoundError:
-        return True     # it has just gone
+        return True     # it was just removed
     return stat.S_ISREG(found.st_mode) and found.st_nlink == 1
 
 
 def free_space(place: Surroundings) -> Iterator[Finding]:
-    """Whether there is room for the stores of new guests."""
+    """Whether there is space for the stores of new instances."""
     for path in (place.folders.nvram, place.folders.instances):
         there = path
         while not os.path.isdir(there):
@@ -112,19 +113,19 @@ def free_space(place: Surroundings) -> Iterator[Finding]:
         free = found.f_bavail * found.f_frsize
         if free < varstore.MAX_SIZE:
             yield fault(f'{free // varstore.MIB} MiB are free in {there}, and '
-                        f'a store has up to 64', 'make room')
+                        f'a store needs up to 64 MiB', 'free some space')
         elif free < SCARCE:
             yield warning(f'{free // varstore.MIB} MiB are free in {there}',
-                          'make room: a store has up to 64')
+                          'free some space: a store needs up to 64 MiB')
         elif not found.f_favail and found.f_files:
-            yield fault(f'no file can be made in {there}: it has no free '
-                        f'inodes', 'make room')
+            yield fault(f'no file can be created in {there}: it has no free '
+                        f'inodes', 'remove files')
         else:
-            yield ok(f'{free // SCARCE} GiB in {there}')
+            yield ok(f'{free // SCARCE} GiB are free in {there}')
 
 
 def unowned(place: Surroundings) -> Iterator[Finding]:
-    """Whether stores lie about that no guest has any more."""
+    """Whether there are stores without an instance."""
     survey = place.survey
     if not survey.is_local:
         yield not_applicable(f'{survey.uri} is on another machine')
@@ -133,75 +134,75 @@ def unowned(place: Surroundings) -> Iterator[Finding]:
         place.folders, stores.domains(place.uri), DAY) if not kept]
     if left:
         yield warning(
-            f'{len(left)} stores belong to no guest: {some(left)}',
+            f'{len(left)} stores belong to no instance: {some(left)}',
             '"nova-arm-ext nvram orphans --yes" removes them')
     else:
-        yield ok('none is older than a day')
+        yield ok('no store without an instance is older than a day')
 
 
 def copies(place: Surroundings) -> Iterator[Finding]:
-    """Whether the store for copies can be used, if one is asked for."""
+    """Whether the store for copies can be used, if one is configured."""
     place.conf.register_opts(nvram.OPTS, group=nvram.GROUP)
     name = place.conf.arm_nvram.store
     if not name:
         yield not_applicable(
-            '[arm_nvram] store is not set: a guest that is unshelved, or '
-            'evacuated without its files, gets new variables')
+            '[arm_nvram] store is not set: an instance that is unshelved, '
+            'or evacuated without its files, gets new UEFI variables')
         return
     faults = driver_faults(place)
     if faults is None:
-        yield not_applicable('unknown: Nova is not installed in this '
+        yield not_applicable('unknown: Nova is not installed in this Python '
                              'environment')
         return
     for message in faults:
-        yield fault(message, 'nova-compute does not start with it: install '
-                             'the package that brings the driver, or name '
+        yield fault(message, 'nova-compute refuses to start with it: install '
+                             'the package that has the driver, or configure '
                              'another')
     if faults:
         return
     if name != 'directory':
-        yield ok(f'the driver {name} is installed; what it stores on is its '
-                 f'own')
+        yield ok(f'the driver {name} is installed; the storage behind it is '
+                 f'not checked')
         return
     yield from _directory(place.conf.arm_nvram.directory,
                           place.folders.instances)
 
 
 def image_key(place: Surroundings) -> Iterator[Finding]:
-    """Whether the secret for stores in images can be used, if one is named."""
+    """Whether the key for stores in images can be used, if it is set."""
     place.conf.register_opts(nvram.OPTS, group=nvram.GROUP)
     path = place.conf.arm_nvram.image_key_file
     if not path:
-        yield not_applicable('[arm_nvram] image_key_file is not set: no '
-                             'snapshot carries variables')
+        yield not_applicable('[arm_nvram] image_key_file is not set: '
+                             'snapshots have no UEFI variables')
         return
     faults = _faults(place, 'load_key')
     if faults is None:
-        yield not_applicable('unknown: Nova is not installed in this '
+        yield not_applicable('unknown: Nova is not installed in this Python '
                              'environment')
         return
     for message in faults:
-        yield fault(message, 'nova-compute does not start with it: all '
-                             'compute hosts need the same file, of '
-                             'nova-compute\'s user')
+        yield fault(message, 'nova-compute refuses to start with it: all '
+                             'compute hosts need the same file, and it must '
+                             'belong to nova-compute\'s user')
     if not faults:
-        yield ok(f'{path} has one')
+        yield ok(f'{path} has a key')
 
 
 def driver_faults(place: Surroundings) -> list[str] | None:
-    """Make the driver of the store for copies, as nova-compute does.
+    """Load the driver of the store for copies, as nova-compute does.
 
-    :returns: what keeps it from being made; None where Nova, which it needs,
-        is not installed
+    :returns: why it cannot be loaded; None if Nova, which it needs, is not
+        installed
     """
     return _faults(place, 'load_store')
 
 
 def _faults(place: Surroundings, load: str) -> list[str] | None:
-    """What a function of ``compute.nvram`` objects to; None without Nova."""
+    """The faults that a function of ``compute`` finds; None without Nova."""
     if importlib.util.find_spec('nova') is None:
         return None
-    # Nova's modules, which only compute may name, come with it
+    # this imports Nova, which only compute may do
     from nova_arm_ext.compute import nvram as compute_nvram
     place.conf.register_opts(nvram.OPTS, group=nvram.GROUP)
     try:
@@ -212,37 +213,38 @@ def _faults(place: Surroundings, load: str) -> list[str] | None:
 
 
 def _directory(path: str, instances: str) -> Iterator[Finding]:
-    """Whether copies can be kept in a folder.
+    """Whether copies can be kept in a directory.
 
-    :param instances: a folder of nova-compute's user
+    :param instances: a directory of nova-compute's user
     """
-    mount = f'mount the storage that all compute hosts share at {path}'
+    mount = f'mount storage that all compute hosts share at {path}'
     try:
         found = os.stat(path)
     except OSError as e:
-        yield fault(f'{path} is not there: {e.strerror}', mount)
+        yield fault(f'cannot access {path}: {e.strerror}', mount)
         return
     if not stat.S_ISDIR(found.st_mode):
-        yield fault(f'{path} is no folder', f'remove it, and {mount}')
+        yield fault(f'{path} is not a directory', f'remove it, then {mount}')
         return
     wrong = False
     if stores.is_local(path):
         wrong = True
-        yield warning(f'{path} is on a file system of this host alone', mount)
+        yield warning(f'{path} is on a local file system of this host', mount)
     if os.statvfs(path).f_flag & os.ST_RDONLY:
         wrong = True
-        yield fault(f'{path} is mounted read-only', 'mount it for writing')
+        yield fault(f'{path} is mounted read-only', 'mount it read-write')
     user = _owner(instances)
     if user is not None and found.st_uid != user:
         wrong = True
         yield fault(f'{path} belongs to user {found.st_uid}, and nova-compute '
-                    f'is user {user}, as {instances} is', f'chown {user} '
-                    f'{path}')
+                    f'runs as user {user}, the owner of {instances}',
+                    f'chown {user} {path}')
     if found.st_mode & 0o077:
         wrong = True
-        yield fault(f'{path} is open to others than its owner '
-                    f'({stat.filemode(found.st_mode)}): who writes in it '
-                    f'decides which keys guests trust', f'chmod 700 {path}')
+        yield fault(f'others than its owner can access {path} '
+                    f'({stat.filemode(found.st_mode)}): whoever writes to it '
+                    f'decides which keys instances trust',
+                    f'chmod 700 {path}')
     if not wrong:
         yield ok(f'{path}, of user {found.st_uid}, '
                  f'{stat.filemode(found.st_mode)}')

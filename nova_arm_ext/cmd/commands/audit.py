@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`nova-arm-ext audit`: the guests of this host, and what hooks made them."""
+"""`nova-arm-ext audit`: the instances of this host and what hooks changed."""
 
 import argparse
 import dataclasses
@@ -20,19 +20,19 @@ if TYPE_CHECKING:
 
 PATIENCE = 30.0
 
-#: What the column Now may say.
+#: The values of the column Now.
 UNCHANGED = 'unchanged'
 ADJUSTED = 'would be adjusted'
 NOT_ARM = 'not an Arm guest'
 UNKNOWN = 'unknown'
 
-#: What the column Recorded may say; the third with the other version.
+#: The values of the column Recorded; the third also names the version.
 UNTOUCHED = 'untouched'
 SAME = 'this version'
 OTHER_VERSION = 'adjusted by another version'
 OTHER_OPTIONS = 'this version, other options'
 
-#: What the column Without may say.
+#: The values of the column Without.
 CANNOT_START = 'cannot start'
 DIFFERENT = 'starts, with other devices'
 AS_IT_IS = 'starts as it is'
@@ -40,11 +40,11 @@ AS_IT_IS = 'starts as it is'
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """What is found of one guest.
+    """The result for one instance.
 
-    :param hooks: those that would change the document now
-    :param without: what becomes of it without the extension
-    :param why: the reasons for that, or why nothing is known
+    :param hooks: those that would change the domain XML now
+    :param without: what happens to it without the extension
+    :param why: the reasons for that, or why it is unknown
     """
 
     name: str
@@ -58,33 +58,32 @@ class Verdict:
 
 
 class Audit(command.Lister):
-    """List the guests that are defined on this host, and what hooks do now.
+    """List the instances on this host, and what the hooks would change now.
 
-    The hooks run on each guest's document as libvirt has it. What Nova itself
-    would write anew at the next hard reboot is not predicted: unchanged means
-    that the hooks have nothing to add to what is defined.
+    The hooks run on the domain XML that libvirt has. What Nova itself would
+    write differently at the next hard reboot is not predicted: "unchanged"
+    means that the hooks would not change the XML that is defined now.
     """
 
-    _epilog = ('Recorded says who adjusted the guest when it was last '
-               'defined: this version, another version, or nobody '
-               '(untouched). Now says what the hooks of this configuration '
-               'would do. Only a read-only connection is made, and nothing is '
-               'changed; -f json prints JSON.')
+    _epilog = ('Recorded: which version of nova-arm-ext adjusted the '
+               'instance when it was last defined; "untouched" if none did. '
+               'Now: what the hooks of this configuration would do. The '
+               'command connects to libvirt read-only and changes nothing.')
 
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
         arguments.add_connect(parser)
         arguments.add_config_file(
-            parser, "those that nova-compute finds by itself, such as "
+            parser, "the files that nova-compute reads, such as "
                     "/etc/nova/nova.conf")
         shown = parser.add_mutually_exclusive_group()
         shown.add_argument(
             '--diff', action='store_true',
-            help='print what the hooks would change, in place of the table')
+            help='print what the hooks would change, instead of the table')
         shown.add_argument(
             '--before-removal', action='store_true',
-            help='say of each guest whether stock Nova could start it, going '
-                 'by what was recorded when it was last defined')
+            help='say whether stock Nova could start each instance; this uses '
+                 'what was recorded when it was last defined')
         parser.add_argument('--json', dest='formatter', action='store_const',
                             const='json', help='the same as -f json')
         arguments.add_redact(parser)
@@ -148,10 +147,10 @@ class Audit(command.Lister):
 
 def judge(guest: 'guests.Guest', host: 'facts.Host',
           hooks: 'Pipeline', ours: 'provenance.Record') -> Verdict:
-    """What there is to say about one guest; its faults are its own.
+    """The result for one instance; its faults do not end the command.
 
     :param hooks: those of this configuration
-    :param ours: a record as they would leave it
+    :param ours: the version and options that they would record
     """
     from nova_arm_ext import errors
     from nova_arm_ext import facts
@@ -173,7 +172,7 @@ def judge(guest: 'guests.Guest', host: 'facts.Host',
         return Verdict(name=guest.name, uuid=guest.uuid, recorded=UNKNOWN,
                        now=UNKNOWN, without=UNKNOWN, why=one_line(str(e)))
     try:
-        # the guest exists, and keeps what it has
+        # the instance exists and keeps what it has
         result = hooks.run(guest.document, facts.Facts(
             host=host, guest=facts.Guest(
                 extra_specs=domain.extra_specs, previous=guest.live)),
@@ -192,7 +191,7 @@ def judge(guest: 'guests.Guest', host: 'facts.Host',
 
 def recorded_by(record: 'provenance.Record | None',
                 ours: 'provenance.Record') -> str:
-    """Who adjusted a guest when it was last defined."""
+    """Which version adjusted an instance when it was last defined."""
     from nova_arm_ext.cmd.failure import one_line
     if record is None:
         return UNTOUCHED
@@ -203,15 +202,15 @@ def recorded_by(record: 'provenance.Record | None',
 
 def without_us(record: 'provenance.Record | None',
                domain: 'Domain') -> tuple[str, str]:
-    """What becomes of a guest at its next start by stock Nova, and why."""
+    """Whether stock Nova can start the instance, and why."""
     from nova_arm_ext.cmd.failure import one_line
     from nova_arm_ext.domain import firmware
     if record is None:
         return AS_IT_IS, 'nova-arm-ext did not adjust it'
     reasons = [(hook.name, reason) for hook in record.hooks
                for reason in hook.reasons]
-    # a loader that the document names Nova takes over
-    # (_copy_guest_firmware_elements), or finds by itself before release 33
+    # Nova 33 and newer keep the loader that the XML names
+    # (_copy_guest_firmware_elements); older releases find one themselves.
     has_loader = firmware.Os.of(domain).names_uefi
     essential = [(name, reason) for name, reason in reasons
                  if reason.essential and not (
@@ -224,7 +223,7 @@ def without_us(record: 'provenance.Record | None',
 
 
 def in_words(verdict: Verdict) -> str:
-    """What the hooks would do now, with their names."""
+    """What the hooks would do now, and which of them."""
     if verdict.now != ADJUSTED:
         return verdict.now
     return f'{ADJUSTED} by {", ".join(verdict.hooks)}'
@@ -233,14 +232,14 @@ def in_words(verdict: Verdict) -> str:
 def to_diff(verdict: Verdict) -> Iterator[str]:
     """What the hooks would change, as lines."""
     from nova_arm_ext.cmd.failure import printable
-    yield printable(f'# guest {verdict.name} ({verdict.uuid}): '
+    yield printable(f'# instance {verdict.name} ({verdict.uuid}): '
                     f'{in_words(verdict)}')
     for line in verdict.diff.splitlines():
         yield printable(line)
 
 
 def names(guest: 'guests.Guest') -> list[str]:
-    """The names in a guest's document."""
+    """The names in the domain XML."""
     from nova_arm_ext import errors
     from nova_arm_ext.domain import view
     try:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`nova-arm-ext doctor`: is this compute host ready for Arm guests?"""
+"""`nova-arm-ext doctor`: is this compute host ready for Arm instances?"""
 
 import argparse
 from typing import Any
@@ -13,30 +13,31 @@ if TYPE_CHECKING:
 
 
 class Doctor(command.Command):
-    """Check this compute host: one line a check, and what to do.
+    """Check whether this host is ready for Arm instances.
 
-    Looks at the installation, the configuration, Nova, libvirt, KVM, PCI
-    devices, firmware and variable stores. Run it where nova-compute runs, in
-    its container and environment, as root.
+    Prints one line per check, and what to do. It checks the installation, the
+    configuration, Nova, libvirt, KVM, PCI devices, firmware and variable
+    stores. Run it as root where nova-compute runs, in the same container and
+    Python environment.
     """
 
-    _epilog = ('Nothing is changed. With --define-test alone a few guests are '
-               'defined and undefined again at once, and none is started. '
-               'Exit status: 0 if all is well, 1 with warnings, 2 with '
-               'failures.')
+    _epilog = ('It changes nothing, except with --define-test: then libvirt '
+               'defines a few domains, which are undefined at once and never '
+               'started. Exit status: 0 if all checks pass, 1 with warnings, '
+               '2 with failures.')
 
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
         arguments.add_connect(parser)
         arguments.add_config_file(
-            parser, "those that nova-compute finds by itself, such as "
+            parser, "the files that nova-compute reads, such as "
                     "/etc/nova/nova.conf")
         arguments.add_folders(parser)
         parser.add_argument(
             '--define-test', action='store_true',
-            help='let libvirt define guests of several kinds as the hooks '
-                 'make them (UEFI, Secure Boot, vIOMMU, ARMv7, many root '
-                 'ports, all on virtio-mmio), and undefine them')
+            help='let libvirt define a domain of each of these kinds, after '
+                 'the hooks, and undefine it: UEFI, Secure Boot, vIOMMU, '
+                 'ARMv7, many root ports, all on virtio-mmio')
         parser.add_argument('--json', action='store_true',
                             help='print JSON, for scripts')
         arguments.add_redact(parser)

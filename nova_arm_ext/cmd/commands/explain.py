@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`nova-arm-ext explain`: what each hook did to a guest, and why."""
+"""`nova-arm-ext explain`: what each hook changed in an instance, and why."""
 
 import argparse
 from collections.abc import Iterator
@@ -15,21 +15,22 @@ if TYPE_CHECKING:
 
 
 class Explain(command.Command):
-    """Show what each hook did to a guest when it was last defined, and why.
+    """Show what each hook changed when an instance was last defined, and why.
 
-    It is read from the record that nova-compute leaves in the domain's
-    metadata; no log is needed.
+    The command reads the record that nova-compute writes into the domain's
+    metadata; it needs no log.
     """
 
-    _epilog = ('Only a read-only connection is made. A guest that was last '
-               'defined by stock Nova, or that is not an Arm guest, has no '
-               'record, as the output says.')
+    _epilog = ('The command connects to libvirt read-only. An instance that '
+               'stock Nova defined last, or that is not an Arm guest, has '
+               'no record; the output says so.')
 
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
         parser.add_argument(
-            'guest', metavar='GUEST',
-            help="a libvirt domain's name or UUID, which is the server's ID")
+            'guest', metavar='INSTANCE',
+            help="the name of the libvirt domain, or its UUID, which is the "
+                 "server's ID")
         arguments.add_connect(parser)
         parser.add_argument('--json', action='store_true',
                             help='print JSON, for scripts')
@@ -59,9 +60,9 @@ def to_text(domain: 'Domain',
             record: 'provenance.Record | None') -> Iterator[str]:
     """The record for people, as lines."""
     from nova_arm_ext.cmd.failure import one_line
-    yield one_line(f'guest {domain.name} ({domain.uuid}), {domain.arch}')
+    yield one_line(f'instance {domain.name} ({domain.uuid}), {domain.arch}')
     if not domain.is_arm:
-        yield 'not an Arm guest: nova-arm-ext leaves it as it is'
+        yield 'not an Arm guest: nova-arm-ext does not change it'
         return
     if record is None:
         yield 'not adjusted: nova-arm-ext did not define it'
@@ -72,7 +73,7 @@ def to_text(domain: 'Domain',
         if hook.failure is not None:
             said = f'not applied: {hook.failure}'
         elif hook.reasons:
-            said = 'changed the document'
+            said = 'changed the domain XML'
         else:
             said = 'changed nothing'
         yield ''

@@ -8,22 +8,23 @@ from typing import Any
 from nova_arm_ext.cmd import arguments
 from nova_arm_ext.cmd import command
 
-#: A libvirtd that has just started asks every QEMU on the host first.
+#: Seconds; a libvirtd that has just started first probes every QEMU.
 PATIENCE = 30.0
 
 
 class Facts(command.Command):
     """Print the facts about this host as JSON.
 
-    What could not be found out is null. There is nothing secret in it, so
-    that it can go into a bug report; preview reads it with --facts. Under pci
-    are the devices that the PCI inventory leaves out, and why.
+    A value that could not be found out is null. The output holds nothing
+    secret, so you can attach it to a bug report; preview reads it with
+    --facts. "pci" lists the devices that are not in the PCI inventory, and
+    why.
     """
 
-    _epilog = ('Only a read-only connection is made. Facts that libvirt does '
-               'not know (whether KVM runs 32-bit guests, the firmware '
-               'descriptors) are looked up on this machine, and are null '
-               'where the URI leads to another one.')
+    _epilog = ('The command connects to libvirt read-only. It looks up on '
+               'this machine what libvirt does not know: whether KVM runs '
+               '32-bit guests, and the firmware descriptors. These are null '
+               'if the URI names another machine.')
 
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
@@ -43,7 +44,7 @@ class Facts(command.Command):
         uri = parsed_args.connect or host.default_uri()
         found = facts.Facts(host=host.ask(uri, PATIENCE))
         shown = {**json.loads(found.to_json()), 'pci': None}
-        # a libvirt without node devices has facts all the same
+        # there are facts also if libvirt has no node devices
         with contextlib.suppress(failure.Failure):
             listed = inventory.rows(
                 host.answer(uri, inventory.PATIENCE, inventory.read_documents),

@@ -19,15 +19,15 @@ COLUMNS = ('Name', 'Enabled', 'Order', 'Purpose', 'Entry point')
 
 
 class Hooks(command.Lister):
-    """List the hooks that are installed, and which of them run.
+    """List the installed hooks, and which of them run.
 
-    Order is the position in which a hook runs, and in parentheses where the
-    hook itself wants to stand: first, middle, last or end.
+    Order is the position in which a hook runs. In parentheses is the position
+    that the hook itself asks for: first, middle, last or end.
     """
 
-    _epilog = ('A hook that is broken or not installed is shown with the '
+    _epilog = ('A hook that is broken or not installed is listed with the '
                'reason. Exit status 2 means that nova-compute would not start '
-               'with this configuration; one line on standard error tells '
+               'with this configuration; one line on standard error says '
                'why.')
 
     #: why nova-compute would not start
@@ -74,12 +74,12 @@ class Hooks(command.Lister):
 def rows(enabled: Sequence[str], entry_points: Sequence[tuple[str, str]],
          installed: 'Mapping[str, type[base.Hook]]',
          faults: Mapping[str, str]) -> list[tuple[str, ...]]:
-    """A row for each hook: those that run first, in their order.
+    """A row for each hook, first those that run, in their order.
 
     :param enabled: names in the order in which they run
-    :param entry_points: name and value of each that is installed
-    :param installed: the classes of those that are sound
-    :param faults: what is wrong with those that are not
+    :param entry_points: name and value of each installed hook
+    :param installed: the classes of hooks that could be imported
+    :param faults: what is wrong with the others
     """
     from nova_arm_ext.cmd.failure import one_line
 
@@ -97,7 +97,7 @@ def rows(enabled: Sequence[str], entry_points: Sequence[tuple[str, str]],
         elif hook is None:
             purpose = 'BROKEN: it is not installed'
         else:
-            # not inspect.getdoc(), which takes the base class's for its own
+            # not inspect.getdoc(), which falls back to the base class
             purpose = one_line((hook.__doc__ or '').strip().partition(
                 '\n')[0])
         result.append((

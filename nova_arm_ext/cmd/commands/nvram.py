@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`nova-arm-ext nvram`: the UEFI variable stores of this host's guests."""
+"""`nova-arm-ext nvram`: the UEFI variable stores on this host."""
 
 import argparse
 import os
@@ -15,12 +15,12 @@ from nova_arm_ext.cmd import command
 if TYPE_CHECKING:
     from nova_arm_ext.cmd import stores
 
-_GUEST = ("a libvirt domain's name or UUID, which is the server's ID, or the "
-          "path of a store")
+_GUEST = ("the name of the libvirt domain, its UUID, which is the server's "
+          "ID, or the path of a variable store")
 
 
 class Bytes(columns.FormattableColumn):
-    """A number of bytes, for people in the unit that fits."""
+    """A number of bytes; people see the unit that fits."""
 
     def human_readable(self) -> str:
         if self._value is None:
@@ -32,7 +32,7 @@ class Bytes(columns.FormattableColumn):
 
 
 class Age(columns.FormattableColumn):
-    """A number of seconds, for people in the unit that fits."""
+    """A number of seconds; people see the unit that fits."""
 
     def human_readable(self) -> str:
         if self._value is None:
@@ -47,7 +47,7 @@ class Age(columns.FormattableColumn):
 
 
 class _OnHost:
-    """What all of these commands have."""
+    """The options of all these commands."""
 
     _epilog = ''
 
@@ -64,17 +64,17 @@ class _List(_OnHost, command.Lister):
 
 
 class List(_List):
-    """List the variable stores on this host, and their guests.
+    """List the variable stores (NVRAM files) on this host.
 
-    Size is that of the guest's flash, On disk what it takes. Age is the time
-    since content or owner changed; libvirt changes the owner at each start
-    and stop. Where is libvirt for libvirt's own folder, instance for that of
-    the instance.
+    Size is the size of the flash that the guest sees, On disk the space that
+    the file uses. Age is the time since its content or owner changed; libvirt
+    changes the owner at each start and stop. Where is "libvirt" for libvirt's
+    own directory, and "instance" for the instance directory.
     """
 
-    _epilog = ('A store that a domain names and that is not there yet has no '
-               'size. Only a read-only connection is made. -f json gives '
-               'bytes and seconds.')
+    _epilog = ('A store that does not exist yet, but that a domain names, '
+               'has no size. The command connects to libvirt read-only. With '
+               '-f json, sizes are in bytes and ages in seconds.')
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         from nova_arm_ext.cmd import stores
@@ -98,20 +98,20 @@ def _row(store: 'stores.Store') -> tuple[Any, ...]:
 
 
 class Show(_OnHost, command.Command):
-    """Show what a guest's variable store says.
+    """Show the content of an instance's variable store.
 
-    Boot order and boot options, keys and state of Secure Boot, and each
-    variable by its name. Values of other variables are not shown: one may
-    hold a password.
+    Shows the boot order and boot options, the state and keys of Secure Boot,
+    and the names of all variables. Values of other variables are not shown,
+    because one may hold a password.
     """
 
-    _epilog = ("A file that backup wrote can be shown as well. libvirt is not "
-               "asked where a path is given. This needs virt-firmware: pip "
-               "install 'nova-arm-ext[nvram]'.")
+    _epilog = ("INSTANCE can also be the path of a file that backup wrote. "
+               "With a path, libvirt is not asked. This command needs "
+               "virt-firmware: pip install 'nova-arm-ext[nvram]'.")
 
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
-        parser.add_argument('guest', metavar='GUEST', help=_GUEST)
+        parser.add_argument('guest', metavar='INSTANCE', help=_GUEST)
         parser.add_argument('--json', action='store_true',
                             help='print JSON, for scripts')
         return parser
@@ -144,18 +144,18 @@ class Show(_OnHost, command.Command):
 
 
 class Backup(_OnHost, command.Command):
-    """Write a guest's variable store to a file, packed and with a checksum.
+    """Write an instance's variable store to a file.
 
-    The file has a few KiB, and restore makes the same store of it byte for
-    byte. A guest may run meanwhile; then it is what the store holds when
-    nobody writes it for half a second.
+    The file has a checksum and a size of a few KiB, and restore makes the
+    same store from it, byte for byte. The instance may run: then the command
+    waits until nobody has written the store for half a second.
     """
 
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
-        parser.add_argument('guest', metavar='GUEST', help=_GUEST)
+        parser.add_argument('guest', metavar='INSTANCE', help=_GUEST)
         parser.add_argument('file', metavar='FILE',
-                            help='the file to write, which must not exist')
+                            help='the file to write; it must not exist')
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
@@ -163,31 +163,31 @@ class Backup(_OnHost, command.Command):
         from nova_arm_ext.cmd.failure import Failure
         path, data, _ = _sound(parsed_args)
         if data.startswith(varstore.MAGIC):
-            raise Failure(f'{path} is a backup already')
+            raise Failure(f'{path} is already a backup')
         packed = _told(path, varstore.pack, data)
         if os.path.lexists(parsed_args.file):
-            raise Failure(f'{parsed_args.file!r} exists already')
+            raise Failure(f'{parsed_args.file!r} already exists')
         _write(*os.path.split(os.path.abspath(parsed_args.file)), packed)
         self.app.stdout.write(
-            f'{path}: {len(data)} bytes, packed in {len(packed)} in '
-            f'{parsed_args.file}\n')
+            f'{path}: {len(data)} bytes, written to {parsed_args.file} in '
+            f'{len(packed)} bytes\n')
         return 0
 
 
 class _Replacing(_OnHost, command.Command):
-    """Puts another store in the place of a guest's."""
+    """Replaces an instance's variable store."""
 
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
-        parser.add_argument('guest', metavar='GUEST', help=_GUEST)
+        parser.add_argument('guest', metavar='INSTANCE', help=_GUEST)
         return parser
 
     def replace(self, parsed_args: argparse.Namespace, data: bytes,
                 store: 'stores.Store', origin: str) -> int:
-        """Write the store, if no guest reads the old one.
+        """Write the store, if no guest uses the old one.
 
         :param data: the new store, raw or qcow2
-        :param origin: how it is called in messages
+        :param origin: its name in messages
         """
         from nova_arm_ext import varstore
         from nova_arm_ext.cmd.failure import Failure
@@ -195,45 +195,46 @@ class _Replacing(_OnHost, command.Command):
         _check(origin, data, _flash_size(store))
         domain = store.domain
         if domain is not None and domain.active:
-            raise Failure(f'the guest {domain.title} is {domain.state}: stop '
-                          f'it first (openstack server stop)')
+            raise Failure(f'the instance {domain.title} is {domain.state}: '
+                          f'stop it first (openstack server stop)')
         if domain is not None and domain.suspended:
             raise Failure(
-                f'the guest {domain.title} is suspended, and its memory has a '
-                f'copy of the store: resume and stop it first')
+                f'the instance {domain.title} is suspended, and its memory '
+                f'has a copy of the store: resume it, then stop it')
         if store.path.endswith('.rescue'):
             raise Failure(
-                f'{store.path} is a copy for a rescue, which goes with it: '
-                f'unrescue and stop the guest first')
+                f'{store.path} is a copy that Nova removes after the rescue: '
+                f'unrescue the instance, then stop it')
         is_qcow2 = store.path.endswith('.qcow2')
         try:
             if store_files.in_use(store.folder, store.name):
-                raise Failure(f'{store.path} is in use: a QEMU that this '
-                              f'libvirt does not know of has it open')
+                raise Failure(f'{store.path} is in use: a QEMU process that '
+                              f'this libvirt does not know has it open')
             is_qcow2 = _first_bytes(store) == varstore.QCOW2
         except FileNotFoundError:
-            pass     # it was lost, or the guest was never started
+            pass     # it was lost, or the instance was never started
         if is_qcow2 != data.startswith(varstore.QCOW2):
             raise Failure(
                 f'{origin} is {"raw" if is_qcow2 else "qcow2"} and '
-                f'{store.path} is {"qcow2" if is_qcow2 else "raw"}; convert '
-                f'it with qemu-img convert')
+                f'{store.path} is {"qcow2" if is_qcow2 else "raw"}: use '
+                f'"qemu-img convert"')
         _write(store.folder, store.name, data)
-        self.app.stdout.write(f'{store.path} is now as {origin}\n')
+        self.app.stdout.write(f'{store.path} now has the content of '
+                              f'{origin}\n')
         return 0
 
 
 class Restore(_Replacing):
-    """Put a backup in the place of a guest's variable store.
+    """Replace an instance's variable store with a backup.
 
-    The backup is checked first, and the guest must be stopped. If anything
-    fails the old store stays as it is.
+    The instance must be stopped. The backup is checked first. If anything
+    fails, the old store stays as it is.
     """
 
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
         parser.add_argument('file', metavar='FILE',
-                            help='a file that backup has written')
+                            help='a file that backup wrote')
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
@@ -246,20 +247,20 @@ class Restore(_Replacing):
 
 
 class Reset(_Replacing):
-    """Put the firmware's template in the place of a guest's variable store.
+    """Replace an instance's variable store with the firmware's template.
 
-    All variables of the guest are lost: boot options, keys that it has
-    enrolled. The guest must be stopped.
+    All its variables are lost, such as boot options and enrolled keys. The
+    instance must be stopped.
     """
 
-    _epilog = ('The template is the one that the domain names (nvram/'
-               '@template). A backup before is a good idea.')
+    _epilog = ('The template is the one that the domain XML names (nvram/'
+               '@template). Make a backup first.')
 
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
         parser.add_argument(
             '--template', metavar='FILE',
-            help="another template than the domain's, such as "
+            help="another template than that of the domain XML, such as "
                  "/usr/share/AAVMF/AAVMF_VARS.fd")
         return parser
 
@@ -271,24 +272,24 @@ class Reset(_Replacing):
         template = parsed_args.template or (
             store.domain and store.domain.template)
         if not template:
-            raise Failure(f'no document names the template of {store.path}: '
-                          f'give it with --template')
+            raise Failure(f'no domain XML names the template of '
+                          f'{store.path}: give it with --template')
         return self.replace(
             parsed_args, reading.read(template, store_files.MAX_SIZE), store,
             template)
 
 
 class Orphans(_List):
-    """List the stores that no guest has any more; remove them with --yes.
+    """List variable stores without an instance; remove them with --yes.
 
-    These are files in libvirt's folder with a name of Nova's that neither a
-    libvirt domain nor an instance's folder accounts for.
+    These are files in libvirt's directory with a name that Nova gives, for
+    which there is neither a libvirt domain nor an instance directory.
     """
 
-    _epilog = ('An instance that is being moved or rebooted hard has no '
-               'domain for a while, so that it is better to remove while none '
-               'is. A store that may be that of such an instance is kept '
-               'where instances are on a local file system.')
+    _epilog = ('While an instance is being moved or hard rebooted, it has no '
+               'domain for a while. Use --yes only when no instance is. If '
+               'the instance directories are on a local file system, stores '
+               'that may belong to such an instance are kept.')
 
     _faults = 0
 
@@ -296,10 +297,10 @@ class Orphans(_List):
         parser = super().get_parser(prog_name)
         parser.add_argument(
             '--older-than', metavar='TIME', type=_seconds, default='1d',
-            help='leave out what was changed since then, in m, h or d '
-                 '(default: 1d)')
+            help='list only stores that have not changed for this time, with '
+                 'the unit m, h or d (default: 1d)')
         parser.add_argument('--yes', action='store_true',
-                            help='remove them')
+                            help='remove the listed stores')
         return parser
 
     def run(self, parsed_args: argparse.Namespace) -> int:
@@ -320,7 +321,7 @@ class Orphans(_List):
             parsed_args.older_than))
         still = set()
         if parsed_args.yes and found:
-            # a guest may have come back meanwhile
+            # an instance may have come back meanwhile
             still = {store.path for store, kept in stores.orphans(
                 folders, stores.domains(parsed_args.connect),
                 parsed_args.older_than) if not kept}
@@ -350,14 +351,14 @@ def _seconds(text: str) -> float:
     found = re.fullmatch(r'(\d+)([mhd])', text)
     if not found:
         raise argparse.ArgumentTypeError(
-            f'{text!r} is no time such as 30m, 12h or 7d')
+            f'{text!r} is not a time such as 30m, 12h or 7d')
     return int(found[1]) * {'m': 60.0, 'h': 3600.0, 'd': 86400.0}[found[2]]
 
 
 def _folders(parsed_args: argparse.Namespace) -> 'stores.Folders':
-    """The folders that options and configuration name.
+    """The directories that options and configuration name.
 
-    :raises Failure: when one that is named is not there
+    :raises Failure: when one of them does not exist
     """
     from nova_arm_ext.cmd import reading
     from nova_arm_ext.cmd import stores
@@ -367,7 +368,7 @@ def _folders(parsed_args: argparse.Namespace) -> 'stores.Folders':
 
 
 def _of_guest(parsed_args: argparse.Namespace) -> 'stores.Store':
-    """The store that the user means by a guest or by its path.
+    """The store of an instance, or with a path.
 
     :raises Failure: when there is none, or more than one
     """
@@ -380,8 +381,8 @@ def _of_guest(parsed_args: argparse.Namespace) -> 'stores.Store':
         matching = [store for store in found if store.path == path]
         if not matching:
             raise Failure(
-                f'{path} is neither in {folders.nvram} nor in the folder of '
-                f'an instance, and no domain names it')
+                f'{path} is neither in {folders.nvram} nor in an instance '
+                f'directory, and no domain names it')
         return matching[0]
     of_domain = [store for store in found if store.domain is not None
                  and guest in (store.domain.name, store.domain.uuid)]
@@ -390,19 +391,20 @@ def _of_guest(parsed_args: argparse.Namespace) -> 'stores.Store':
         store for store in of_domain if not store.is_aside]
     if len(matching) != 1:
         raise Failure(
-            f'the guest {guest!r} has no variable store on this host'
+            f'the instance {guest!r} has no variable store on this host'
             if not matching else
-            f'it is not clear which store is that of {guest!r}: '
+            f'the instance {guest!r} has more than one store; give the path '
+            f'of one: '
             + ', '.join(store.path for store in matching))
     return matching[0]
 
 
 def _sound(parsed_args: argparse.Namespace
            ) -> tuple[str, bytes, 'stores.Domain | None']:
-    """Path, content and guest of the store that the user means.
+    """Path, content and domain of the store that the user names.
 
     :raises Failure: when there is none
-    :raises Damaged: when it is not sound
+    :raises Damaged: when its content is not valid
     """
     from nova_arm_ext import varstore
     from nova_arm_ext.cmd.failure import Failure
@@ -430,9 +432,9 @@ def _first_bytes(store: 'stores.Store') -> bytes:
 
 
 def _flash_size(store: 'stores.Store') -> int | None:
-    """Bytes of flash that the firmware of a guest is made for.
+    """The size of the flash that the firmware expects, in bytes.
 
-    The file of the store is not asked: it may be a truncated one.
+    This is the size of the template, because the store may be truncated.
     """
     from nova_arm_ext import varstore
     if store.domain is None or store.domain.template is None:
@@ -443,7 +445,7 @@ def _flash_size(store: 'stores.Store') -> int | None:
                 return None
             return template.seek(0, os.SEEK_END)
     except OSError:
-        return None     # it may be in another container
+        return None     # the template may be in another container
 
 
 def _write(folder: str, name: str, data: bytes) -> None:
@@ -462,7 +464,7 @@ def _check(path: str, data: bytes, size: int | None = None) -> None:
 
 
 def _told(path: str, function: Any, *args: Any) -> Any:
-    """Call a function of a store, and name the file in what it says."""
+    """Call a function; add the name of the file to its error."""
     from nova_arm_ext import errors
     from nova_arm_ext.cmd.failure import Failure
     try:

@@ -13,15 +13,16 @@ COLUMNS = ('Address', 'Vendor:Product', 'Class', 'Driver', 'Type',
 
 
 class Pci(command.Lister):
-    """List this host's PCI devices, and which the inventory skips.
+    """List the PCI devices of this host, and which the inventory skips.
 
-    It is what libvirt says now. What nova-compute adds from Nova's own code
-    (MAC addresses, numbers of virtual functions) is not shown, nor which
-    devices [pci] device_spec lets guests have.
+    The list shows what libvirt reports now. It does not show what Nova's own
+    code adds (MAC addresses, numbers of virtual functions), nor which devices
+    [pci] device_spec offers to instances.
     """
 
-    _epilog = ('Inventory says yes, or which rule skips a device, or why it '
-               'cannot be read. Only a read-only connection is made.')
+    _epilog = ('Inventory is "yes", or the rule that skips the device, or '
+               'why it cannot be read. The command connects to libvirt '
+               'read-only.')
 
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)

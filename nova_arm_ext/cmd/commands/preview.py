@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`nova-arm-ext preview`: what the hooks make of a domain document."""
+"""`nova-arm-ext preview`: what the hooks change in domain XML."""
 
 import argparse
 import dataclasses
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from nova_arm_ext.domain.view import Domain
     from nova_arm_ext.pipeline.reports import Result
 
-#: How long the local libvirt may take to answer, in seconds.
+#: Seconds that the local libvirt may take to answer.
 PATIENCE = 3.0
 
 CHANGED = 1
@@ -28,44 +28,45 @@ _RED, _GREEN, _CYAN, _BOLD, _PLAIN = (
 
 
 class Preview(command.Command):
-    """Show what the hooks would make of a domain document, and why.
+    """Show what the hooks would change in domain XML, and why.
 
-    Runs the very pipeline that nova-compute runs, without Nova and without
-    changing anything.
+    Runs the same pipeline as nova-compute, without Nova, and changes nothing.
     """
 
     _epilog = (
-        'Extra specs of the flavor are taken from the facts, or else from the '
-        "document's own metadata, where Nova 32 and newer write them. Image "
-        'properties (arm_*) come only from the facts, as '
-        'guest.image_properties: Nova does not write them into the document. '
-        'Without --facts the local libvirt ($LIBVIRT_DEFAULT_URI, or '
-        'qemu:///system) is asked about the host, read-only; if it does not '
-        'answer within 3 seconds the host is unknown, as the output says. '
-        'Exit status: 0; 1 with --exit-code if something changes; 2 if '
-        'something is wrong, with one line on standard error.')
+        'Extra specs of the flavor come from the facts, or else from the '
+        "metadata of the domain XML, where Nova 32 and newer write them. "
+        'Image properties (arm_*) come only from the facts, as '
+        'guest.image_properties, because Nova does not write them into the '
+        'domain XML. '
+        'Without --facts, the command asks the local libvirt '
+        '($LIBVIRT_DEFAULT_URI, or qemu:///system), read-only. If it does '
+        'not answer within 3 seconds, the host is unknown; the output says '
+        'so. '
+        'Exit status: 0; 1 with --exit-code if something changes; 2 with '
+        'one line on standard error if there is an error.')
 
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
         parser.add_argument(
             'domain', metavar='DOMAIN.xml', nargs='?', default='-',
-            help='the document, as Nova generates it or "virsh dumpxml '
+            help='the domain XML, as Nova generates it or "virsh dumpxml '
                  '--inactive" prints it (default: -, standard input)')
         parser.add_argument(
             '--facts', metavar='FILE',
-            help='facts about host and guest as JSON, in the form that '
-                 '"nova-arm-ext facts" prints; what it leaves out is '
-                 'unknown, and libvirt is not asked')
+            help='facts about host and instance as JSON, in the form that '
+                 '"nova-arm-ext facts" prints; values that are not in it '
+                 'are unknown, and libvirt is not asked')
         arguments.add_config_file(parser)
         parser.add_argument(
             '--format', choices=('diff', 'xml', 'json'), default='diff',
             help='diff: what each hook changes and why, in colour on a '
-                 'terminal unless $NO_COLOR is set (default); xml: the '
-                 'resulting document alone; json: the document, and for each '
-                 'hook its reasons and its diff')
+                 'terminal unless $NO_COLOR is set (default); xml: only the '
+                 'resulting XML; json: the resulting XML, and the reasons '
+                 'and the diff of each hook')
         parser.add_argument(
             '--exit-code', action='store_true',
-            help='exit with 1 if the document is changed, as git diff does')
+            help='exit with 1 if the XML would change, as git diff does')
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
@@ -78,7 +79,7 @@ class Preview(command.Command):
 
         if parsed_args.facts == parsed_args.domain == reading.STDIN:
             raise failure.Failure(
-                'document and facts cannot both come from standard input')
+                'domain XML and facts cannot both come from standard input')
         document = reading.read(parsed_args.domain, view.MAX_BYTES)
         try:
             domain = view.Domain.parse(document)
@@ -106,7 +107,7 @@ class Preview(command.Command):
         return CHANGED if parsed_args.exit_code and preview.changed else 0
 
     def _write_bytes(self, data: bytes) -> None:
-        # a document has its own encoding, the terminal's is not asked
+        # XML has its own encoding, whatever the terminal's is
         self.app.stdout.flush()
         self.app.stdout.buffer.write(data)
 
@@ -125,15 +126,13 @@ class Preview(command.Command):
 
 
 class _Facts:
-    """The facts for one preview, and where those about the host come from."""
+    """The facts for one preview, and the origin of those about the host."""
 
     def __init__(self, file: str | None, domain: 'Domain') -> None:
         """
-        :param file: where they are read from; None to ask libvirt once they
-            are needed
-        :param domain: the document, whose extra specs count where the file
-            has none
-        :raises Failure: when there is something wrong with the file
+        :param file: the facts file; None to ask libvirt when facts are needed
+        :param domain: has the extra specs that count if the file has none
+        :raises Failure: when the file cannot be used
         """
         from nova_arm_ext import errors
         from nova_arm_ext import facts
@@ -148,7 +147,7 @@ class _Facts:
         if file is not None:
             name = reading.name_of(file)
             try:
-                # twice: a previous document is quoted in it
+                # twice: it can hold the previous XML
                 self.known = facts.Facts.from_json(
                     reading.read(file, 2 * view.MAX_BYTES))
             except errors.InvalidFacts as e:
@@ -173,7 +172,7 @@ class _Facts:
                 self.known, host=host.ask(uri, PATIENCE))
             self.origin = f'from libvirt at {uri}'
         except failure.Failure as e:
-            # not an error: every hook works with an unknown host
+            # not an error: hooks work with an unknown host
             self.origin = f'unknown, because {e}'
 
 
@@ -199,7 +198,7 @@ class _Logged(logging.Handler):
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class _Result:
-    """What came out, in each of its forms."""
+    """The result in each format."""
 
     document: bytes
     domain: 'Domain'
@@ -209,7 +208,7 @@ class _Result:
     logged: tuple[str, ...]
 
     def to_xml(self) -> bytes:
-        """The resulting document: the same bytes if nothing changed."""
+        """The resulting XML; the same bytes if nothing changed."""
         if not self.changed:
             return self.document
         return self.result.xml.encode()
@@ -237,9 +236,9 @@ class _Result:
         """Each hook's reasons and its change, as lines."""
         from nova_arm_ext.cmd.failure import one_line
         domain = self.domain
-        yield one_line(f'# guest {domain.name}, {domain.arch}')
+        yield one_line(f'# domain {domain.name}, {domain.arch}')
         if not domain.is_arm:
-            yield '# not an Arm guest: it stays as it is'
+            yield '# not an Arm guest: nothing changes'
             return
         yield one_line(f'# host facts: {self.facts.origin}')
         for line in self.logged:
@@ -249,7 +248,7 @@ class _Result:
             if report.failure is not None:
                 said = f'not applied: {report.failure}'
             elif report.changed:
-                said = 'changes the document'
+                said = 'changes the XML'
             else:
                 said = 'changes nothing'
             yield one_line(f'# {report.hook}: {said}')
@@ -259,12 +258,12 @@ class _Result:
 
 
 def _text(document: bytes, domain: 'Domain') -> str:
-    """The document as a string, which is how Nova hands it over."""
+    """The XML as a string, the form in which Nova passes it."""
     encoding = domain.element.getroottree().docinfo.encoding or 'utf-8'
     try:
         return document.decode(encoding)
     except (LookupError, UnicodeDecodeError):
-        # libxml2 knows encodings and names of them that Python does not
+        # libxml2 knows encodings that Python does not
         return domain.to_xml()
 
 

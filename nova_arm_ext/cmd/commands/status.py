@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`nova-arm-ext-status upgrade check`: the doctor's checks as others have it.
+"""`nova-arm-ext-status upgrade check`: the checks of doctor, for tools.
 
 The command, its table, its ``--json`` and its exit status are those of
 oslo.upgradecheck, as ``nova-status upgrade check`` has them.
@@ -20,7 +20,7 @@ from nova_arm_ext.cmd.checks import base
 
 
 class Checks(upgradecheck.UpgradeCommands):
-    """Each of the doctor's checks, with its findings in one text."""
+    """Each check of the doctor, with its findings in one text."""
 
     _upgrade_checks = tuple(
         (check.name, functools.partial(
@@ -35,7 +35,7 @@ class Checks(upgradecheck.UpgradeCommands):
         return base.Surroundings(self._conf, host.default_uri())
 
     def result_of(self, check: base.Check) -> upgradecheck.Result:
-        """What oslo.upgradecheck shows of one check."""
+        """The result of one check, as oslo.upgradecheck shows it."""
         found = list(check.findings(self._place))
         worst = max(finding.status.exit_status for finding in found)
         return upgradecheck.Result(

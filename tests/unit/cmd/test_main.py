@@ -265,7 +265,7 @@ class ProcessTest(base.CommandTestCase):
 
         ran = self.run_process('preview', '--facts', self.facts, file)
 
-        self.assert_fails(ran, file, 'more than the 4194304 bytes')
+        self.assert_fails(ran, file, 'larger than the limit of 4194304 bytes')
         self.assertLess(time.monotonic() - started, ENDLESS)
 
 

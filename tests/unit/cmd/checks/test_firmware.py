@@ -20,7 +20,7 @@ class FirmwareTest(base.ChecksTestCase):
             file.unlink()
         (self.directory / 'descriptors').rmdir()
 
-        self.assert_finds('failure', firmware.descriptors, 'no folder',
+        self.assert_finds('failure', firmware.descriptors, 'no directory',
                           'qemu-efi-aarch64')
         self.assert_finds('not applicable', firmware.files, 'no descriptor')
 
@@ -35,7 +35,7 @@ class FirmwareTest(base.ChecksTestCase):
             self.file('descriptors/10-broken.json', content)
 
             self.assert_finds('failure', firmware.descriptors,
-                              '10-broken.json is no firmware descriptor',
+                              '10-broken.json is not a firmware descriptor',
                               'mask it')
 
     def test_an_empty_descriptor_masks_another(self) -> None:
@@ -54,7 +54,7 @@ class FirmwareTest(base.ChecksTestCase):
         (self.directory / 'AAVMF_CODE.fd').unlink()
 
         self.assert_finds('warning', firmware.files,
-                          'AAVMF_CODE.fd is not there', 'AAVMF.json',
+                          'AAVMF_CODE.fd does not exist', 'AAVMF.json',
                           'install the package')
 
     def test_no_firmware_is_whole(self) -> None:
@@ -62,13 +62,13 @@ class FirmwareTest(base.ChecksTestCase):
             file.unlink()
 
         self.assert_finds('failure', firmware.files,
-                          'no firmware for Arm guests is whole')
+                          'no firmware image for Arm is complete')
 
     def test_firmware_that_is_not_padded(self) -> None:
         os.truncate(self.directory / 'AAVMF_CODE.fd', 2 * base.MIB)
 
         self.assert_finds('failure', firmware.files,
-                          'AAVMF_CODE.fd is 2097152 bytes large', '67108864',
+                          'AAVMF_CODE.fd has 2097152 bytes', '67108864',
                           'truncate -s 64M')
 
     def test_firmware_in_a_small_qcow2_image(self) -> None:
@@ -78,7 +78,7 @@ class FirmwareTest(base.ChecksTestCase):
                 '>Q', 2 * base.MIB))
 
         self.assert_finds('failure', firmware.files,
-                          'small_CODE.fd is 2097152 bytes large')
+                          'small_CODE.fd has 2097152 bytes')
 
     def test_firmware_in_a_qcow2_image(self) -> None:
         self.firmware('aarch64', 'right', form='qcow2')
@@ -115,7 +115,7 @@ class FirmwareTest(base.ChecksTestCase):
         self.loaders['aarch64'].pop()
 
         self.assert_finds('warning', firmware.seen_by_libvirt,
-                          'ours_CODE.fd is here', 'where libvirt runs')
+                          'ours_CODE.fd exists here', 'where libvirt runs')
 
     def test_libvirt_without_firmware(self) -> None:
         self.loaders['aarch64'] = []
@@ -137,7 +137,7 @@ class FirmwareTest(base.ChecksTestCase):
 
     def test_secure_boot(self) -> None:
         self.assert_finds('not applicable', firmware.for_secure_boot,
-                          'refused on this host')
+                          'refuses instances that ask for Secure Boot')
 
         self.firmware('aarch64', 'ms', ('secure-boot', 'enrolled-keys'))
 

@@ -67,7 +67,7 @@ class HypervisorTest(base.ChecksTestCase):
         self.kvm = '/nonexistent/kvm'
 
         self.assert_finds('warning', hypervisor.kvm,
-                          'give the container the device')
+                          'in a container, add the device')
 
     def test_a_kvm_device_that_cannot_be_opened(self) -> None:
         # root may open any file, but none may open a folder for writing
@@ -93,7 +93,7 @@ class HypervisorTest(base.ChecksTestCase):
 
     def test_32_bit_guests(self) -> None:
         for able, status, words in (
-                (True, 'ok', 'get KVM'), (False, 'ok', 'are emulated'),
+                (True, 'ok', 'run with KVM'), (False, 'ok', 'are emulated'),
                 (None, 'warning', 'unknown')):
             self.change(aarch32_el1=able)
 
@@ -102,8 +102,8 @@ class HypervisorTest(base.ChecksTestCase):
     def test_an_old_interrupt_controller(self) -> None:
         self.gic = ('2',)
 
-        self.assert_finds('warning', hypervisor.gic, 'version 2 alone',
-                          '8 vCPUs')
+        self.assert_finds('warning', hypervisor.gic,
+                          'only have a GIC of version 2', '8 vCPUs')
 
     def test_a_pci_device_that_cannot_be_read(self) -> None:
         self.pci = [('pci_0002_01_00_1', None, 'it is gone')]

@@ -113,7 +113,7 @@ class NovaTest(base.ChecksTestCase):
     def test_no_nova(self) -> None:
         with mock.patch('importlib.util.find_spec', return_value=None):
             self.assert_finds('not applicable', installation.nova,
-                              'not installed in this environment')
+                              'not installed in this Python environment')
 
     def test_a_seam_that_is_gone(self) -> None:
         from nova.virt.libvirt import host

@@ -49,7 +49,7 @@ class StoresTest(base.ChecksTestCase):
         self.nvram.chmod(0o777)
 
         self.assert_finds('failure', stores.folder,
-                          'written by everybody', 'chmod o-w')
+                          'everybody can write', 'chmod o-w')
 
     def test_a_folder_that_is_closed_to_qemu(self) -> None:
         self.qemu_user = 64055
@@ -72,7 +72,7 @@ class StoresTest(base.ChecksTestCase):
             nvram='/nonexistent/qemu/nvram', instances='/', name_template='')
 
         self.assert_finds('warning', stores.folder,
-                          '/nonexistent/qemu is not there',
+                          '/nonexistent/qemu does not exist',
                           'mount /var/lib/libvirt', place=place)
 
     def test_a_file_in_its_place(self) -> None:
@@ -81,7 +81,7 @@ class StoresTest(base.ChecksTestCase):
         place.folders = found.Folders(
             nvram=self.file('nvram', ''), instances='/', name_template='')
 
-        self.assert_finds('failure', stores.folder, 'is no folder',
+        self.assert_finds('failure', stores.folder, 'is not a directory',
                           place=place)
 
     def test_a_planted_link(self) -> None:
@@ -100,7 +100,8 @@ class StoresTest(base.ChecksTestCase):
         self.free(63)
 
         self.assertIn(('failure', f'63 MiB are free in {self.nvram}, and a '
-                                  f'store has up to 64; make room'),
+                                  f'store needs up to 64 MiB; free some '
+                                  f'space'),
                       self.found(stores.free_space))
 
     def test_no_inodes(self) -> None:
@@ -118,7 +119,7 @@ class StoresTest(base.ChecksTestCase):
             found.time, 'time', lambda: later))
 
         self.assert_finds('warning', stores.unowned,
-                          '5 stores belong to no guest', 'and 2 more',
+                          '5 stores belong to no instance', 'and 2 more',
                           'nvram orphans --yes')
 
 
@@ -161,14 +162,14 @@ class CopiesTest(base.ChecksTestCase):
         self.copies.rmdir()
 
         self.assert_finds('failure', stores.copies,
-                          f'{self.copies} is not there', 'mount the storage',
+                          f'cannot access {self.copies}', 'mount storage',
                           place=self.asked())
 
     def test_a_folder_beneath_a_mount_that_is_gone(self) -> None:
         self.is_local = True
 
         self.assert_finds('warning', stores.copies,
-                          'file system of this host alone', 'mount',
+                          'local file system of this host', 'mount',
                           place=self.asked())
 
     def test_a_mount_for_reading(self) -> None:
@@ -184,7 +185,7 @@ class CopiesTest(base.ChecksTestCase):
         self.copies.rmdir()
         self.file('copies', '')
 
-        self.assert_finds('failure', stores.copies, 'is no folder',
+        self.assert_finds('failure', stores.copies, 'is not a directory',
                           place=self.asked())
 
     @is_root
@@ -192,13 +193,14 @@ class CopiesTest(base.ChecksTestCase):
         os.chown(self.directory / 'instances', 42436, 42436)
 
         self.assert_finds('failure', stores.copies,
-                          'belongs to user 0, and nova-compute is user 42436',
+                          'belongs to user 0, and nova-compute runs as user '
+                          '42436',
                           f'chown 42436 {self.copies}', place=self.asked())
 
     def test_a_folder_that_others_may_write(self) -> None:
         self.copies.chmod(0o770)
 
-        self.assert_finds('failure', stores.copies, 'is open to others',
+        self.assert_finds('failure', stores.copies, 'others than its owner',
                           'drwxrwx---', 'chmod 700', place=self.asked())
 
 

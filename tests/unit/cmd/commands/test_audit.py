@@ -106,7 +106,7 @@ class CommandTest(hosts.RecordedTestCase):
 
     def test_forms(self) -> None:
         for arguments, words in (
-                (('--diff',), '# guest instance-0000002a'),
+                (('--diff',), '# instance instance-0000002a'),
                 (('--before-removal',), 'Without'),
                 (('-f', 'csv'), '"instance-0000002a"'), ((), '| Guest ')):
             ran = self.run_command('audit', '--connect', self.host(),
@@ -119,7 +119,7 @@ class CommandTest(hosts.RecordedTestCase):
         ran = self.run_command('audit', '--connect', self.host(), '--diff',
                                '--config-file', self.conf, '--redact')
 
-        self.assertEqual('# guest name-1 (uuid-1): not an Arm guest\n',
+        self.assertEqual('# instance name-1 (uuid-1): not an Arm guest\n',
                          ran.stdout)
 
     def test_errors_are_one_line(self) -> None:

@@ -166,7 +166,7 @@ class WithoutLibvirtTest(base.CommandTestCase):
                                '--connect', 'test:///default')
 
         found = {one['check']: one for one in ran.json['checks']}
-        self.assertIn("no folder '/nowhere'", found['free space']['text'])
+        self.assertIn("no directory '/nowhere'", found['free space']['text'])
 
     def test_a_configuration_that_cannot_be_read(self) -> None:
         self.assert_fails(

@@ -19,7 +19,7 @@ class ExplainTest(hosts.RecordedTestCase):
 
     def test_a_guest_that_is_not_there(self) -> None:
         self.assert_fails(self.explained('instance-00000001'),
-                          "no guest 'instance-00000001'")
+                          "no instance 'instance-00000001'")
 
     def test_an_x86_guest(self) -> None:
         ran = self.explained('instance-0000002a')
@@ -53,9 +53,9 @@ class ExplainTest(hosts.RecordedTestCase):
         lines = list(explain.to_text(domain, provenance.read(domain)))
 
         self.assertEqual(
-            ['guest instance-00000001 (' + domain.uuid + '), aarch64',
+            ['instance instance-00000001 (' + domain.uuid + '), aarch64',
              'adjusted by nova-arm-ext 1.0, options abc', '',
-             'libvirt_compat: changed the document'], lines[:4])
+             'libvirt_compat: changed the domain XML'], lines[:4])
         self.assertIn('uefi: changed nothing', lines)
         self.assertTrue([line for line in lines if line.startswith(
             '  features/ioapic: libvirt refuses the feature')], lines)

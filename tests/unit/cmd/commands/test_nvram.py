@@ -167,7 +167,7 @@ class ListTest(NvramTestCase):
     def test_a_folder_that_is_not_there_or_not_readable_is_one_line(
             self) -> None:
         self.assert_fails(self.nvram_command(
-            'list', '--nvram-dir', '/no/such'), "no folder '/no/such'")
+            'list', '--nvram-dir', '/no/such'), "no directory '/no/such'")
 
         def refuse(folder):
             raise PermissionError(13, 'Permission denied', folder)
@@ -264,7 +264,7 @@ class ShowTest(NvramTestCase):
             stores.variable('SecureBootEnable', b'\0',
                             guid=variables.ENABLE))
 
-        self.assertIn('Secure Boot: off, though there are keys',
+        self.assertIn('Secure Boot: off, although there are keys',
                       self.text(path))
 
     def test_variables_by_name_and_no_value_of_theirs(self) -> None:
@@ -296,13 +296,13 @@ class ShowTest(NvramTestCase):
 
         faults = {one['number']: one['fault']
                   for one in found['boot']['options']}
-        self.assertIn('makes no sense', faults['0001'])
+        self.assertIn('cannot be read', faults['0001'])
         self.assertIn('it has 20000 bytes', faults['0002'])
         self.assertIsNone(faults['0003'])
         keys = found['secure_boot']['keys']
         self.assertIn('sizes that do not fit', keys['MokList']['fault'])
         self.assertIn('ends inside a list', keys['db']['fault'])
-        self.assertIn('0001 it makes no sense', self.text(path))
+        self.assertIn('0001 it cannot be read', self.text(path))
 
     def test_nothing_that_a_guest_wrote_steers_the_terminal(self) -> None:
         path = self.write(
@@ -401,12 +401,13 @@ class BackupTest(NvramTestCase):
         path.write_bytes(OLD)
         restored = self.shown('restore', name, str(self.backup))
 
-        self.assertIn('67108864 bytes, packed in', said)
+        self.assertIn('67108864 bytes, written to', said)
         self.assertLess(self.backup.stat().st_size, 8192)
         self.assertEqual(0o600, self.backup.stat().st_mode & 0o777)
         self.assert_has(path, data)
         self.assertEqual(0o640, path.stat().st_mode & 0o777)
-        self.assertEqual(f'{path} is now as {self.backup}\n', restored)
+        self.assertEqual(f'{path} now has the content of {self.backup}\n',
+                         restored)
         self.assertIn('Debian UEFI', self.shown('show', str(self.backup)))
 
     def test_a_running_guest_can_be_backed_up(self) -> None:
@@ -423,7 +424,7 @@ class BackupTest(NvramTestCase):
         self.backup.write_text('mine')
 
         self.assert_fails(self.nvram_command(
-            'backup', name, str(self.backup)), 'exists already')
+            'backup', name, str(self.backup)), 'already exists')
         self.assert_fails(self.nvram_command(
             'backup', name, '/no/such/folder'), "write '/no/such/folder'")
 
@@ -460,7 +461,7 @@ class BackupTest(NvramTestCase):
         running = self.guest(1, running=True)
         suspended = self.guest(2, suspended=True)
         for name, part in ((running, 'is running: stop it first'),
-                           (suspended, 'resume and stop it first')):
+                           (suspended, 'resume it, then stop it')):
             path = self.store(name)
             for command in (('restore', name, str(self.backup)),
                             ('restore', str(path), str(self.backup)),
@@ -476,7 +477,7 @@ class BackupTest(NvramTestCase):
         self.back_up(NEW)
 
         self.assert_fails(self.nvram_command(
-            'restore', name, str(self.backup)), 'unrescue and stop')
+            'restore', name, str(self.backup)), 'unrescue the instance')
 
         self.assertIn('shut off', {
             row['State'] for row in self.rows('list')
@@ -554,7 +555,8 @@ class ResetTest(NvramTestCase):
         said = self.shown('reset', name)
 
         self.assert_has(path, bytes(stores.MIB))
-        self.assertEqual(f'{path} is now as {self.template}\n', said)
+        self.assertEqual(f'{path} now has the content of {self.template}\n',
+                         said)
 
     def test_another_template_can_be_named(self) -> None:
         name = self.guest(1, template=False)
@@ -670,7 +672,7 @@ class OrphansTest(NvramTestCase):
             shared = self.outcomes()
 
         [outcome] = local.values()
-        self.assertIn(f'kept: it may be that of {UUIDS[7]}', outcome)
+        self.assertIn(f'kept: it may belong to {UUIDS[7]}', outcome)
         self.assertEqual({'instance-00000007_VARS.fd': 'orphan'}, shared)
 
     def test_a_guest_that_comes_back_meanwhile_keeps_its_store(self) -> None:
@@ -694,7 +696,7 @@ class OrphansTest(NvramTestCase):
         with fixtures.MonkeyPatch(
                 'nova_arm_ext.compute.store_files.in_use', lambda *_: True):
             self.assertEqual({'instance-00000007_VARS.fd':
-                              'kept: a QEMU has it open'},
+                              'kept: a QEMU process has it open'},
                              self.outcomes('--yes'))
 
     def test_a_link_is_removed_and_what_it_names_stays(self) -> None:
@@ -728,7 +730,7 @@ class OrphansTest(NvramTestCase):
 
     def test_a_time_that_is_none_is_one_line(self) -> None:
         self.assert_fails(self.nvram_command(
-            'orphans', '--older-than', '1 week'), "'1 week' is no time")
+            'orphans', '--older-than', '1 week'), "'1 week' is not a time")
 
 
 class FoldersTest(tests_base.TestCase):

@@ -31,7 +31,7 @@ class FormatsTest(base.CommandTestCase):
 
         self.assertEqual((0, ''), (ran.status, ran.stderr))
         lines = ran.stdout.splitlines()
-        self.assertIn('# libvirt_compat: changes the document', lines)
+        self.assertIn('# libvirt_compat: changes the XML', lines)
         self.assertTrue([line for line in lines if line.startswith(
             '#   features/ioapic: ')], lines)
         self.assertIn('--- before libvirt_compat', lines)
@@ -222,7 +222,7 @@ class FactsTest(base.CommandTestCase):
                  'facts/host/libvirt_version is "nine"'),
                 ('{"guest": {"extra_specs": {"a": []}}}',
                  'facts/guest/extra_specs/a is []'),
-                (b' ' * (50 * 1024 * 1024), 'more than')):
+                (b' ' * (50 * 1024 * 1024), 'larger than')):
             self.facts = self.file('bad.json', content)
 
             self.assert_fails(self.preview(), self.facts, *parts)
