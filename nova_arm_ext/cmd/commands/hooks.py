@@ -52,6 +52,7 @@ class Hooks(command.Lister):
         from nova_arm_ext import errors
         from nova_arm_ext import opts
         from nova_arm_ext.cmd import reading
+        from nova_arm_ext.hooks import base
         from nova_arm_ext.pipeline import plugins
         from nova_arm_ext.pipeline.run import Pipeline
 
@@ -65,6 +66,9 @@ class Hooks(command.Lister):
         except (cfg.Error, ValueError):
             enabled = []     # it is one of the faults
         installed, faults = plugins.find_hooks()
+        # the pipeline does the same
+        enabled.sort(key=lambda name: (
+            name in installed and installed[name].order is base.END))
         entry_points = [
             (one.name, one.value) for one in sorted(
                 importlib.metadata.entry_points(group=plugins.NAMESPACE))]

@@ -70,6 +70,13 @@ class HooksTest(base.CommandTestCase):
                          (rows['libvirt_compat']['Enabled'],
                           rows['libvirt_compat']['Order']))
 
+    def test_a_hook_for_the_end_runs_behind_those_of_others(self):
+        rows = self.rows(self.with_plugins(
+            '[arm]\nhooks = $default_hooks,fine\n'))
+
+        self.assertEqual(('6 (last)', '7 (end)'), (
+            rows['fine']['Order'], rows['pcie_root_ports']['Order']))
+
     def test_purpose_is_the_hooks_own(self):
         rows = self.rows(self.with_plugins())
 
