@@ -26,7 +26,7 @@ DRIVERS = {'stock': 'libvirt.LibvirtDriver',
            'arm': 'arm_ext.ArmLibvirtDriver'}
 
 _TREE = pathlib.Path(__file__).parents[1]
-_DOCUMENT = _TREE / 'tests/golden/new-guest/before.xml'
+_DOCUMENT = _TREE / 'tests/data/golden/new-guest/before.xml'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)

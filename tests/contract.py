@@ -23,7 +23,7 @@ from nova_arm_ext import facts
 from nova_arm_ext.domain import view
 from nova_arm_ext.hooks import base as hooks
 from nova_arm_ext.pipeline.run import Pipeline
-from tests import golden
+from tests.data import golden
 
 _FOREIGN = 'https://example.org/not-known-to-anybody'
 #: what comments and foreign elements are put into

@@ -11,7 +11,7 @@ from tests.packaging import environments
 from tests.packaging.test_install import needs_nova
 
 EXAMPLE = environments.ROOT / 'examples/no-balloon'
-DOCUMENT = environments.ROOT / 'tests/golden/new-guest/before.xml'
+DOCUMENT = environments.ROOT / 'tests/data/golden/new-guest/before.xml'
 
 
 @needs_nova

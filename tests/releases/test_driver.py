@@ -39,7 +39,7 @@ from nova_arm_ext.pipeline.run import Pipeline
 from tests import base
 
 CONF = nova.conf.CONF
-CASE = pathlib.Path(__file__).parents[1] / 'golden/new-guest'
+CASE = pathlib.Path(__file__).parents[1] / 'data/golden/new-guest'
 DOCUMENT = (CASE / 'before.xml').read_text()
 X86 = DOCUMENT.replace('aarch64', 'x86_64')
 NO_SLOTS = fakelibvirt.libvirtError(

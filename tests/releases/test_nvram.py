@@ -46,11 +46,11 @@ from nova_arm_ext.compute import nvram
 from nova_arm_ext.compute import privileged
 from nova_arm_ext.compute import stand_ins
 from nova_arm_ext.domain import view
-from tests import formats
 from tests import stores
+from tests.data import formats
 
 CONF = nova.conf.CONF
-CASE = pathlib.Path(__file__).parents[1] / 'golden/new-guest'
+CASE = pathlib.Path(__file__).parents[1] / 'data/golden/new-guest'
 DOCUMENT = (CASE / 'before.xml').read_text()
 UUID = '916180a7-0b43-5c08-b3c8-c738826880bb'
 NAME = 'instance-00000001'

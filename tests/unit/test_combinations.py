@@ -26,7 +26,7 @@ from nova_arm_ext.domain import view
 from nova_arm_ext.pipeline.run import Pipeline
 from tests import base
 from tests import embed
-from tests import golden
+from tests.data import golden
 from tests.unit import properties
 
 Options = tuple[tuple[str, str, object], ...]

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from nova_arm_ext import cpu
 from tests import base
-from tests import cpus
+from tests.data import cpus
 from tests.unit import properties
 
 #: as os-traits 3.0 to 3.9 has them

@@ -13,8 +13,8 @@ from nova_arm_ext import varstore
 from nova_arm_ext.compute import nvram_stores
 from nova_arm_ext.domain.view import Domain
 from tests import base
-from tests import formats
-from tests import golden
+from tests.data import formats
+from tests.data import golden
 
 
 def kept(document: str) -> list[tuple[str, ...]]:

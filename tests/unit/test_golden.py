@@ -11,7 +11,7 @@ from nova_arm_ext.compute import schema
 from nova_arm_ext.domain import view
 from nova_arm_ext.pipeline import reports
 from tests import base
-from tests import golden
+from tests.data import golden
 
 try:
     from nova.virt.libvirt import config as nova_config

@@ -24,7 +24,7 @@ from nova_arm_ext.compute import schema
 from nova_arm_ext.domain import view
 from nova_arm_ext.pipeline.run import Pipeline
 from tests import base
-from tests import golden
+from tests.data import golden
 from tests.unit import properties
 
 SCHEMAS = pathlib.Path('/usr/share/libvirt/schemas')

@@ -477,7 +477,7 @@ class RunTest(base.TestCase):
     def setUp(self) -> None:
         super().setUp()
         self.folder = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
-        case = pages.TREE / 'tests/golden/new-guest'
+        case = pages.TREE / 'tests/data/golden/new-guest'
         for name, file in (('domain.xml', 'before.xml'),
                            ('before.xml', 'before.xml'),
                            ('facts.json', 'facts.json')):

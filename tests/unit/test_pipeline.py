@@ -23,7 +23,7 @@ from nova_arm_ext.pipeline import plugins
 from nova_arm_ext.pipeline.reports import Result
 from nova_arm_ext.pipeline.run import Pipeline
 from tests import base
-from tests import golden
+from tests.data import golden
 
 XML = '''\
 <domain type="kvm">

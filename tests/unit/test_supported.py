@@ -22,7 +22,7 @@ class SupportedReleasesTest(base.TestCase):
         self.assertEqual(
             [f'nova{number}.txt' for number in RELEASES],
             sorted(path.name for path in
-                   (pages.TREE / 'tests/constraints').glob('nova*')))
+                   (pages.TREE / 'tests/data/constraints').glob('nova*')))
 
     def test_ci_runs_each(self) -> None:
         [listed] = re.findall(r'suites=\(\n(.*?)\)', text('tools/test'), re.S)

@@ -3,7 +3,7 @@
 
 from nova_arm_ext.cmd import redaction
 from tests import base
-from tests import golden
+from tests.data import golden
 
 
 class RedactionTest(base.TestCase):

@@ -10,7 +10,7 @@ import fixtures
 
 from nova_arm_ext import cpu
 from tests import base
-from tests import cpus
+from tests.data import cpus
 
 try:
     import libvirt

@@ -16,7 +16,7 @@ from nova_arm_ext.domain import previous
 from nova_arm_ext.domain import view
 from tests import base
 from tests import embed
-from tests import golden
+from tests.data import golden
 from tests.unit import properties
 
 HEAD = ('<domain type="kvm"><name>a</name><os><type arch="aarch64" '

@@ -8,7 +8,7 @@ from nova_arm_ext import errors
 from nova_arm_ext.domain import devices
 from nova_arm_ext.domain import view
 from tests import base
-from tests import golden
+from tests.data import golden
 from tests.unit import properties
 
 DOMAIN = ('<domain type="kvm"><name>%s</name><os><type arch="aarch64" '

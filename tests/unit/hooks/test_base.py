@@ -6,7 +6,7 @@ from nova_arm_ext import facts
 from nova_arm_ext.domain import view
 from nova_arm_ext.hooks import base as hooks
 from tests import base
-from tests import golden
+from tests.data import golden
 
 METADATA = (
     '<metadata><n:instance xmlns:n="http://openstack.org/xmlns/libvirt/nova/'

@@ -16,7 +16,7 @@ from nova_arm_ext.pipeline.run import Pipeline
 from tests import base
 from tests import contract
 from tests import embed
-from tests import golden
+from tests.data import golden
 
 VNC = '<graphics type="vnc"/>'
 TABLET = '<input type="tablet" bus="usb"/>'

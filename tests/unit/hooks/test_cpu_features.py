@@ -14,9 +14,9 @@ from nova_arm_ext.hooks import cpu_features
 from nova_arm_ext.pipeline.run import Pipeline
 from tests import base
 from tests import contract
-from tests import cpus
 from tests import embed
-from tests import golden
+from tests.data import cpus
+from tests.data import golden
 
 GRAVITON3 = dataclasses.replace(
     cpu.parse_cpuinfo(cpus.cpuinfo('graviton3')), sve_lengths=(128, 256),

@@ -12,7 +12,7 @@ from nova_arm_ext.hooks import base as hooks
 from nova_arm_ext.hooks import libvirt_compat
 from tests import base
 from tests import contract
-from tests import golden
+from tests.data import golden
 
 LIBVIRT_9 = facts.Facts(host=facts.Host(libvirt_version=(9, 0, 0)))
 LIBVIRT_11 = facts.Facts(host=facts.Host(libvirt_version=(11, 3, 0)))

@@ -17,7 +17,7 @@ from nova_arm_ext.hooks import pcie_root_ports
 from tests import base
 from tests import contract
 from tests import embed
-from tests import golden
+from tests.data import golden
 
 NOVA_PORTS = ('<controller type="pci" model="pcie-root"/>'
               + '<controller type="pci" model="pcie-root-port"/>' * 3)

@@ -7,7 +7,7 @@ from lxml import etree
 
 from nova_arm_ext import provenance
 from nova_arm_ext.domain.view import Domain
-from tests import golden
+from tests.data import golden
 from tests.releases import judge
 from tests.unit.cmd import base
 

@@ -5,7 +5,7 @@ from nova_arm_ext import provenance
 from nova_arm_ext.cmd import guests
 from nova_arm_ext.cmd.commands import audit
 from tests import embed
-from tests import golden
+from tests.data import golden
 from tests.unit.cmd import base
 from tests.unit.cmd.commands import hosts
 

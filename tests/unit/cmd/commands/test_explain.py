@@ -6,7 +6,7 @@ import json
 from nova_arm_ext import provenance
 from nova_arm_ext.cmd.commands import explain
 from nova_arm_ext.domain.view import Domain
-from tests import golden
+from tests.data import golden
 from tests.unit.cmd import base
 from tests.unit.cmd.commands import hosts
 

@@ -1,7 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes what this version leaves behind: ``python -m tests.formats 1.0.0``.
+"""Writes what this version leaves behind.
 
-Once, when a version is released: what is in a folder is never made anew.
+``python -m tests.data.formats 1.0.0``, once, when version 1.0.0 is released: a
+folder that exists is never written again.
 """
 
 import json
@@ -10,8 +11,8 @@ import sys
 from nova_arm_ext import provenance
 from nova_arm_ext import varstore
 from tests import embed
-from tests import formats
-from tests import golden
+from tests.data import formats
+from tests.data import golden
 
 
 def main() -> None:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes after.xml of the golden cases anew: ``python -m tests.golden``.
+"""Writes after.xml of the golden cases anew: ``python -m tests.data.golden``.
 
 With names of cases, of those alone. Read the difference before it is
 committed: it is what guests will see.
@@ -7,7 +7,7 @@ committed: it is what guests will see.
 
 import sys
 
-from tests import golden
+from tests.data import golden
 
 
 def main() -> None:
