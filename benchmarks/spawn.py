@@ -38,7 +38,7 @@ from nova.tests.functional.libvirt import base as nova_base
 
 # here, as libvirt may not be imported while Nova's fixtures are in place
 from nova_arm_ext.compute import driver
-from tests import paste
+from tests.support import paste
 
 #: What is promised: how much longer a request takes.
 MOST = 1.03

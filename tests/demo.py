@@ -66,7 +66,7 @@ def as_data(result: Result) -> list[dict[str, Any]]:
 def boot(folder: pathlib.Path) -> dict[str, Any]:
     """Boot a guest; runs in the sandbox, with Nova in the same process."""
     from tests.functional import bed as beds
-    from tests.functional import sandbox
+    from tests.support import sandbox
     bed = beds.Bed(folder)
     bed.start()
     results = []
@@ -128,7 +128,7 @@ def main() -> int:
         return 0
 
     from tests import guest
-    from tests.functional import sandbox
+    from tests.support import sandbox
     progress('the guest image (made once, about 20 s)')
     guest.ensure()
     reason = sandbox.why_not()

@@ -135,7 +135,7 @@ def on_host(folder: pathlib.Path) -> dict[str, str]:
 
 def in_environment() -> dict[str, str]:
     """All steps, in the environment into which the package goes."""
-    from tests.functional import sandbox
+    from tests.support import sandbox
     said = Shell(pathlib.Path.cwd(), {}).transcripts(INSTALL)
     return said | sandbox.call(f'{__name__}:on_host', timeout=400)
 
@@ -145,8 +145,8 @@ def walk() -> dict[str, str]:
 
     :raises RuntimeError: when a file stayed behind
     """
-    from tests import paste
     from tests.packaging import environments
+    from tests.support import paste
     environment = environments.with_nova()
     # what Nova's wheel has beside its modules
     etc = environment.directory / 'etc'

@@ -14,7 +14,7 @@ from typing import Any
 
 import fixtures
 
-from tests import base
+from tests.support import base
 
 _TREE = pathlib.Path(__file__).parents[2]
 _TIMEOUT = 1800

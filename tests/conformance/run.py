@@ -28,7 +28,7 @@ import yaml
 from nova.virt import libvirt as libvirt_package
 from nova.virt.libvirt import driver
 
-from tests import paste
+from tests.support import paste
 
 Nova = driver.LibvirtDriver
 

@@ -13,9 +13,9 @@ import unittest
 import testtools
 from testtools import content
 
-from tests import base
 from tests import guest
-from tests.functional import sandbox
+from tests.support import base
+from tests.support import sandbox
 
 
 class GuestTestCase(base.TestCase):

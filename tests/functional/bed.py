@@ -39,10 +39,10 @@ from oslo_config import cfg
 
 from nova_arm_ext.pipeline import plugins
 from tests import guest
-from tests import paste
 from tests.functional import host
-from tests.functional import sandbox
 from tests.functional import stock
+from tests.support import paste
+from tests.support import sandbox
 
 CONF = cfg.CONF
 

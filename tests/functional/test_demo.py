@@ -4,8 +4,8 @@
 import pathlib
 import subprocess
 
-from tests import base
-from tests.functional import sandbox
+from tests.support import base
+from tests.support import sandbox
 
 TREE = pathlib.Path(__file__).parents[2]
 

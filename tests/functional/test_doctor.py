@@ -9,8 +9,8 @@ import pathlib
 import typing
 
 from nova_arm_ext.cmd import main
-from tests import base
-from tests.functional import sandbox
+from tests.support import base
+from tests.support import sandbox
 
 NVRAM = pathlib.Path('/var/lib/libvirt/qemu/nvram')
 

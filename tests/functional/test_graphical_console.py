@@ -4,7 +4,7 @@
 import time
 
 from tests.functional import base
-from tests.functional import screen
+from tests.support import screen
 
 #: linux/input-event-codes.h
 KEYS = {character: first + place

@@ -9,8 +9,8 @@ import time
 import typing
 
 from nova_arm_ext.cmd import main
-from tests import base
-from tests.functional import sandbox
+from tests.support import base
+from tests.support import sandbox
 
 NAME = 'instance-0000002a'
 STORE = pathlib.Path(f'/var/lib/libvirt/qemu/nvram/{NAME}_VARS.fd')

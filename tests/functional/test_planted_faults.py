@@ -19,8 +19,8 @@ import subprocess
 import sys
 import typing
 
-from tests import base
-from tests.functional import sandbox
+from tests.support import base
+from tests.support import sandbox
 
 NVRAM = '/var/lib/libvirt/qemu/nvram'
 DESCRIPTORS = '/usr/share/qemu/firmware'

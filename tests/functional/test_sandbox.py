@@ -8,8 +8,8 @@ import sys
 import time
 import uuid
 
-from tests import base
-from tests.functional import sandbox
+from tests.support import base
+from tests.support import sandbox
 
 
 def start_a_process(name: str) -> None:

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The first steps that the installation guide shows, carried out again."""
 
-from tests import base
 from tests import walkthrough
-from tests.functional import sandbox
+from tests.support import base
+from tests.support import sandbox
 
 
 class WalkthroughTest(base.TestCase):

@@ -10,8 +10,8 @@ import io
 import tarfile
 import zipfile
 
-from tests import base
 from tests.packaging import environments
+from tests.support import base
 
 
 class WheelTest(base.TestCase):

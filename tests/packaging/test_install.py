@@ -5,8 +5,8 @@ import shutil
 
 import testtools
 
-from tests import base
 from tests.packaging import environments
+from tests.support import base
 
 IDENTITY = """
 import nova.virt.arm_ext as alias

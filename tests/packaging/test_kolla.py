@@ -13,9 +13,9 @@ import tarfile
 
 import yaml
 
-from tests import base
 from tests.packaging import environments
 from tests.packaging.test_install import needs_nova
+from tests.support import base
 
 KOLLA = environments.ROOT / 'contrib/kolla'
 OSA = environments.ROOT / 'contrib/openstack-ansible'

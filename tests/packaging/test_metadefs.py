@@ -6,8 +6,8 @@ import subprocess
 import zipfile
 
 from nova_arm_ext import metadefs
-from tests import base
 from tests.packaging import environments
+from tests.support import base
 
 
 class GlanceTest(base.TestCase):

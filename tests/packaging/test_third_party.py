@@ -6,9 +6,9 @@ import pathlib
 import shutil
 import subprocess
 
-from tests import base
 from tests.packaging import environments
 from tests.packaging.test_install import needs_nova
+from tests.support import base
 
 EXAMPLE = environments.ROOT / 'examples/no-balloon'
 DOCUMENT = environments.ROOT / 'tests/data/golden/new-guest/before.xml'

@@ -23,7 +23,7 @@ from nova.virt.libvirt import driver as libvirt_driver
 from nova.virt.libvirt import guest
 from nova.virt.libvirt import host
 
-from tests import pci_tree
+from tests.support import pci_tree
 
 
 class Abilities(nova.test.NoDBTestCase):

@@ -8,8 +8,8 @@ import subprocess
 import sys
 import tempfile
 
-from tests import base
 from tests.releases import guests
+from tests.support import base
 
 _TREE = pathlib.Path(__file__).parents[2]
 _TABLE = _TREE / 'doc/source/admin/speed.csv'

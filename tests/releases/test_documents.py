@@ -12,11 +12,11 @@ from lxml import etree
 from nova_arm_ext import provenance
 from nova_arm_ext.cmd.commands import audit
 from nova_arm_ext.domain import view
-from tests import base
 from tests.releases import asked
 from tests.releases import guests
 from tests.releases import kinds
 from tests.releases import table
+from tests.support import base
 
 _stack = contextlib.ExitStack()
 _release: guests.Release | None = None

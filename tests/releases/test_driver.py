@@ -36,7 +36,7 @@ from nova_arm_ext.compute import operation
 from nova_arm_ext.domain import view
 from nova_arm_ext.hooks import base as hooks
 from nova_arm_ext.pipeline.run import Pipeline
-from tests import base
+from tests.support import base
 
 CONF = nova.conf.CONF
 CASE = pathlib.Path(__file__).parents[1] / 'data/golden/new-guest'

@@ -5,7 +5,7 @@ from nova import exception
 from nova.api.validation.extra_specs import validators
 
 from nova_arm_ext import metadefs
-from tests import base
+from tests.support import base
 
 
 class ExtraSpecsTest(base.TestCase):

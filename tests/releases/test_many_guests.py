@@ -7,8 +7,8 @@ import pathlib
 import subprocess
 import sys
 
-from tests import base
 from tests.releases import guests
+from tests.support import base
 
 _TREE = pathlib.Path(__file__).parents[2]
 

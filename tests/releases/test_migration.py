@@ -33,8 +33,8 @@ from nova.virt.libvirt import utils
 # here, as libvirt may not be imported while Nova's fixtures are in place
 from nova_arm_ext.compute import cpu
 from nova_arm_ext.compute import driver
-from tests import paste
 from tests.data import cpus
+from tests.support import paste
 
 ARM = f'arm_ext.{driver.ArmLibvirtDriver.__name__}'
 STOCK = 'libvirt.LibvirtDriver'

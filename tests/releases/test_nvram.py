@@ -46,8 +46,8 @@ from nova_arm_ext.compute import nvram
 from nova_arm_ext.compute import privileged
 from nova_arm_ext.compute import stand_ins
 from nova_arm_ext.domain import view
-from tests import stores
 from tests.data import formats
+from tests.support import stores
 
 CONF = nova.conf.CONF
 CASE = pathlib.Path(__file__).parents[1] / 'data/golden/new-guest'

@@ -29,8 +29,8 @@ from nova.virt.libvirt import host as libvirt_host
 from nova_arm_ext import pci
 from nova_arm_ext.compute import driver
 from nova_arm_ext.compute import pci as compute_pci
-from tests import base
-from tests import pci_tree
+from tests.support import base
+from tests.support import pci_tree
 
 CONF = nova.conf.CONF
 SETTINGS = pci.Settings(

@@ -22,8 +22,8 @@ from nova.virt.libvirt import host as libvirt_host
 
 # here, as libvirt may not be imported while Nova's fixtures are in place
 from nova_arm_ext.compute import driver
-from tests import paste
-from tests import pci_tree
+from tests.support import paste
+from tests.support import pci_tree
 
 ARM = f'arm_ext.{driver.ArmLibvirtDriver.__name__}'
 ALIAS = {'vendor_id': fakelibvirt.PCI_VEND_ID,

@@ -23,7 +23,7 @@ from nova.virt.libvirt import driver as libvirt_driver
 from nova_arm_ext import errors
 from nova_arm_ext.compute import driver
 from nova_arm_ext.compute import seams
-from tests import base
+from tests.support import base
 
 OVERRIDDEN = dict(seams.overridden(driver.ArmLibvirtDriver))
 

@@ -10,7 +10,7 @@ import unittest
 
 from testtools import content
 
-from tests import base
+from tests.support import base
 from tests.two_hosts import bed
 from tests.two_hosts import cloud as clouds
 from tests.two_hosts import server as servers

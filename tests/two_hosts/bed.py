@@ -7,7 +7,7 @@ import subprocess
 import tempfile
 
 from tests import guest
-from tests.functional import sandbox
+from tests.support import sandbox
 from tests.two_hosts import cloud
 from tests.two_hosts import container
 

@@ -19,7 +19,7 @@ import time
 import typing
 
 from tests import guest
-from tests import paste
+from tests.support import paste
 from tests.two_hosts import container
 from tests.two_hosts import settings
 from tests.two_hosts import steps

@@ -36,7 +36,7 @@ def main(name: str, binds: str, shared: str) -> None:
         subprocess.run(['bindfs', '-o', 'subtype=glusterfs', own, place],
                        check=True)
     if os.path.exists('/dev/kvm'):
-        # Guests are emulated, as in tests.functional.sandbox.
+        # Guests are emulated, as in tests.support.sandbox.
         hidden = pathlib.Path('/run/no-kvm')
         hidden.touch(mode=0o000)
         _mount('--bind', str(hidden), '/dev/kvm')

@@ -8,8 +8,8 @@ import tempfile
 import time
 import uuid
 
-from tests import base
 from tests.functional import test_sandbox
+from tests.support import base
 from tests.two_hosts import bed
 from tests.two_hosts import container
 

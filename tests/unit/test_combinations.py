@@ -24,9 +24,9 @@ from nova_arm_ext import facts
 from nova_arm_ext.domain import devices
 from nova_arm_ext.domain import view
 from nova_arm_ext.pipeline.run import Pipeline
-from tests import base
-from tests import embed
 from tests.data import golden
+from tests.support import base
+from tests.support import embed
 from tests.unit import properties
 
 Options = tuple[tuple[str, str, object], ...]

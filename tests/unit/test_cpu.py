@@ -8,8 +8,8 @@ import hypothesis
 from hypothesis import strategies as st
 
 from nova_arm_ext import cpu
-from tests import base
 from tests.data import cpus
+from tests.support import base
 from tests.unit import properties
 
 #: as os-traits 3.0 to 3.9 has them

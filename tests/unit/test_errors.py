@@ -2,7 +2,7 @@
 """The tree of errors."""
 
 from nova_arm_ext import errors
-from tests import base
+from tests.support import base
 
 
 class ErrorsTest(base.TestCase):

@@ -8,7 +8,7 @@ from hypothesis import strategies
 
 from nova_arm_ext import errors
 from nova_arm_ext import facts
-from tests import base
+from tests.support import base
 from tests.unit import properties
 
 _WORDS = strategies.text(max_size=8)

@@ -12,9 +12,9 @@ from nova_arm_ext import provenance
 from nova_arm_ext import varstore
 from nova_arm_ext.compute import nvram_stores
 from nova_arm_ext.domain.view import Domain
-from tests import base
 from tests.data import formats
 from tests.data import golden
+from tests.support import base
 
 
 def kept(document: str) -> list[tuple[str, ...]]:

@@ -10,8 +10,8 @@ from lxml import etree
 from nova_arm_ext.compute import schema
 from nova_arm_ext.domain import view
 from nova_arm_ext.pipeline import reports
-from tests import base
 from tests.data import golden
+from tests.support import base
 
 try:
     from nova.virt.libvirt import config as nova_config

@@ -23,8 +23,8 @@ from nova_arm_ext import metadefs
 from nova_arm_ext.compute import schema
 from nova_arm_ext.domain import view
 from nova_arm_ext.pipeline.run import Pipeline
-from tests import base
 from tests.data import golden
+from tests.support import base
 from tests.unit import properties
 
 SCHEMAS = pathlib.Path('/usr/share/libvirt/schemas')

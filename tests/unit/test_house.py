@@ -8,7 +8,7 @@ import sys
 
 import fixtures
 
-from tests import base
+from tests.support import base
 from tests.support import tools
 
 house = tools.load('house')

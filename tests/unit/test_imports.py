@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Imports inside the package point one way."""
 
-from tests import base
+from tests.support import base
 from tests.support import tools
 
 house = tools.load('house')

@@ -6,7 +6,7 @@ import re
 
 import nova_arm_ext
 from nova_arm_ext import metadefs
-from tests import base
+from tests.support import base
 
 PACKAGE = pathlib.Path(nova_arm_ext.__file__).parent
 FILES = PACKAGE.parent / 'etc/metadefs'

@@ -7,7 +7,7 @@ import itertools
 from nova_arm_ext import nvram
 from nova_arm_ext.nvram import Event
 from nova_arm_ext.nvram import Fate
-from tests import base
+from tests.support import base
 
 NAMES = tuple(field.name for field in dataclasses.fields(nvram.State))
 STATES = [nvram.State(**dict(zip(NAMES, values, strict=True)))

@@ -6,7 +6,7 @@ from oslo_config import cfg
 from nova_arm_ext import opts
 from nova_arm_ext.pipeline import plugins
 from nova_arm_ext.pipeline.run import Pipeline
-from tests import base
+from tests.support import base
 
 
 class ListOptsTest(base.TestCase):

@@ -44,9 +44,9 @@ from nova_arm_ext.compute import schema
 from nova_arm_ext.compute import seams
 from nova_arm_ext.pipeline import plugins
 from nova_arm_ext.pipeline.run import Pipeline
-from tests import base
-from tests import pages
 from tests import walkthrough
+from tests.support import base
+from tests.support import pages
 from tests.unit import test_imports
 from tests.unit import test_metadefs
 

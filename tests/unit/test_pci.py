@@ -9,8 +9,8 @@ from oslo_config import cfg
 from nova_arm_ext import errors
 from nova_arm_ext import pci
 from nova_arm_ext.pipeline.run import Pipeline
-from tests import base
-from tests import pci_tree
+from tests.support import base
+from tests.support import pci_tree
 
 VF = (2, 1, 0, 1)
 

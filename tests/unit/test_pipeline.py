@@ -22,8 +22,8 @@ from nova_arm_ext.hooks import base as hooks
 from nova_arm_ext.pipeline import plugins
 from nova_arm_ext.pipeline.reports import Result
 from nova_arm_ext.pipeline.run import Pipeline
-from tests import base
 from tests.data import golden
+from tests.support import base
 
 XML = '''\
 <domain type="kvm">

@@ -4,8 +4,8 @@
 from nova_arm_ext import provenance
 from nova_arm_ext.domain.view import Domain
 from nova_arm_ext.pipeline.run import Pipeline
-from tests import base
 from tests.data import golden
+from tests.support import base
 
 RECORD = provenance.Record(
     version='1.0', options='0123456789abcdef', hooks=(

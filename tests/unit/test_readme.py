@@ -6,8 +6,8 @@ import csv
 import re
 
 from nova_arm_ext.pipeline import plugins
-from tests import base
-from tests import pages
+from tests.support import base
+from tests.support import pages
 
 README = (pages.TREE / 'README.rst').read_text()
 

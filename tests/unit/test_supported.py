@@ -5,8 +5,8 @@ import csv
 import re
 
 from nova_arm_ext.compute import seams
-from tests import base
-from tests import pages
+from tests.support import base
+from tests.support import pages
 
 FIRST, LAST = seams.TESTED
 RELEASES = [str(number) for number in range(FIRST, LAST + 1)]

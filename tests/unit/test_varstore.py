@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 
 from nova_arm_ext import errors
 from nova_arm_ext import varstore
-from tests import base
-from tests import stores
+from tests.support import base
+from tests.support import stores
 from tests.unit import properties
 
 #: Of Debian's package qemu-efi-aarch64.

@@ -11,7 +11,7 @@ import dataclasses
 import json
 import pathlib
 
-from tests import stores
+from tests.support import stores
 
 FOLDER = pathlib.Path(__file__).parent
 

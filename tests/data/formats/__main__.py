@@ -10,9 +10,9 @@ import sys
 
 from nova_arm_ext import provenance
 from nova_arm_ext import varstore
-from tests import embed
 from tests.data import formats
 from tests.data import golden
+from tests.support import embed
 
 
 def main() -> None:

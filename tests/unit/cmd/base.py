@@ -13,7 +13,7 @@ import sys
 import fixtures
 
 from nova_arm_ext.cmd import main
-from tests import base
+from tests.support import base
 
 DOCUMENT = """\
 <domain type="kvm">

@@ -10,7 +10,7 @@ import testtools
 
 from nova_arm_ext.cmd import failure
 from nova_arm_ext.cmd import host
-from tests import base
+from tests.support import base
 
 #: Seconds; what takes so long hangs. How quick it is no test decides.
 ENDLESS = 60

@@ -2,8 +2,8 @@
 """What says whose cloud it is goes, what a bug report needs stays."""
 
 from nova_arm_ext.cmd import redaction
-from tests import base
 from tests.data import golden
+from tests.support import base
 
 
 class RedactionTest(base.TestCase):

@@ -8,8 +8,8 @@ import hypothesis
 from hypothesis import strategies as st
 
 from nova_arm_ext.cmd import variables
-from tests import base
-from tests import stores
+from tests.support import base
+from tests.support import stores
 from tests.unit import properties
 
 #: The beginning of a list of certificates, and of a boot option.

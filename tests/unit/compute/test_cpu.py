@@ -9,8 +9,8 @@ import unittest
 import fixtures
 
 from nova_arm_ext import cpu
-from tests import base
 from tests.data import cpus
+from tests.support import base
 
 try:
     import libvirt

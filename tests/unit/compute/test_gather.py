@@ -11,7 +11,7 @@ import fixtures
 
 from nova_arm_ext import facts
 from nova_arm_ext.domain import view
-from tests import base
+from tests.support import base
 
 try:
     import libvirt

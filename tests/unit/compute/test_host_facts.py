@@ -8,7 +8,7 @@ import fixtures
 
 from nova_arm_ext import facts
 from nova_arm_ext.compute import host_facts
-from tests import base
+from tests.support import base
 
 KNOWN = facts.Host(arch='aarch64', libvirt_version=(9, 0, 0),
                    qemu_version=(7, 2, 0), virt_types={'aarch64': ('kvm',)})

@@ -6,7 +6,7 @@ import types
 
 from nova_arm_ext.compute import operation
 from nova_arm_ext.nvram import Event
-from tests import base
+from tests.support import base
 
 ONE = types.SimpleNamespace(uuid='one')
 OTHER = types.SimpleNamespace(uuid='other')

@@ -7,7 +7,7 @@ import fixtures
 from lxml import etree
 
 from nova_arm_ext.compute import schema
-from tests import base
+from tests.support import base
 
 RNG = ('<element name="domain" xmlns="http://relaxng.org/ns/structure/1.0">'
        '<attribute name="type"/></element>')

@@ -18,8 +18,8 @@ import testtools
 
 from nova_arm_ext import errors
 from nova_arm_ext.compute import store_files
-from tests import base
-from tests import stores
+from tests.support import base
+from tests.support import stores
 
 OLD = stores.store(stores.variable('Boots', b'\1'))
 NEW = stores.store(stores.variable('Boots', b'\2'), size=2 * stores.MIB)

@@ -5,7 +5,7 @@ from lxml import etree
 
 from nova_arm_ext import errors
 from nova_arm_ext.domain import fields
-from tests import base
+from tests.support import base
 
 
 class Thing:

@@ -4,7 +4,7 @@
 from nova_arm_ext.domain import devices
 from nova_arm_ext.domain import pcie
 from nova_arm_ext.domain import view
-from tests import base
+from tests.support import base
 
 
 def domain(inside: str) -> view.Domain:

@@ -14,9 +14,9 @@ from nova_arm_ext import errors
 from nova_arm_ext.domain import devices
 from nova_arm_ext.domain import previous
 from nova_arm_ext.domain import view
-from tests import base
-from tests import embed
 from tests.data import golden
+from tests.support import base
+from tests.support import embed
 from tests.unit import properties
 
 HEAD = ('<domain type="kvm"><name>a</name><os><type arch="aarch64" '

@@ -4,7 +4,7 @@
 from lxml import etree
 
 from nova_arm_ext.domain import tree
-from tests import base
+from tests.support import base
 
 DOCUMENT = '''\
 <domain>

@@ -7,8 +7,8 @@ from hypothesis import strategies
 from nova_arm_ext import errors
 from nova_arm_ext.domain import devices
 from nova_arm_ext.domain import view
-from tests import base
 from tests.data import golden
+from tests.support import base
 from tests.unit import properties
 
 DOMAIN = ('<domain type="kvm"><name>%s</name><os><type arch="aarch64" '

@@ -11,8 +11,8 @@ from nova_arm_ext import facts
 from nova_arm_ext.domain import view
 from nova_arm_ext.hooks import armv7
 from nova_arm_ext.hooks import base as hooks
-from tests import base
-from tests import contract
+from tests.support import base
+from tests.support import contract
 from tests.unit import properties
 
 #: what Nova writes

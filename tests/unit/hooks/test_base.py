@@ -5,8 +5,8 @@ from nova_arm_ext import errors
 from nova_arm_ext import facts
 from nova_arm_ext.domain import view
 from nova_arm_ext.hooks import base as hooks
-from tests import base
 from tests.data import golden
+from tests.support import base
 
 METADATA = (
     '<metadata><n:instance xmlns:n="http://openstack.org/xmlns/libvirt/nova/'

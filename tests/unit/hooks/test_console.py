@@ -13,10 +13,10 @@ from nova_arm_ext.domain import view
 from nova_arm_ext.hooks import base as hooks
 from nova_arm_ext.hooks import console
 from nova_arm_ext.pipeline.run import Pipeline
-from tests import base
-from tests import contract
-from tests import embed
 from tests.data import golden
+from tests.support import base
+from tests.support import contract
+from tests.support import embed
 
 VNC = '<graphics type="vnc"/>'
 TABLET = '<input type="tablet" bus="usb"/>'

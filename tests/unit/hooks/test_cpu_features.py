@@ -12,11 +12,11 @@ from nova_arm_ext.domain import view
 from nova_arm_ext.hooks import base as hooks
 from nova_arm_ext.hooks import cpu_features
 from nova_arm_ext.pipeline.run import Pipeline
-from tests import base
-from tests import contract
-from tests import embed
 from tests.data import cpus
 from tests.data import golden
+from tests.support import base
+from tests.support import contract
+from tests.support import embed
 
 GRAVITON3 = dataclasses.replace(
     cpu.parse_cpuinfo(cpus.cpuinfo('graviton3')), sve_lengths=(128, 256),

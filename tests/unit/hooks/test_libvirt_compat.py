@@ -10,9 +10,9 @@ from nova_arm_ext import facts
 from nova_arm_ext.domain import view
 from nova_arm_ext.hooks import base as hooks
 from nova_arm_ext.hooks import libvirt_compat
-from tests import base
-from tests import contract
 from tests.data import golden
+from tests.support import base
+from tests.support import contract
 
 LIBVIRT_9 = facts.Facts(host=facts.Host(libvirt_version=(9, 0, 0)))
 LIBVIRT_11 = facts.Facts(host=facts.Host(libvirt_version=(11, 3, 0)))

@@ -14,10 +14,10 @@ from nova_arm_ext.domain import pcie
 from nova_arm_ext.domain import view
 from nova_arm_ext.hooks import base as hooks
 from nova_arm_ext.hooks import pcie_root_ports
-from tests import base
-from tests import contract
-from tests import embed
 from tests.data import golden
+from tests.support import base
+from tests.support import contract
+from tests.support import embed
 
 NOVA_PORTS = ('<controller type="pci" model="pcie-root"/>'
               + '<controller type="pci" model="pcie-root-port"/>' * 3)

@@ -9,8 +9,8 @@ from nova_arm_ext import facts
 from nova_arm_ext.domain import view
 from nova_arm_ext.hooks import base as hooks
 from nova_arm_ext.hooks import uefi
-from tests import base
-from tests import contract
+from tests.support import base
+from tests.support import contract
 
 SECURE = facts.Firmware(
     arch='aarch64', machines=('virt-*',), loader='/code.ms',

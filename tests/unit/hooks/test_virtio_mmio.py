@@ -14,8 +14,8 @@ from nova_arm_ext.domain import view
 from nova_arm_ext.hooks import base as hooks
 from nova_arm_ext.hooks import virtio_mmio
 from nova_arm_ext.pipeline.run import Pipeline
-from tests import base
-from tests import contract
+from tests.support import base
+from tests.support import contract
 from tests.unit import properties
 
 MMIO = '<address type="virtio-mmio"/>'

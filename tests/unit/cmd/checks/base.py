@@ -12,7 +12,7 @@ from nova_arm_ext import facts
 from nova_arm_ext.cmd import reading
 from nova_arm_ext.cmd.checks import base as checks
 from nova_arm_ext.cmd.checks.base import Status
-from tests import base
+from tests.support import base
 
 MIB = 1024 * 1024
 

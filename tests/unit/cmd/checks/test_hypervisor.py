@@ -4,7 +4,7 @@
 import dataclasses
 
 from nova_arm_ext.cmd.checks import hypervisor
-from tests import pci_tree
+from tests.support import pci_tree
 from tests.unit.cmd.checks import base
 
 

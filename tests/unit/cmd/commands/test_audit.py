@@ -4,8 +4,8 @@
 from nova_arm_ext import provenance
 from nova_arm_ext.cmd import guests
 from nova_arm_ext.cmd.commands import audit
-from tests import embed
 from tests.data import golden
+from tests.support import embed
 from tests.unit.cmd import base
 from tests.unit.cmd.commands import hosts
 

@@ -14,8 +14,8 @@ import testtools
 from nova_arm_ext import varstore
 from nova_arm_ext.cmd import stores as cmd_stores
 from nova_arm_ext.compute import store_files
-from tests import base as tests_base
-from tests import stores
+from tests.support import base as tests_base
+from tests.support import stores
 from tests.unit.cmd import base
 
 AAVMF = pathlib.Path('/usr/share/AAVMF')

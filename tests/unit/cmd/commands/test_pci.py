@@ -8,7 +8,7 @@ import fixtures
 from nova_arm_ext import pci
 from nova_arm_ext.cmd import failure
 from nova_arm_ext.cmd import inventory
-from tests import pci_tree
+from tests.support import pci_tree
 from tests.unit.cmd import base
 
 

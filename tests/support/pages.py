@@ -7,7 +7,7 @@ import re
 import textwrap
 from collections.abc import Iterator
 
-TREE = pathlib.Path(__file__).resolve().parents[1]
+TREE = pathlib.Path(__file__).resolve().parents[2]
 
 _DIRECTIVE = re.compile(r'( *)\.\. (code-block|literalinclude):: +(\S+)$')
 _LITERAL = re.compile(r'( *)(?!\.\. ).*::$')

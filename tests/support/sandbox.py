@@ -94,7 +94,7 @@ def call(function: str, timeout: float,
         log = folder / 'worker.log'
         command = [
             'setpriv', '--pdeathsig', 'KILL', 'unshare', *_NAMESPACES,
-            sys.executable, '-m', 'tests.functional.sandbox',
+            sys.executable, '-m', 'tests.support.sandbox',
             name, function, json.dumps(arguments), str(timeout)]
         root = pathlib.Path(__file__).parents[2]
         with log.open('wb') as errors:
@@ -277,5 +277,5 @@ def main(folder: str, function: str, arguments: str, timeout: str) -> int:
 if __name__ == '__main__':
     # The functions called import this module by its name; there must be one
     # of it, not a second called __main__.
-    from tests.functional import sandbox
+    from tests.support import sandbox
     sys.exit(sandbox.main(*sys.argv[1:]))

@@ -33,10 +33,10 @@ class Process:
         # sockets in the root must fit into 108 characters
         self._directory = tempfile.mkdtemp(prefix='embed-')
         self._process = subprocess.Popen(
-            [sys.executable, '-m', 'tests.embed', self._directory],
+            [sys.executable, '-m', 'tests.support.embed', self._directory],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE,
             stderr=subprocess.PIPE, text=True,
-            cwd=pathlib.Path(__file__).parents[1],
+            cwd=pathlib.Path(__file__).parents[2],
             env=os.environ | {
                 'LIBVIRT_LOG_OUTPUTS': f'3:file:{self._directory}/log'})
         try:
