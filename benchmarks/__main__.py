@@ -14,7 +14,7 @@ exit status is 1 where a row has a bound and is above it.
 """
 
 # Nova's test packages patch threads as they are imported and must come first.
-from tests.releases import generate  # noqa: F401  isort: skip
+from tests.nova.documents import generate  # noqa: F401  isort: skip
 
 import argparse
 import contextlib
@@ -37,7 +37,7 @@ from benchmarks import pci
 from benchmarks import pipeline
 from benchmarks import spawn
 from benchmarks import varstore
-from tests.releases import kinds
+from tests.nova.documents import kinds
 
 #: How many disks, and how many interfaces, a guest has.
 SIZES = (1, 8, 64)

@@ -12,7 +12,7 @@ Logging is off, as it costs more than all hooks together.
 """
 
 # Nova's test packages patch threads as they are imported and must come first.
-from tests.releases import generate  # isort: skip
+from tests.nova.documents import generate  # isort: skip
 
 import argparse
 import importlib.metadata
@@ -34,7 +34,7 @@ from nova_arm_ext.compute import schema
 from nova_arm_ext.pipeline import plugins
 from nova_arm_ext.pipeline.run import Pipeline
 from tests import demo
-from tests.releases import kinds
+from tests.nova.documents import kinds
 
 
 def seconds(call: Callable[[], Any], times: int) -> float:

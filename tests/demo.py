@@ -98,8 +98,8 @@ def without_guest() -> list[dict[str, Any]]:
     """The pipeline on a document that Nova makes here and now."""
     from oslo_config import cfg
 
-    from tests.releases import generate
-    from tests.releases import kinds
+    from tests.nova.documents import generate
+    from tests.nova.documents import kinds
     kind = next(k for k in kinds.ARM_KINDS if k.name == 'config-drive')
     outcome = generate.Build(kinds.AARCH64_KVM, [kind], 9000000,
                              7002022, None).outcomes()[kind.name]

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What libvirt makes of a document, quickly, for the tests of the core.
 
-The same driver and the same judgement as in ``tests.releases.judge``, in a
-process of its own; but the host is not asked what it can do, which takes
+The same driver and the same judgement as in ``tests.nova.documents.judge``, in
+a process of its own; but the host is not asked what it can do, which takes
 libvirt a while, as it starts every emulator that is installed.
 """
 
@@ -16,7 +16,7 @@ import sys
 import tempfile
 import types
 
-from tests.releases import judge
+from tests.nova.documents import judge
 
 
 class Unavailable(Exception):

@@ -8,7 +8,7 @@ from lxml import etree
 from nova_arm_ext import provenance
 from nova_arm_ext.domain.view import Domain
 from tests.data import golden
-from tests.releases import judge
+from tests.nova.documents import judge
 from tests.unit.cmd import base
 
 #: libvirt's QEMU driver opens in a process alone that has an event loop.

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the installed Nova does by itself, found out by trying or looking.
 
-``python -m tests.releases.abilities`` prints it as JSON. In a process of its
-own, as Nova's test base patches threads and forbids the real libvirt.
+``python -m tests.nova.documents.abilities`` prints it as JSON. In a process of
+its own, as Nova's test base patches threads and forbids the real libvirt.
 """
 
 # Nova's test packages patch threads as they are imported and must come first.

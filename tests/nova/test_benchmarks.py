@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tempfile
 
-from tests.releases import guests
+from tests.nova.documents import guests
 from tests.support import base
 
 _TREE = pathlib.Path(__file__).parents[2]

@@ -3,7 +3,8 @@
 
 A kind is what an operator and a tenant can say: options of nova.conf, image
 properties, extra specs, devices. It is a value and imports nothing of Nova;
-``tests.releases.generate`` turns kinds into documents with a release's code.
+``tests.nova.documents.generate`` turns kinds into documents with a release's
+code.
 """
 
 import dataclasses

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Documents that the installed Nova release builds for every kind of guest.
 
-``python -m tests.releases.generate DIRECTORY`` writes, for each host and
+``python -m tests.nova.documents.generate DIRECTORY`` writes, for each host and
 kind, ``HOST/KIND.xml`` (Nova's document, untouched) and ``HOST/KIND.json``
 (what the extension may know of the guest, as facts), and ``index.json``,
 which also holds the sentence of Nova's own refusal where Nova makes no
@@ -47,7 +47,7 @@ from nova.virt.libvirt import config
 from nova.virt.libvirt import driver as libvirt_driver
 from nova.virt.libvirt import imagebackend
 
-from tests.releases import kinds
+from tests.nova.documents import kinds
 
 CONF = nova.conf.CONF
 

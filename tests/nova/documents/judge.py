@@ -8,8 +8,8 @@ document is judged as if it were emulated: ``kvm`` becomes ``qemu`` and
 same. ``<log>`` goes, because it needs virtlogd, and paths lead nowhere.
 
 A process can open the driver once, so tests talk to a process of its own:
-``python -m tests.releases.judge`` reads one JSON string a line and writes one
-verdict a line.
+``python -m tests.nova.documents.judge`` reads one JSON string per line and
+writes one verdict per line.
 """
 
 import dataclasses
@@ -130,9 +130,10 @@ class JudgeProcess:
         # Sockets in the root must fit into 108 characters.
         self._directory = tempfile.mkdtemp(prefix='judge-')
         self._process = subprocess.Popen(
-            [sys.executable, '-m', 'tests.releases.judge', self._directory],
+            [sys.executable, '-m', 'tests.nova.documents.judge',
+             self._directory],
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            cwd=pathlib.Path(__file__).parents[2],
+            cwd=pathlib.Path(__file__).parents[3],
             env=os.environ | {
                 'LIBVIRT_LOG_OUTPUTS': f'3:file:{self._directory}/log'})
         self.host: dict[str, typing.Any] = self._answer()

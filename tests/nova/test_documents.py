@@ -12,10 +12,10 @@ from lxml import etree
 from nova_arm_ext import provenance
 from nova_arm_ext.cmd.commands import audit
 from nova_arm_ext.domain import view
-from tests.releases import asked
-from tests.releases import guests
-from tests.releases import kinds
-from tests.releases import table
+from tests.nova.documents import asked
+from tests.nova.documents import guests
+from tests.nova.documents import kinds
+from tests.nova.documents import table
 from tests.support import base
 
 _stack = contextlib.ExitStack()

@@ -20,10 +20,10 @@ from nova_arm_ext import facts
 from nova_arm_ext import provenance
 from nova_arm_ext.pipeline.reports import Finish
 from nova_arm_ext.pipeline.run import Pipeline
-from tests.releases import judge
-from tests.releases import kinds
+from tests.nova.documents import judge
+from tests.nova.documents import kinds
 
-_TREE = pathlib.Path(__file__).parents[2]
+_TREE = pathlib.Path(__file__).parents[3]
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True, eq=False)
@@ -107,7 +107,8 @@ class Release:
         place.mkdir()
         host = self._judge.host
         done = subprocess.run(
-            (sys.executable, '-W', 'ignore', '-m', 'tests.releases.generate',
+            (sys.executable, '-W', 'ignore',
+             '-m', 'tests.nova.documents.generate',
              '--libvirt', host['libvirt_version'],
              '--qemu', host['qemu_version'], *options, str(place)),
             cwd=_TREE, check=False, capture_output=True, text=True)

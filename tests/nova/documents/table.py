@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The documentation's table of what each Nova release does by itself.
 
-``$(tools/environment nova31)/bin/python -m tests.releases.table`` measures and
-writes the column of that release. A test of each release measures as well and
-compares, so that the table is what the tests have found.
+``$(tools/environment nova31)/bin/python -m tests.nova.documents.table``
+measures and writes the column of that release. A test of each release
+measures as well and compares, so that the table is what the tests have found.
 """
 
 import contextlib
@@ -15,10 +15,10 @@ import sys
 
 from lxml import etree
 
-from tests.releases import guests
-from tests.releases import kinds
+from tests.nova.documents import guests
+from tests.nova.documents import kinds
 
-TREE = pathlib.Path(__file__).parents[2]
+TREE = pathlib.Path(__file__).parents[3]
 FILE = TREE / 'doc/source/admin/releases.csv'
 #: The libvirt with which it is measured; another one takes other documents.
 LIBVIRT = '9.0.0'
@@ -58,7 +58,8 @@ def column(release: guests.Release) -> dict[str, str]:
 
 def _tried() -> dict[str, bool]:
     done = subprocess.run(
-        (sys.executable, '-W', 'ignore', '-m', 'tests.releases.abilities'),
+        (sys.executable, '-W', 'ignore',
+         '-m', 'tests.nova.documents.abilities'),
         cwd=TREE, check=False, capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(done.stderr[-4000:])

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Many guests at once through one driver, beside one after the other.
 
-``python -m tests.releases.many_guests`` starts guests of many kinds over
+``python -m tests.nova.documents.many_guests`` starts guests of many kinds over
 Nova's fake libvirt and reboots them hard: first each by itself, then all at
 once, each in a thread. It prints as JSON how many there were, what kind of
 threads, and which guests were started with another document than by
@@ -11,7 +11,7 @@ process, this is one.
 """
 
 # Nova's test packages patch threads as they are imported and must come first.
-from tests.releases import generate  # isort: skip
+from tests.nova.documents import generate  # isort: skip
 
 import collections
 import concurrent.futures
@@ -36,7 +36,7 @@ from nova.virt.libvirt import guest as libvirt_guest
 
 from nova_arm_ext.compute import driver
 from nova_arm_ext.compute import operation
-from tests.releases import kinds
+from tests.nova.documents import kinds
 
 GUESTS = 64
 #: None of them waits so long for the others but if they cannot come.

@@ -7,7 +7,7 @@ import pathlib
 import subprocess
 import sys
 
-from tests.releases import guests
+from tests.nova.documents import guests
 from tests.support import base
 
 _TREE = pathlib.Path(__file__).parents[2]
@@ -24,7 +24,7 @@ class ManyGuestsTest(base.TestCase):
     def assert_each_gets_its_own(self, threads: str, disabled: str) -> None:
         done = subprocess.run(
             (sys.executable, '-W', 'ignore', '-m',
-             'tests.releases.many_guests'),
+             'tests.nova.documents.many_guests'),
             cwd=_TREE, check=False, capture_output=True, text=True,
             env=os.environ | {'OS_NOVA_DISABLE_EVENTLET_PATCHING': disabled})
 
