@@ -65,7 +65,7 @@ def as_data(result: Result) -> list[dict[str, Any]]:
 
 def boot(folder: pathlib.Path) -> dict[str, Any]:
     """Boot a guest; runs in the sandbox, with Nova in the same process."""
-    from tests.functional import bed as beds
+    from tests.hosts.one import bed as beds
     from tests.support import sandbox
     bed = beds.Bed(folder)
     bed.start()

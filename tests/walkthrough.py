@@ -114,7 +114,7 @@ class Shell:
 
 def on_host(folder: pathlib.Path) -> dict[str, str]:
     """The steps that need a host; runs in the sandbox."""
-    from tests.functional import bed as beds
+    from tests.hosts.one import bed as beds
     here = folder / 'operator'
     here.mkdir()
     bed = beds.Bed(folder)

@@ -60,8 +60,8 @@ COMMANDS_ELSEWHERE = {
     'tools/house': 'tests/unit/test_house.py',
     'tools/house --picture doc/source/contributor/house.svg':
         'tests/unit/test_house.py',
-    'tools/demo': 'tests/functional/test_demo.py',
-    'tools/demo --no-guest': 'tests/functional/test_demo.py',
+    'tools/demo': 'tests/hosts/one/test_demo.py',
+    'tools/demo --no-guest': 'tests/hosts/one/test_demo.py',
     'tools/test': '.ci/run',
     'python=$(tools/environment nova34)/bin/python': 'tools/test',
     'PATH=$(tools/environment nova34)/bin:$PATH': 'tools/test',
@@ -93,7 +93,7 @@ def blocks(*languages: str) -> list[pages.Block]:
 def consoles() -> list[pages.Block]:
     """What is typed on pages.
 
-    The first steps are typed by tests/functional/test_walkthrough.py.
+    The first steps are typed by tests/hosts/one/test_walkthrough.py.
     """
     return [block for block in blocks('console')
             if not block.source.startswith(FIRST_STEPS)]

@@ -1,0 +1,306 @@
+# SPDX-License-Identifier: Apache-2.0
+"""One guest, as its owner sees it, and the files that the hosts keep of it."""
+
+import collections.abc
+import contextlib
+import pathlib
+import time
+import typing
+
+from lxml import etree
+
+from tests import guest
+from tests.hosts.two import cloud as clouds
+
+#: Emulation takes 10 to 20 s from power on to the report, and many times that
+#: on a busy machine.
+BOOT_TIMEOUT = 300.0
+ACTION_TIMEOUT = 300.0
+FAULT_TIMEOUT = 10.0
+
+Said = typing.TypeVar('Said')
+
+
+class GuestTimeout(Exception):
+    """A guest has not said what it was waited for."""
+
+
+class ActionFailed(Exception):
+    """Nova did not do what it was asked for; the text has its reason."""
+
+
+class Server:
+    """A guest that was asked for, on a host of our choice."""
+
+    def __init__(self, cloud: 'clouds.Cloud', host: str) -> None:
+        self._cloud = cloud
+        server = cloud.api('POST', '/servers', {'server': {
+            'name': 'probe', 'imageRef': cloud.image,
+            'flavorRef': cloud.flavor, 'networks': 'none', 'host': host}})
+        self.uuid = server['server']['id']
+        self.await_status('ACTIVE')
+
+        self._names = (
+            self.uuid, self._show()['OS-EXT-SRV-ATTR:instance_name'])
+
+    # -- Through Nova -------------------------------------------------------
+
+    def _show(self) -> dict[str, typing.Any]:
+        return self._cloud.api('GET', f'/servers/{self.uuid}')['server']
+
+    @property
+    def host(self) -> str:
+        """Where Nova has it."""
+        return self._show()['OS-EXT-SRV-ATTR:host']
+
+    def await_status(self, status: str) -> None:
+        deadline = time.monotonic() + ACTION_TIMEOUT
+        while True:
+            server = self._show()
+            settled = server['OS-EXT-STS:task_state'] is None
+            if settled and server['status'] == status:
+                return
+            if settled and server['status'] == 'ERROR':
+                raise ActionFailed(f'{self.uuid}: {self._fault()}')
+            if time.monotonic() > deadline:
+                raise ActionFailed(
+                    f'{self.uuid} is {server["status"]} (task '
+                    f'{server["OS-EXT-STS:task_state"]}), not {status}')
+            time.sleep(0.1)
+
+    def await_rest(self) -> str:
+        """Wait until nothing is being done to it; its status."""
+        deadline = time.monotonic() + ACTION_TIMEOUT
+        while (server := self._show())['OS-EXT-STS:task_state'] is not None:
+            if time.monotonic() > deadline:
+                raise ActionFailed(
+                    f'{self.uuid} is in task {server["OS-EXT-STS:task_state"]}'
+                    ' still')
+            time.sleep(0.1)
+        return server['status']
+
+    def _fault(self) -> object:
+        """Why Nova has it in ERROR, which it says a little later."""
+        deadline = time.monotonic() + FAULT_TIMEOUT
+        while not (fault := self._show().get('fault')):
+            if time.monotonic() > deadline:
+                return 'no fault'
+            time.sleep(0.1)
+        return fault
+
+    def reset_state(self) -> None:
+        """Have Nova believe that nothing is being done to it."""
+        self.ask({'os-resetState': {'state': 'active'}})
+
+    def stop(self) -> None:
+        with self._action('compute_stop_instance'):
+            self.ask({'os-stop': None})
+
+    def start(self) -> None:
+        with self._action('compute_start_instance'):
+            self.ask({'os-start': None})
+
+    def hard_reboot(self) -> None:
+        with self._action('compute_reboot_instance'):
+            self.ask({'reboot': {'type': 'HARD'}})
+
+    def migrate(self, host: str) -> None:
+        """Move it while it is off; it waits to be confirmed or reverted."""
+        with self._action('compute_finish_resize'):
+            self.ask({'migrate': {'host': host}})
+        self.await_status('VERIFY_RESIZE')
+
+    def confirm(self) -> None:
+        with self._action('compute_confirm_resize'):
+            self.ask({'confirmResize': None})
+        self.await_status('ACTIVE')
+
+    def revert(self) -> None:
+        with self._action('compute_finish_revert_resize'):
+            self.ask({'revertResize': None})
+        self.await_status('ACTIVE')
+
+    def live_migrate(self, host: str) -> None:
+        """Move it while it runs, and wait until its old host has cleaned up.
+        """
+        known = {one['uuid'] for one in self._live_migrations()}
+        self.ask({'os-migrateLive': {
+            'host': host, 'block_migration': 'auto'}})
+        deadline = time.monotonic() + ACTION_TIMEOUT
+        state = None
+        while state != 'completed':
+            if state in ('error', 'failed', 'cancelled'):
+                raise ActionFailed(f'the live migration is in state {state}: '
+                                   f'{self.last_events()}')
+            if time.monotonic() > deadline:
+                raise ActionFailed(f'the live migration is {state} still')
+            time.sleep(0.1)
+            state = next((one['status'] for one in self._live_migrations()
+                          if one['uuid'] not in known), None)
+        self.await_status('ACTIVE')
+
+    def _live_migrations(self) -> list[dict[str, typing.Any]]:
+        return self._cloud.api(
+            'GET', f'/os-migrations?instance_uuid={self.uuid}'
+            '&migration_type=live-migration')['migrations']
+
+    def shelve(self) -> None:
+        """Off its host at once: shelved_offload_time is 0."""
+        self.ask({'shelve': None})
+        self.await_status('SHELVED_OFFLOADED')
+
+    def unshelve(self, host: str) -> None:
+        with self._action('compute_unshelve_instance'):
+            self.ask({'unshelve': {'host': host}})
+        self.await_status('ACTIVE')
+
+    def evacuate(self, host: str) -> None:
+        # Since 2.95 it would have to be started afterwards.
+        with self._action('compute_rebuild_instance'):
+            self.ask({'evacuate': {'host': host}}, version='2.94')
+        self.await_status('ACTIVE')
+
+    def delete(self) -> None:
+        """Delete it, unless it is gone already."""
+        if self._exists():
+            self._cloud.api('DELETE', f'/servers/{self.uuid}')
+        deadline = time.monotonic() + ACTION_TIMEOUT
+        while self._exists():
+            if time.monotonic() > deadline:
+                raise ActionFailed(f'{self.uuid} is still there')
+            time.sleep(0.1)
+
+    def _exists(self) -> bool:
+        return any(server['id'] == self.uuid for server in
+                   self._cloud.api('GET', '/servers')['servers'])
+
+    def ask(self, action: dict[str, typing.Any],
+            version: str | None = None) -> None:
+        """Ask Nova for an action, and wait for no more than its answer."""
+        self._cloud.api('POST', f'/servers/{self.uuid}/action', action,
+                        version=version)
+
+    @contextlib.contextmanager
+    def _action(self, event: str) -> collections.abc.Iterator[None]:
+        """Wait until a compute host has done what is asked for inside.
+
+        Nova keeps a record of each request, and in it one of each service's
+        part; it may begin after the API has answered.
+        """
+        before = set(self._requests())
+        yield
+        deadline = time.monotonic() + ACTION_TIMEOUT
+        while True:
+            events = [event for request in set(self._requests()) - before
+                      for event in self._events(request)]
+            results = {said['event']: said['result'] for said in events}
+            if results.get(event) == 'Success':
+                return
+            if 'Error' in results.values():
+                raise ActionFailed(f'{event}: {events}')
+            if time.monotonic() > deadline:
+                raise ActionFailed(f'{event} did not end: {events}')
+            time.sleep(0.1)
+
+    def last_events(self) -> list[dict[str, typing.Any]]:
+        """What the services did for the last request, and what they met."""
+        return self._events(self._requests()[0])
+
+    def _requests(self) -> list[str]:
+        """The last one first."""
+        return [action['request_id'] for action in self._cloud.api(
+            'GET', f'/servers/{self.uuid}/os-instance-actions'
+        )['instanceActions']]
+
+    def _events(self, request: str) -> list[dict[str, typing.Any]]:
+        return self._cloud.api(
+            'GET', f'/servers/{self.uuid}/os-instance-actions/{request}'
+        )['instanceAction']['events']
+
+    # -- From libvirt ---------------------------------------------------------
+
+    def document(self) -> etree._Element:
+        """Its document, as libvirt of its host has it."""
+        return etree.fromstring(self._cloud.hosts[self.host].run(
+            'virsh', 'dumpxml', self.uuid))
+
+    def runs(self, host: str) -> bool:
+        """Whether libvirt of a host has it running."""
+        return self.uuid in self._cloud.hosts[host].run(
+            'virsh', 'list', '--uuid')
+
+    # -- From the guest itself ------------------------------------------------
+
+    def boots(self) -> int:
+        """How often it has booted with its variables, as it says itself."""
+        report = self.report()
+        if report.boots is None:
+            raise GuestTimeout(f'no EFI variables: {report.text}')
+        return report.boots
+
+    def report(self) -> guest.Report:
+        """What it says of itself.
+
+        Waits for the report of the present boot, so ask only once the action
+        has ended: each start of QEMU begins the console anew.
+        """
+        return self._said(guest.reports)[-1]
+
+    def uptime(self) -> int:
+        """The seconds for which it has run, as it said last."""
+        return self._said(guest.uptimes)[-1]
+
+    def _said(self, read: collections.abc.Callable[
+            [str], collections.abc.Sequence[Said]]
+              ) -> collections.abc.Sequence[Said]:
+        host = self.host
+        path = (self._cloud.instances(host) / self.uuid / 'console.log')
+        deadline = time.monotonic() + BOOT_TIMEOUT
+        while True:
+            text = path.read_text(errors='replace') if path.exists() else ''
+            if said := read(text):
+                return said
+            if time.monotonic() > deadline:
+                end = '\n'.join(text.splitlines()[-30:])
+                raise GuestTimeout(f'no report of {self.uuid} on {host}; its '
+                                   f'console ends with:\n{end}')
+            time.sleep(0.2)
+
+    # -- On the hosts' disks --------------------------------------------------
+
+    def files(self) -> list[str]:
+        """What the hosts' disks have by its uuid or by libvirt's name of it.
+
+        As `host:path`, a folder without what is in it; what both hosts have
+        in common as `shared:path` and `copies:path`. Not what libvirt has of
+        a running QEMU, `domain-N-NAME`, and keeps if the power goes.
+        """
+        return [f'{disk}:{path.relative_to(root)}'
+                for disk, root, path in self._found()]
+
+    def stores(self) -> list[str]:
+        """Each variable store among them, whatever it is called; no copies.
+        """
+        return [f'{disk}:{file.relative_to(root)}'
+                for disk, root, path in self._found()
+                for file in (path, *path.rglob('*'))
+                if disk != 'copies' and file.is_file() and _is_store(file)]
+
+    def _found(self) -> collections.abc.Iterator[
+            tuple[str, pathlib.Path, pathlib.Path]]:
+        for disk, root in self._cloud.disks():
+            for path in sorted(root.rglob('*')):
+                if (any(name in path.name for name in self._names)
+                        and not path.name.startswith('domain-')
+                        and not any(name in parent for name in self._names
+                                    for parent in
+                                    path.relative_to(root).parts[:-1])):
+                    yield disk, root, path
+
+
+def _is_store(path: pathlib.Path) -> bool:
+    """Whether it is an edk2 firmware volume, or is named like a store."""
+    if '_VARS' in path.name and path.suffix in ('.fd', '.raw', '.qcow2'):
+        return True
+    with path.open('rb') as file:
+        return file.read(44)[40:] == b'_FVH'
