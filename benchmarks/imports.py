@@ -67,7 +67,7 @@ def start(name: str) -> Start:
     seconds, memory = time.perf_counter() - started, resident()
     if name == DRIVERS['arm']:
         from nova_arm_ext import facts
-        from tests import demo
+        from tools import demo
         made._adjustment.pipeline.run(_DOCUMENT.read_text(), facts.Facts(
             host=demo.DEBIAN_12, guest=facts.Guest(
                 extra_specs={}, image_properties={})))

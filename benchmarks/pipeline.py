@@ -33,8 +33,8 @@ from nova_arm_ext import facts
 from nova_arm_ext.compute import schema
 from nova_arm_ext.pipeline import plugins
 from nova_arm_ext.pipeline.run import Pipeline
-from tests import demo
 from tests.nova.documents import kinds
+from tools import demo
 
 
 def seconds(call: Callable[[], Any], times: int) -> float:

@@ -44,11 +44,11 @@ from nova_arm_ext.compute import schema
 from nova_arm_ext.compute import seams
 from nova_arm_ext.pipeline import plugins
 from nova_arm_ext.pipeline.run import Pipeline
-from tests import walkthrough
 from tests.support import base
 from tests.support import pages
 from tests.unit import test_imports
 from tests.unit import test_metadefs
+from tools import walkthrough
 
 SCHEMA = '/usr/share/libvirt/schemas/domain.rng'
 

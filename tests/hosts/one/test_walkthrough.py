@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """The first steps that the installation guide shows, carried out again."""
 
-from tests import walkthrough
 from tests.support import base
 from tests.support import sandbox
+from tools import walkthrough
 
 
 class WalkthroughTest(base.TestCase):
@@ -20,4 +20,4 @@ class WalkthroughTest(base.TestCase):
         for name, text in said.items():
             self.assertEqual(walkthrough.masked(shown[name]),
                              walkthrough.masked(text),
-                             f'{name}: python -m tests.walkthrough writes it')
+                             f'{name}: python -m tools.walkthrough writes it')

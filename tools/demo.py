@@ -135,7 +135,7 @@ def main() -> int:
     if reason:
         print(f'No guest can be booted here: {reason}', file=sys.stderr)
         return 1
-    answer = sandbox.call('tests.demo:boot', timeout=400, progress=progress)
+    answer = sandbox.call('tools.demo:boot', timeout=400, progress=progress)
     paper.heading('What the hooks changed before libvirt saw the guest')
     for report in answer['hooks']:
         paper.hook(report)

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The first steps of a new operator, carried out one after the other.
 
-``python -m tests.walkthrough`` writes what each command prints to
+``python -m tools.walkthrough`` writes what each command prints to
 ``doc/source/install/first-steps``, as the page of that name includes it. As
 root, in an environment with Nova and the build tools; the package is built,
 and installed into a copy of that environment.
@@ -152,9 +152,10 @@ def walk() -> dict[str, str]:
     etc = environment.directory / 'etc'
     etc.mkdir()
     (etc / 'nova').symlink_to(pathlib.Path(paste.locate()).resolve().parent)
-    # the tests, and not the package beside them
+    # the tests and tools, and not the package beside them
     here = environments.fresh('walkthrough')
-    (here / 'tests').symlink_to(TREE / 'tests')
+    for folder in ('tests', 'tools'):
+        (here / folder).symlink_to(TREE / folder)
     environments.run(
         sys.executable, '-m', 'pip', 'wheel', '--no-deps',
         '--no-build-isolation', '--wheel-dir', here, environments.checkout())
@@ -162,7 +163,7 @@ def walk() -> dict[str, str]:
     said = environments.run(
         'env', 'PIP_NO_INDEX=1', f'PIP_FIND_LINKS={here}',
         environment.interpreter, '-W', 'ignore', '-c',
-        'import json, tests.walkthrough as w; '
+        'import json, tools.walkthrough as w; '
         'print(json.dumps(w.in_environment()))', cwd=here)
     if left := environment.files() - before:
         raise RuntimeError(f'left behind: {", ".join(sorted(left))}')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Adds up the test runner's own results: `python -m tests.totals FILE ...`.
+"""Adds up the test runner's own results: `python -m tools.totals FILE ...`.
 
 Each file is a subunit stream of one run. Prints the failed tests and the
 reasons of the skipped ones, and as the last line how many there were of each;
