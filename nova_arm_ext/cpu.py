@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a host's CPU is to its guests, how two differ, and the traits of one.
+"""The CPU that a host gives its guests: comparison and traits.
 
-A guest with KVM has the host's CPU (``host-passthrough`` is the one mode that
-libvirt supports for it on Arm), so what the host is the guest has seen.
+A guest with KVM has the host's CPU, because ``host-passthrough`` is the only
+mode that libvirt supports for it on Arm.
 """
 
 import dataclasses
@@ -25,23 +25,24 @@ OPTS: tuple[cfg.Opt, ...] = (
         COMPARE,
         default='compatible',
         choices=[
-            ('strict', 'Refuse the migration where the two hosts differ in '
-                       'anything, or where something is unknown.'),
-            ('compatible', 'Refuse it where the guest would lose what it has '
-                           'seen: another core, or a feature that is not '
-                           'there. Other differences are logged.'),
+            ('strict', 'Refuse the migration if the two hosts differ in '
+                       'anything, or if something is unknown.'),
+            ('compatible', 'Refuse it if the guest would lose something that '
+                           'it saw: another core, or a missing feature. '
+                           'Other differences are logged.'),
             ('warn', 'Refuse nothing; log every difference.'),
             ('off', 'Compare nothing.')],
         help="""
-What the destination of a live migration does when its CPU is not the
-source's. Guests with KVM have the host's own CPU on Arm, and KVM does not
-let a guest continue on another core: before Linux 6.15 not even on another
-revision of the same one. Compared are MIDR and REVIDR, the features of
-/proc/cpuinfo, SVE vector lengths, AArch32 at EL1, GIC versions, page size
-and kernel. Each host tells its own in the ``cpu_info`` of its compute node.
-libvirt compares no CPUs on Arm (error 84), so Nova's own check, which fails
-there, is not made, whatever ``[workarounds] skip_cpu_compare_on_dest``
-says. Emulated guests are not compared.
+What the destination of a live migration does when its CPU differs from the
+source's. Instances that run with KVM have the host's own CPU on Arm, and KVM
+does not let a guest continue on another core: before Linux 6.15 not even on
+another revision of the same core. The destination compares MIDR and REVIDR,
+the features of /proc/cpuinfo, SVE vector lengths, AArch32 at EL1, GIC
+versions, page size and kernel. Each host publishes its own in the ``cpu_info``
+of its compute node. libvirt cannot compare CPUs on Arm (error 84), so Nova's
+own check, which would fail there, is skipped, whatever the value of
+``[workarounds] skip_cpu_compare_on_dest``. Instances without KVM are not
+compared.
 """),
 )
 
@@ -69,9 +70,9 @@ NAMES: Mapping[tuple[int, int], str] = {
     (0xc0, 0xac4): 'Ampere-1a (AmpereOne)',
 }
 
-#: In the Features of /proc/cpuinfo, and no property of the core: the kernel
-#: makes evtstrm and cpuid itself, and later ones hide ssbs on cores with an
-#: erratum (Linux 6.11).
+#: Features in /proc/cpuinfo that do not depend on the core: the kernel makes
+#: evtstrm and cpuid itself, and Linux 6.11 and newer hide ssbs on cores with
+#: an erratum.
 _KERNEL_MADE = frozenset(('evtstrm', 'cpuid', 'ssbs'))
 
 #: Pointer authentication, of addresses and generic, in /proc/cpuinfo.
@@ -90,8 +91,8 @@ class Core:
 
     :param midr: the Main ID Register (MIDR_EL1): implementer, variant,
         architecture, part and revision
-    :param revidr: the Revision ID Register (REVIDR_EL1), whose bits tell
-        fixes within a revision; -1 where it is unknown
+    :param revidr: the Revision ID Register (REVIDR_EL1), whose bits stand for
+        fixes within a revision; -1 if it is unknown
     """
 
     midr: int
@@ -100,7 +101,7 @@ class Core:
     @classmethod
     def of(cls, implementer: int, variant: int, part: int,
            revision: int) -> 'Core':
-        """A core of which /proc/cpuinfo tells the fields of its MIDR."""
+        """A core, by the fields of its MIDR as /proc/cpuinfo has them."""
         # the architecture is 15 in every AArch64 core: see the ID registers
         return cls(implementer << 24 | variant << 20 | 0xf << 16
                    | part << 4 | revision)
@@ -128,11 +129,11 @@ class Core:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Cpu:
-    """What is known about the CPUs of a host; None stands for unknown."""
+    """What is known about the CPUs of a host; None means unknown."""
 
-    #: every kind of core, in order; one in servers
+    #: every kind of core, sorted; servers have one
     cores: tuple[Core, ...] | None = None
-    #: in the words of /proc/cpuinfo, without those that KVM cannot give
+    #: in the words of /proc/cpuinfo, only those that KVM can give
     features: frozenset[str] | None = None
     #: bits of the SVE vectors that can be chosen; empty without SVE
     sve_lengths: tuple[int, ...] | None = None
@@ -175,9 +176,10 @@ class Cpu:
 
     @classmethod
     def from_data(cls, data: Any) -> 'Cpu':
-        """What ``to_data`` made, here or in another release.
+        """What ``to_data`` made, in this or another release.
 
-        What cannot be understood is unknown: it may come from a newer one.
+        What cannot be understood is unknown: it may come from a newer
+        release.
         """
         if not isinstance(data, dict):
             return cls()
@@ -221,9 +223,9 @@ def _core(value: Any) -> Core | None:
 
 
 def parse_cpuinfo(text: str) -> Cpu:
-    """What the ``/proc/cpuinfo`` of an AArch64 kernel tells.
+    """What the ``/proc/cpuinfo`` of an AArch64 kernel contains.
 
-    :param text: the file; one of another architecture tells nothing
+    :param text: the file; that of another architecture gives nothing
     :returns: cores and features. Features are those that every core has.
     """
     cores = set()
@@ -248,9 +250,9 @@ def parse_cpuinfo(text: str) -> Cpu:
 class Verdict(enum.Enum):
     """What a difference means to a guest that runs on the source."""
 
-    LOST = 'the guest would lose something that it has seen'
+    LOST = 'the guest would lose something that it saw'
     DIFFERENT = 'the guest does not notice, as far as is known'
-    UNKNOWN = 'nobody can tell'
+    UNKNOWN = 'it cannot be told'
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -267,7 +269,7 @@ class Difference:
 def compare(source: Cpu, destination: Cpu) -> tuple[Difference, ...]:
     """How a destination differs for a guest that has the source's CPU.
 
-    KVM takes over the registers of a guest only where the host's own agree:
+    KVM accepts the registers of a guest only if the host's own agree:
     MIDR and REVIDR cannot be written at all before Linux 6.15, the ID
     registers before 6.6, and later not beyond what the host has
     (Documentation/virt/kvm/api.rst, KVM_CAP_ARM_WRITABLE_IMP_ID_REGS).
@@ -326,7 +328,7 @@ def compare(source: Cpu, destination: Cpu) -> tuple[Difference, ...]:
 
 
 def _known(cpu: Cpu, other: Cpu) -> set[Core]:
-    """The cores of one, without what the other does not tell of its own."""
+    """The cores of one, without REVIDR unless it is known of all cores."""
     both = [core for one in (cpu, other) for core in one.cores or ()]
     if any(core.revidr < 0 for core in both):
         return {Core(core.midr) for core in cpu.cores or ()}
@@ -335,7 +337,7 @@ def _known(cpu: Cpu, other: Cpu) -> set[Core]:
 
 def refused(differences: Iterable[Difference],
             how: str) -> tuple[Difference, ...]:
-    """Those of the differences for which a migration is refused.
+    """The differences because of which a migration is refused.
 
     :param how: the value of ``[arm_cpu] compare``
     """
@@ -364,7 +366,7 @@ def traits(cpu: Cpu, standard: Collection[str]) -> frozenset[str]:
 
 
 def is_ours(trait: str) -> bool:
-    """Whether ``traits`` alone decides about this trait."""
+    """Whether this trait is set and removed only as ``traits`` says."""
     return trait == 'CUSTOM_ARM_PAUTH' or trait.startswith(
         ('HW_CPU_AARCH64_', 'CUSTOM_ARM_MIDR_', 'CUSTOM_ARM_SVE_',
          'CUSTOM_ARM_GIC_'))

@@ -27,15 +27,15 @@ class Property:
     """One thing that can be asked for.
 
     :param name: without the prefix
-    :param values: those that are right; empty for any text
-    :param most: the largest number, where it is one from 0 on
+    :param values: the values that are allowed; empty for any text
+    :param maximum: for a number, the largest one; the smallest is 0
     """
 
     name: str
     title: str
     description: str
     values: tuple[str, ...] = ()
-    most: int | None = None
+    maximum: int | None = None
     of_flavor: bool = True
     of_image: bool = True
 
@@ -43,17 +43,17 @@ class Property:
 PROPERTIES: tuple[Property, ...] = (
     Property(
         name=pcie_root_ports.EXTRA_SPEC.removeprefix(FLAVOR),
-        title='Free PCIe root ports', most=pcie.MAX_ROOT_PORTS,
+        title='Free PCIe root ports', maximum=pcie.MAX_ROOT_PORTS,
         description='How many PCIe root ports a new Arm guest has free, for '
                     'volumes, interfaces and other devices that are plugged '
-                    'in while it runs. What an image may ask for is bounded '
-                    'by the host.'),
+                    'in while it runs. The host limits what an image may ask '
+                    'for.'),
     Property(
         name=virtio_mmio.EXTRA_SPEC.removeprefix(FLAVOR),
         title='Transport of virtio devices', values=virtio_mmio.TRANSPORTS,
         description='Whether the virtio devices of a new Arm guest are on '
                     'PCI Express or on virtio-mmio, for systems without PCI. '
-                    'On virtio-mmio nothing can be plugged in.'),
+                    'No device can be plugged into virtio-mmio.'),
     Property(
         name=console.EXTRA_SPEC.removeprefix(FLAVOR),
         title='Video model', values=console.MODELS,
@@ -69,19 +69,19 @@ PROPERTIES: tuple[Property, ...] = (
           (cpu_features.PAUTH, 'Pointer authentication',
            'Whether an Arm guest has pointer authentication.'),
           (cpu_features.GIC_VERSION, 'Version of the GIC',
-           'The version of the interrupt controller of an Arm guest; 2 has '
-           'at most eight vCPUs.'))),
+           'The version of the interrupt controller of an Arm guest; with '
+           'version 2 it can have at most eight vCPUs.'))),
     Property(
         name=nvram.ON_REBUILD_PROPERTY.removeprefix(IMAGE),
-        title='UEFI variables at a rebuild', values=('reset', 'keep'),
+        title='UEFI variables on rebuild', values=('reset', 'keep'),
         of_flavor=False,
-        description='What becomes of the UEFI variables of an Arm guest when '
-                    'it is rebuilt.'),
+        description='Whether an Arm guest keeps its UEFI variables when it is '
+                    'rebuilt.'),
     Property(
         name=plugins.SKIP_HOOKS.removeprefix(FLAVOR),
-        title='Hooks to keep away', of_image=False,
-        description='Names of hooks of nova-arm-ext, with commas between, '
-                    'that do not touch guests of this flavor.'),
+        title='Hooks to skip', of_image=False,
+        description='Names of hooks of nova-arm-ext, separated by commas, '
+                    'that do not run for guests of this flavor.'),
 )
 
 
@@ -103,8 +103,8 @@ def namespace(*, of_image: bool) -> dict[str, Any]:
         'properties': {
             one.name: {
                 'title': one.title, 'description': one.description,
-                **({'type': 'integer', 'minimum': 0, 'maximum': one.most}
-                   if one.most is not None else {'type': 'string'}),
+                **({'type': 'integer', 'minimum': 0, 'maximum': one.maximum}
+                   if one.maximum is not None else {'type': 'string'}),
                 **({'enum': list(one.values)} if one.values else {}),
             } for one in PROPERTIES
             if (one.of_image if of_image else one.of_flavor)}}

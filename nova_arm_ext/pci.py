@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a PCI device is, and the rules by which the inventory skips some."""
+"""PCI devices, and the rules by which the inventory skips some of them."""
 
 import dataclasses
 import json
@@ -18,7 +18,7 @@ from nova_arm_ext import options
 
 GROUP = 'arm_pci'
 
-#: The right forms of a rule, for messages.
+#: The forms of a rule, for messages.
 FORMS = (
     'vendor:product such as 177d:a034; vendor:* such as 177d:*; an address '
     'such as 0002:01:00.1; a range of addresses such as '
@@ -30,20 +30,20 @@ OPTS: tuple[cfg.Opt, ...] = (
         'enabled',
         default=True,
         help="""
-Whether this host has an inventory of PCI devices at all. Without one nothing
-is asked about them, and no PCI device can be passed through to a guest.
+Whether this host has an inventory of PCI devices. Without one nova-compute
+reads no PCI device, and no PCI device can be passed through to an instance.
 """),
     cfg.StrOpt(
         'when_device_spec_empty',
         default='inventory',
         choices=[
-            ('inventory', 'Take the inventory all the same, as Nova does. '
-                          'Nova then drops each device of it.'),
-            ('nothing', 'Ask nothing and report no device.')],
+            ('inventory', 'Read all devices nevertheless, as Nova does. '
+                          'Nova then drops each of them.'),
+            ('nothing', 'Read nothing and report no device.')],
         help="""
-What to do where ``[pci] device_spec`` is empty, so that no device can be
-passed through anyway. ``nothing`` saves the time that the inventory takes, and
-does not touch devices that nobody wants to pass through.
+What to do when ``[pci] device_spec`` is empty, so that no device can be passed
+through anyway. ``nothing`` saves the time that the inventory takes, and does
+not touch devices that are not meant for instances.
 """),
     cfg.StrOpt(
         'default_skip',
@@ -51,48 +51,47 @@ does not touch devices that nobody wants to pass through.
         help="""
 The rules that are in ``skip`` by default, for use as ``$default_skip`` there.
 Not meant to be set. These are the on-chip NIC of Cavium ThunderX, its virtual
-function, and the virtual function of the first silicon. They give way to
-``[pci] device_spec``: a device that it names by vendor and product, by vendor
-alone or by address is not skipped by a rule of this list.
+function, and the virtual function of the first silicon. ``[pci] device_spec``
+takes precedence: a device that it names by vendor and product, only by vendor,
+or by address is not skipped by a rule of this list.
 """),
     cfg.ListOpt(
         'skip',
         default='$default_skip',
         help="""
-Rules for PCI devices that are left out of the inventory. A device that a rule
-matches is asked for its identity and for nothing else, nor are network
-interfaces on it. A rule is a vendor and a product such as ``177d:a034``, all
+Rules for PCI devices that are left out of the inventory. Of a device that a
+rule matches only the identity is read; its network interfaces are not read. A
+rule is a vendor and a product such as ``177d:a034``, all
 products of a vendor such as ``177d:*``, an address such as ``0002:01:00.1``, a
 range of addresses such as ``0002:01:00.1-0002:01:1f.7``, a driver such as
 ``driver=thunder-nicvf``, or a class code or its first 2 or 4 digits such as
-``class=0200``. To add one to the default ones write
-``$default_skip,driver=mine``. A rule that cannot be understood keeps
-nova-compute from starting. ``nova-arm-ext pci`` shows which rule skips which
-device.
+``class=0200``. To add a rule to the default ones write
+``$default_skip,driver=mine``. nova-compute does not start with a rule that it
+cannot understand. ``nova-arm-ext pci`` shows which rule skips which device.
 """),
     cfg.IntOpt(
         'min_interval',
         default=10, min=0,
         help="""
-An inventory that is younger than this many seconds is given again, also when
-it is empty. The default is well below the interval of Nova's periodic task,
-60 seconds.
+An inventory that is younger than this many seconds is used again, even if it
+is empty. The default is well below the interval of Nova's periodic task, 60
+seconds.
 """),
     cfg.IntOpt(
         'max_age',
         default=300, min=0,
         help="""
-After so many seconds the inventory is taken anew at the latest. It is taken
-earlier when libvirt says that a device came, went or changed, and after a
-fault that may pass, though never before ``min_interval`` has passed.
+The age in seconds at which a new inventory is made. It is made earlier when
+libvirt reports that a device was added, removed or changed, and after a
+temporary fault, but never before ``min_interval`` has passed.
 """),
     cfg.IntOpt(
         'keep_last_good',
         default=600, min=0,
         help="""
-For so many seconds the last good answer about a device stands when the device
-cannot be read any more for a reason that may pass, for example a timeout.
-Nova deletes a device that is missing from one inventory. The same holds when
+How many seconds the last good answer about a device is used when the device
+cannot be read because of a temporary fault, for example a timeout. Nova
+deletes a device that is missing from one inventory. The same applies when
 libvirt lists no device at all after it has listed some.
 """),
 )
@@ -117,11 +116,11 @@ _NAME = re.compile(
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Identity:
-    """Who a PCI device is, as far as its document tells.
+    """What a PCI device is, according to its document.
 
     :param physical_function: the address of the device of which this one is
         a virtual function
-    :param has_virtual_functions: it can be split into some
+    :param has_virtual_functions: it can be split into virtual functions
     """
 
     name: str
@@ -154,7 +153,7 @@ def address_in(name: str) -> Address | None:
 def parse(xml: str) -> Any:
     """The root element of a node device document.
 
-    :raises InvalidDocument: when it is none
+    :raises InvalidDocument: when it is not such a document
     """
     parser = etree.XMLParser(resolve_entities=False, no_network=True)
     try:
@@ -173,8 +172,8 @@ def identify(device: Any) -> Identity:
     :param device: the root element of its document
     :raises InvalidDocument: with the place and the value that is wrong
     """
-    # of several elements with one name the last counts, as in Nova; plain
-    # loops, as lxml's own searches take twice as long
+    # of several elements with one name the last one counts, as in Nova; plain
+    # loops, because lxml's own searches take twice as long
     top = {child.tag: child for child in device}
     name = top['name'].text if 'name' in top else None
     if not name:
@@ -189,7 +188,7 @@ def identify(device: Any) -> Identity:
             # Nova's database has room for four digits
             raise errors.InvalidDocument(f'{place}/@id is {number:#x}')
         ids.append(number)
-    # the first that says anything counts, as in Nova
+    # the first one that says anything counts, as in Nova
     physical, has_virtual = None, False
     for inner in capability.iterchildren('capability'):
         if inner.get('type') == 'virt_functions':
@@ -205,7 +204,7 @@ def identify(device: Any) -> Identity:
     try:
         class_code = int(parts['class'].text, 16)
     except (KeyError, TypeError, ValueError):
-        class_code = None     # older than libvirt 5.2, or of no use
+        class_code = None     # missing before libvirt 5.2, or unusable
     return Identity(
         name=name,
         address=_address(*(
@@ -242,7 +241,7 @@ def numa_node(device: Any) -> int | None:
 def card_serial(device: Any) -> str | None:
     """The serial number in a PCI device's vital product data.
 
-    :raises InvalidDocument: when this is no PCI device
+    :raises InvalidDocument: when this is not a PCI device
     """
     serial: str | None = None
     for inner in _capability(device, 'pci').iterchildren('capability'):
@@ -256,9 +255,9 @@ def card_serial(device: Any) -> str | None:
 
 
 def net_features(device: Any) -> list[str | None]:
-    """What a network interface is able to do.
+    """The features of a network interface.
 
-    :raises InvalidDocument: when this is none
+    :raises InvalidDocument: when this is not a network interface
     """
     return [feature.get('name') for feature
             in _capability(device, 'net').iterchildren('feature')]
@@ -274,7 +273,7 @@ def _number(place: str, text: str | None, base: int) -> int:
 
 
 def _address(domain: int, bus: int, slot: int, function: int) -> Address:
-    # as it is said: Nova itself passes over what is out of range
+    # not checked: Nova itself ignores what is out of range
     return domain, bus, slot, function
 
 
@@ -284,9 +283,9 @@ def _digits(digits: Sequence[str]) -> Address:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Rule:
-    """One way in which devices are skipped.
+    """One rule by which devices are skipped.
 
-    What is None is not asked about.
+    A field that is None is not compared.
     """
 
     text: str
@@ -332,7 +331,7 @@ class Rule:
                 and self.first <= address <= self.last)
 
     def matches(self, device: Identity) -> bool:
-        """Whether it skips the device. What is unknown never matches."""
+        """Whether it skips the device. An unknown value never matches."""
         if self.first is not None:
             return self.has_address(device.address)
         if self.driver is not None:
@@ -349,8 +348,9 @@ class Rule:
 class Settings:
     """The options of the inventory.
 
-    :param skip: rules in the order in which they are asked
-    :param yielding: the rules that give way to ``[pci] device_spec``
+    :param skip: rules in the order in which they are tried
+    :param yielding: the rules over which ``[pci] device_spec`` takes
+        precedence
     """
 
     enabled: bool = True
@@ -397,7 +397,7 @@ class Settings:
 
     def skipped_by(self, device: Identity,
                    named: 'DeviceSpec') -> str | None:
-        """The rule that skips a device, as it is written.
+        """The rule that skips a device, as it is configured.
 
         :param named: what ``[pci] device_spec`` names
         """
@@ -408,7 +408,7 @@ class Settings:
         return None
 
     def skipped_address(self, address: Address) -> str | None:
-        """The address rule that skips a device of which no more is known."""
+        """The rule that skips a device of which only the address is known."""
         for rule in self.skip:
             if rule.has_address(address) and rule.text not in self.yielding:
                 return rule.text
@@ -416,7 +416,7 @@ class Settings:
 
 
 def faults(conf: cfg.ConfigOpts) -> Sequence[str]:
-    """What is wrong with the options, a sentence each."""
+    """What is wrong with the options, one sentence each."""
     try:
         Settings.load(conf)
     except errors.ConfigurationError as e:
@@ -427,8 +427,8 @@ def faults(conf: cfg.ConfigOpts) -> Sequence[str]:
 class DeviceSpec:
     """The devices that ``[pci] device_spec`` names.
 
-    :param specs: the values of the option. What cannot be read is passed
-        over; Nova itself does not start with it.
+    :param specs: the values of the option. One that cannot be read is
+        ignored; Nova itself does not start with it.
     """
 
     def __init__(self, specs: Iterable[str] = ()) -> None:
@@ -446,10 +446,10 @@ class DeviceSpec:
         return bool(self._specs)
 
     def names(self, device: Identity) -> bool:
-        """Whether an entry means this device and not just any.
+        """Whether an entry means this specific device.
 
-        By vendor and product, vendor alone, or an address: its own or that of
-        its physical function.
+        By vendor and product, only by vendor, or by an address: its own or
+        that of its physical function.
         """
         return any(self._names(spec, device) for spec in self._specs)
 
@@ -482,7 +482,8 @@ def _covers(wanted: Any, address: Address) -> bool:
             return False
     left, _, function = str(wanted).partition('.')
     parts = left.split(':')
-    # as nova.pci.devspec reads it: what is left out at the left is any
+    # as nova.pci.devspec reads it: parts that are missing on the left match
+    # any value
     patterns = [*['*'] * (3 - len(parts)), *parts, function]
     if len(patterns) != 4:
         return False

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads what the host's CPU is, and tells it to other hosts."""
+"""Reads the host's CPU, and exchanges it with other hosts."""
 
 import ctypes
 import dataclasses
@@ -34,9 +34,9 @@ _SVE_GET_VL = 51
 _SVE_VL_LEN_MASK = 0xffff
 _SVE_SET_VL_ONEXEC = 1 << 18
 #: The architecture's longest and shortest vectors, in bytes.
-_SVE_MOST, _SVE_LEAST = 256, 16
+_SVE_LONGEST, _SVE_SHORTEST = 256, 16
 
-#: Where Nova carries it: a key beside its own in the ``cpu_info`` of a
+#: Where it is carried: a key beside its own in the ``cpu_info`` of a
 #: compute node. Nova 29 to 34 store that as text, hand it to the destination
 #: of a live migration, and show it to administrators in os-hypervisors.
 KEY = 'arm'
@@ -44,19 +44,19 @@ KEY = 'arm'
 
 def read(connection: Any, *, aarch32_el1: bool | None, root: str = '/',
          device: str = KVM) -> cpu.Cpu:
-    """What this AArch64 host tells of its CPU.
+    """The CPU of this AArch64 host.
 
     :param connection: a libvirt connection to this host
     :param aarch32_el1: whether KVM can run AArch32 at EL1
-    :param root: where ``proc`` and ``sys`` are
-    :param device: of KVM
-    :returns: what cannot be found out is unknown in it
+    :param root: the folder with ``proc`` and ``sys``
+    :param device: the device of KVM
+    :returns: with None for what cannot be found out
     """
     found = cpu.parse_cpuinfo(_text(pathlib.Path(root, 'proc/cpuinfo')))
     features = found.features
     if features is not None:
-        # what KVM cannot give no guest has; where it does not answer, it
-        # is believed that it can
+        # no guest has what KVM cannot give; without an answer of KVM the
+        # feature is kept
         if kvm_can('give guests SVE', _CAP_SVE, device) is False:
             features = frozenset(
                 one for one in features if not one.startswith('sve'))
@@ -95,15 +95,15 @@ def kvm_can(what: str, capability: int, device: str = KVM) -> bool | None:
         os.close(kvm)
 
 
-def tell(cpu_info: MutableMapping[str, Any], known: cpu.Cpu) -> None:
+def into_cpu_info(cpu_info: MutableMapping[str, Any], known: cpu.Cpu) -> None:
     """Put a host's CPU into the ``cpu_info`` of its compute node."""
     cpu_info[KEY] = known.to_data()
 
 
-def told(cpu_info: str | None) -> cpu.Cpu:
+def from_cpu_info(cpu_info: str | None) -> cpu.Cpu:
     """The CPU of the host whose compute node has this ``cpu_info``.
 
-    :param cpu_info: JSON; a host with Nova's own driver tells nothing, and
+    :param cpu_info: JSON; a host with Nova's own driver has no such key, and
         a compute node that is not up yet has an empty text
     """
     try:
@@ -114,11 +114,11 @@ def told(cpu_info: str | None) -> cpu.Cpu:
                              else None)
 
 
-def why_not(source: cpu.Cpu, destination: cpu.Cpu, how: str,
+def refusal(source: cpu.Cpu, destination: cpu.Cpu, how: str,
             instance: Any) -> str | None:
-    """Why a guest with KVM cannot be migrated live, if so.
+    """Why a guest with KVM cannot be migrated live, None if it can.
 
-    What differs and is no reason is logged.
+    Differences that do not prevent the migration are logged.
 
     :param how: the value of ``[arm_cpu] compare``
     :param instance: the guest, for the log
@@ -126,11 +126,11 @@ def why_not(source: cpu.Cpu, destination: cpu.Cpu, how: str,
     if how == 'off':
         return None
     found = cpu.compare(source, destination)
-    refused = cpu.refused(found, how)
-    if refused:
+    reasons = cpu.refused(found, how)
+    if reasons:
         return (f'the CPU of this host is not the one that the guest has '
                 f'([{cpu.GROUP}] {cpu.COMPARE} = {how}): '
-                + '; '.join(one.text for one in refused))
+                + '; '.join(one.text for one in reasons))
     if found:
         LOG.warning('The CPU of this host differs from the source\'s: %s',
                     '; '.join(one.text for one in found), instance=instance)
@@ -192,7 +192,7 @@ def _text(path: pathlib.Path) -> str:
 
 
 def _cores(root: pathlib.Path) -> tuple[cpu.Core, ...] | None:
-    """The cores by their registers; an offline one shows an empty file."""
+    """The cores by their registers; an offline core has an empty file."""
     found = set()
     for folder in root.glob(
             'sys/devices/system/cpu/cpu[0-9]*/regs/identification'):
@@ -214,8 +214,8 @@ def _sve_lengths() -> tuple[int, ...] | None:
     """The SVE vector lengths in bits that programs of this host can choose.
 
     KVM gives guests the same (sve_max_virtualisable_vl in Linux). The kernel
-    is asked what it would make of each length at the next execve, which leaves
-    this thread's vectors alone, and then to forget that again.
+    is asked which length each one would become at the next execve. That does
+    not change the vectors of this thread, and is undone afterwards.
     """
     prctl = ctypes.CDLL(None, use_errno=True).prctl
     now = prctl(_SVE_GET_VL, 0, 0, 0, 0)
@@ -224,15 +224,15 @@ def _sve_lengths() -> tuple[int, ...] | None:
                     os.strerror(ctypes.get_errno()))
         return None
     found = []
-    length = _SVE_MOST
-    while length >= _SVE_LEAST:
-        # the kernel takes the next shorter one that there is
+    length = _SVE_LONGEST
+    while length >= _SVE_SHORTEST:
+        # the kernel answers with the next shorter length that it has
         answer = prctl(_SVE_SET_VL, length | _SVE_SET_VL_ONEXEC, 0, 0, 0)
         length = answer & _SVE_VL_LEN_MASK if answer >= 0 else 0
         if not length or length * 8 in found:
             break
         found.append(length * 8)
-        length -= _SVE_LEAST
+        length -= _SVE_SHORTEST
     prctl(_SVE_SET_VL, now & ~_SVE_SET_VL_ONEXEC, 0, 0, 0)
     return tuple(sorted(found)) or None
 

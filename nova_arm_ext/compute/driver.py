@@ -131,7 +131,8 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
     def _get_cpu_info(self):
         cpu_info = super()._get_cpu_info()
         if self._facts.arch == 'aarch64':
-            cpu.tell(cpu_info, self._facts.now().cpu or arm_cpu.Cpu())
+            cpu.into_cpu_info(cpu_info,
+                              self._facts.now().cpu or arm_cpu.Cpu())
         return cpu_info
 
     def _check_cpu_compatibility(self):

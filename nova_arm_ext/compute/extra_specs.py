@@ -21,8 +21,8 @@ def register() -> list[base.ExtraSpecValidator]:
 
 
 def _values(one: metadefs.Property) -> dict[str, object]:
-    if one.most is not None:
-        return {'type': int, 'min': 0, 'max': one.most}
+    if one.maximum is not None:
+        return {'type': int, 'min': 0, 'max': one.maximum}
     if one.values:
         return {'type': str, 'enum': list(one.values)}
     # names of entry points

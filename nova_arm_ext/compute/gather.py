@@ -33,13 +33,13 @@ T = TypeVar('T')
 
 def host(connection: Any, *, local: bool = True,
          descriptors: Iterable[str] = DESCRIPTORS) -> facts.Host:
-    """What libvirt and this file system say about the host.
+    """Facts about the host, from libvirt and this file system.
 
-    What cannot be found out is unknown in the result, with a WARNING.
+    What cannot be found out is None in the result, and logged as a WARNING.
 
     :param connection: a libvirt connection; nothing is changed through it
-    :param local: whether the connection leads to this very machine, so that
-        its /dev/kvm and its files are the host's
+    :param local: whether the connection leads to this machine, so that its
+        /dev/kvm and its files are the host's
     :param descriptors: folders of firmware descriptors
     """
     capabilities = _asked('capabilities', lambda: etree.fromstring(
@@ -66,7 +66,7 @@ def guest(instance: Any, image_meta: Any = None,
           previous: str | None = None, sysinfo: Any = None,
           nvram: str | None = None,
           loader_is_gone: bool | None = None) -> facts.Guest:
-    """What Nova's objects say about a guest.
+    """Facts about a guest, from Nova's objects.
 
     :param instance: nova.objects.Instance
     :param image_meta: nova.objects.ImageMeta of the image that is booted,
@@ -74,7 +74,7 @@ def guest(instance: Any, image_meta: Any = None,
     :param previous: the domain document that the guest had before
     :param sysinfo: Nova's LibvirtConfigGuestSysinfo for it, if there is one
     :param nvram: the path that its variable store is to have
-    :param loader_is_gone: the loader of its previous document
+    :param loader_is_gone: whether the loader of its previous document is gone
     """
     properties = image_properties(instance)
     if image_meta is not None and 'properties' in image_meta:
@@ -96,13 +96,13 @@ def loader_is_gone(loader: str,
                    firmware: Iterable[facts.Firmware] | None) -> bool | None:
     """Whether a guest's loader is not on this host any more.
 
-    libvirt may be in another container, with files of its own. What it knows
-    is there; what it does not know is looked for here, if its other firmware
-    is here too.
+    libvirt may be in another container, with files of its own. A loader that
+    libvirt knows is there. One that it does not know is looked for here,
+    provided that other firmware of libvirt's is here too.
 
     :param loader: its path
     :param firmware: what libvirt has
-    :returns: None where it cannot be told
+    :returns: None if it is not known
     """
     known = [one.loader for one in firmware or ()]
     if loader in known or os.path.exists(loader):
@@ -124,7 +124,7 @@ def image_properties(instance: Any) -> dict[str, str]:
 def aarch32_el1(device: str = cpu.KVM) -> bool | None:
     """Whether KVM can run 32-bit Arm guests (KVM_CAP_ARM_EL1_32BIT).
 
-    :returns: None where there is no KVM to ask, as in some containers
+    :returns: None without KVM, as in some containers
     """
     if os.uname().machine != 'aarch64':
         return False
@@ -156,7 +156,7 @@ def _virt_types(capabilities: Any) -> dict[str, tuple[str, ...]]:
 
 def _firmware(connection: Any, virt_types: Mapping[str, tuple[str, ...]],
               folders: Iterable[str]) -> tuple[facts.Firmware, ...] | None:
-    """The firmware of the descriptors that is really there for libvirt."""
+    """The firmware of the descriptors that exists for libvirt."""
     described = _described(folders)
     if described is None:
         return None
@@ -172,7 +172,7 @@ def _firmware(connection: Any, virt_types: Mapping[str, tuple[str, ...]],
 
 def _exists(path: str, there: set[str] | None) -> bool:
     # libvirt may see other files than this process, each in a container of
-    # its own, so its word counts where it has spoken
+    # its own, so its answer takes precedence
     return path in there if there is not None else os.path.exists(path)
 
 
@@ -189,10 +189,10 @@ def _loaders(connection: Any, arch: str,
 
 
 def _described(folders: Iterable[str]) -> list[facts.Firmware] | None:
-    """The Arm firmware for split pflash that the descriptors tell of.
+    """The Arm firmware for split pflash that the descriptors describe.
 
     :returns: in the order of their file names, which is the order of
-        preference; None where no folder can be read
+        preference; None if there is no folder
     """
     files = descriptor_files(folders)
     if files is None:
@@ -202,15 +202,15 @@ def _described(folders: Iterable[str]) -> list[facts.Firmware] | None:
         try:
             found += read_descriptor(file)
         except (OSError, ValueError) as e:
-            LOG.warning('Firmware descriptor %s is passed over: %s', file, e)
+            LOG.warning('Firmware descriptor %s is ignored: %s', file, e)
     return found
 
 
 def descriptor_files(folders: Iterable[str]) -> list[pathlib.Path] | None:
     """The firmware descriptors, in the order of preference.
 
-    :returns: of each file name the one in the last folder; None where there
-        is no folder
+    :returns: of each file name the one in the last folder; None if there is
+        no folder
     """
     files: dict[str, pathlib.Path] = {}
     there = False
@@ -223,14 +223,14 @@ def descriptor_files(folders: Iterable[str]) -> list[pathlib.Path] | None:
 
 
 def read_descriptor(file: pathlib.Path) -> list[facts.Firmware]:
-    """The Arm firmware for split pflash that one descriptor tells of.
+    """The Arm firmware for split pflash that one descriptor describes.
 
     :raises OSError: when it cannot be read
-    :raises ValueError: when it is no descriptor
+    :raises ValueError: when it is not a descriptor
     """
     data = file.read_bytes()
     if not data:
-        return []     # it masks the one of its name in another folder
+        return []     # it masks the file of the same name in another folder
     try:
         return _descriptor(json.loads(data))
     except (ValueError, LookupError, TypeError, AttributeError,

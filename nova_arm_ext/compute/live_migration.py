@@ -47,9 +47,9 @@ class Destination:
                 and not instance.kernel_id and host.firmware is not None
                 and arch not in {one.arch for one in host.firmware}):
             return f'this host has no UEFI firmware for {arch} guests'
-        told = cpu.told(source['cpu_info'])
+        told = cpu.from_cpu_info(source['cpu_info'])
         if not self._facts.runs_kvm_on_arm or (arch == 'armv7l'
                                                and told.aarch32_el1 is False):
             return None      # emulated
-        return cpu.why_not(told, host.cpu or arm_cpu.Cpu(),
+        return cpu.refusal(told, host.cpu or arm_cpu.Cpu(),
                            CONF.arm_cpu.compare, instance)

@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """The inventory of the host's PCI devices that Nova's resource tracker reads.
 
-Nova 29 to 34 stop the whole resource update where one device cannot be read,
-take an error of the listing for an empty list, and look through all devices
-for each device. Here a device that cannot be read is left out, or stands as it
-was for a while, and each document is read once.
+Nova 29 to 34 stop the whole resource update when one device cannot be read,
+treat a failed listing as an empty one, and search all devices for each device.
+Here a device that cannot be read is left out, or keeps its last answer for a
+while, and each document is read once.
 """
 
 import contextlib
@@ -43,10 +43,10 @@ _KINDS = ('pci', 'net', 'vdpa')
 
 
 class Inventory:
-    """The PCI devices of one host, asked for again and again.
+    """The PCI devices of one host.
 
     Several threads may use it. Events of libvirt only mark it as out of date:
-    they arrive in a native thread, where eventlet allows no more.
+    they arrive in a native thread, where eventlet allows nothing more.
     """
 
     #: all that are in use, for ``forget_all``
@@ -57,14 +57,14 @@ class Inventory:
                  clock: Callable[[], float] = time.monotonic) -> None:
         """
         :param host: Nova's Host object
-        :param device_spec: tells the values of ``[pci] device_spec``
+        :param device_spec: returns the values of ``[pci] device_spec``
         """
         self._settings = settings
         self._host = host
         self._device_spec = device_spec
         self._clock = clock
         self._lock = threading.Lock()
-        # the connection from which events come, and those asked of it
+        # the connection that events come from, and the events registered there
         self._connection: Any = None
         self._events: set[int] = set()
         self._skipped: dict[str, list[str]] = {}
@@ -77,7 +77,7 @@ class Inventory:
         return self._skipped
 
     def forget(self) -> None:
-        """Know nothing, so that the next answer is a new one."""
+        """Forget everything, so that the next answer is a new one."""
         self._memory = _Memory(self._settings.keep_last_good)
         self._answer: str | None = None
         self._taken = self._due = 0.0
@@ -87,7 +87,7 @@ class Inventory:
     def forget_all(cls) -> None:
         """Forget the inventories of this process.
 
-        Nova's own tests ask this of the cache that Nova 34 has here.
+        Nova's own tests clear the cache that Nova 34 has in its place.
         """
         for one in list(cls._every):
             one.forget()
@@ -119,7 +119,7 @@ class Inventory:
             return self._answer
 
     def _take(self, named: pci.DeviceSpec) -> None:
-        """Make a new answer, or let the last one stand."""
+        """Make a new answer, or keep the last one."""
         try:
             devices = self._list()
         except Exception as e:
@@ -132,21 +132,21 @@ class Inventory:
             try:
                 named_devices[device.name()] = device
             except Exception as e:
-                doubt = (f'a device does not tell its name: '
+                doubt = (f'the name of a device cannot be read: '
                          f'{type(e).__name__}: {e}')
-        if doubt and self._memory.stands_against(doubt):
+        if doubt and self._memory.keeps_last_good_despite(doubt):
             return
-        stock = _Stock(self._settings, named, self._memory)
-        answers = stock.take(named_devices)
+        survey = _Survey(self._settings, named, self._memory)
+        answers = survey.take(named_devices)
         self._memory.end()
         self._answer = jsonutils.dumps(answers)
-        if stock.skipped != self._skipped:
+        if survey.skipped != self._skipped:
             LOG.info('PCI inventory: %d devices, %s', len(answers),
-                     pci.summary(stock.skipped))
-            self._skipped = stock.skipped
+                     pci.summary(survey.skipped))
+            self._skipped = survey.skipped
 
     def _list(self) -> Sequence[Any]:
-        """All devices of the kinds that matter.
+        """All devices of these kinds: network, PCI and vDPA.
 
         :raises Exception: whatever libvirt raises
         """
@@ -175,33 +175,33 @@ class Inventory:
                         None, event, self._on_event, None)
                     self._events.add(event)
         except Exception as e:
-            # a lost connection shows itself in the listing; the next time
-            # it is asked again
-            LOG.debug('Libvirt does not tell of changed devices, so the age '
-                      'of the PCI inventory alone decides: %s', e)
+            # the listing reports a lost connection; the next inventory
+            # registers again
+            LOG.debug('libvirt does not report changed devices, so only the '
+                      'age of the PCI inventory decides: %s', e)
 
     def _on_event(self, *args: Any) -> None:
         self._out_of_date = True
 
 
 class _LeftOut(Exception):
-    """Something cannot be read, and nothing stands in for it."""
+    """Something cannot be read, and there is no last good answer."""
 
 
 class _Memory:
-    """What was read without a fault, and since when something has one."""
+    """The last good answers, and since when something cannot be read."""
 
     def __init__(self, keep: float) -> None:
         """
-        :param keep: for so many seconds the last good answer stands
+        :param keep: how many seconds the last good answer is used
         """
         self._keep = keep
         self._now = 0.0
         self._good: dict[_Key, Any] = {}
-        # since when, and whether the last good answer stands
+        # since when, and whether the last good answer is used
         self._faults: dict[_Key, tuple[float, bool]] = {}
         self._asked: set[_Key] = set()
-        #: there was a fault that may pass
+        #: there was a temporary fault
         self.may_pass = False
 
     def __bool__(self) -> bool:
@@ -214,7 +214,7 @@ class _Memory:
         self.may_pass = False
 
     def end(self) -> None:
-        """After libvirt has listed its devices: forget those that went."""
+        """After libvirt has listed its devices: forget those that are gone."""
         for known in (self._good, self._faults):
             for key in known.keys() - self._asked:
                 del known[key]
@@ -222,29 +222,29 @@ class _Memory:
     def read(self, key: _Key, call: Callable[[], Any]) -> Any:
         """What a call returns, or what it returned last if it fails.
 
-        :raises _LeftOut: when it fails and nothing stands in
+        :raises _LeftOut: when it fails and there is no last good answer
         """
         try:
             value = call()
         except Exception as e:
-            # each kind of error: what a broken device is able to cause is
-            # not known, and the others shall not suffer for it
+            # any kind of error: what a broken device may cause is not known,
+            # and it must not affect the other devices
             return self.stand_in(key, e)
         self.good(key, value)
         return value
 
     def good(self, key: _Key, value: Any) -> None:
-        """Remember what was read without a fault."""
+        """Remember a good answer."""
         self._asked.add(key)
         self._good[key] = value
         if self._faults.pop(key, None):
             LOG.info('The %s of %s can be read again', *key)
 
     def stand_in(self, key: _Key, error: Exception) -> Any:
-        """The last good answer, as long as it stands.
+        """The last good answer, as long as it may be used.
 
-        A WARNING tells of a fault when it begins and when the last good
-        answer falls, not each time.
+        A WARNING is logged when a fault begins and when the last good answer
+        is dropped, not each time.
 
         :raises _LeftOut: when there is none
         """
@@ -258,7 +258,7 @@ class _Memory:
             LOG.warning(
                 'The %s of %s cannot be read: %s: %s. %s', *key,
                 type(error).__name__, error,
-                f'For {self._keep:g} s its last good answer stands.'
+                f'Its last good answer is used for {self._keep:g} s.'
                 if stands else 'It is left out of the PCI inventory.')
         self._faults[key] = (since, stands)
         if stands:
@@ -266,18 +266,18 @@ class _Memory:
         raise _LeftOut() from error
 
     def listing_failed(self, error: Exception) -> None:
-        """Nothing could be listed, so that all that is known stands."""
+        """Nothing could be listed: keep what is known."""
         self.may_pass = True
         if _LISTING not in self._faults:
             LOG.warning(
                 'The PCI devices of this host cannot be listed: %s: %s. %s',
                 type(error).__name__, error,
-                'The last good list stands.' if self._good
+                'The last good list is used.' if self._good
                 else 'None is reported.')
             self._faults[_LISTING] = (self._now, True)
 
-    def stands_against(self, doubt: str) -> bool:
-        """Whether what is known stands against a list that may be wrong.
+    def keeps_last_good_despite(self, doubt: str) -> bool:
+        """Whether the last good list is used instead of a doubtful one.
 
         A libvirt that is just starting may list nothing for a moment.
         """
@@ -288,23 +288,23 @@ class _Memory:
         if known is not stands:
             LOG.warning(
                 'The list of PCI devices is doubtful: %s. %s', doubt,
-                f'For {self._keep:g} s the last good one stands.' if stands
-                else 'It is taken as it is.')
+                f'The last good one is used for {self._keep:g} s.' if stands
+                else 'It is used nevertheless.')
         self._faults[_LISTING] = (since, stands)
         return stands
 
 
 def _may_pass(error: Exception) -> bool:
-    """Whether the next time may be better: libvirt or the kernel failed.
+    """Whether the fault is temporary: libvirt or the kernel failed.
 
-    A document that is malformed is not read again and again in vain.
+    A malformed document would be read again and again in vain.
     """
     return isinstance(error, libvirt_host.libvirt.libvirtError | OSError
                       | exception.PciDeviceNotFoundById)
 
 
-class _Stock:
-    """One taking of the inventory, from devices that libvirt has listed."""
+class _Survey:
+    """One inventory, made from the devices that libvirt has listed."""
 
     def __init__(self, settings: pci.Settings, named: pci.DeviceSpec,
                  memory: _Memory) -> None:
@@ -320,14 +320,14 @@ class _Stock:
         self.skipped: dict[str, list[str]] = {}
 
     def take(self, devices: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Describe all PCI devices but those that are skipped or broken.
+        """Describe all PCI devices that are neither skipped nor broken.
 
-        The documents of all are read first, as a virtual function has the
-        serial number of its physical one.
+        All documents are read first, because a virtual function has the
+        serial number of its physical function.
         """
         documents: dict[str, tuple[pci.Identity, Any]] = {}
         answers: dict[str, dict[str, Any]] = {}
-        for name, device in self._survey(devices).items():
+        for name, device in self._pci_devices(devices).items():
             try:
                 found = self._document(name, device)
             except Exception as e:
@@ -356,7 +356,7 @@ class _Stock:
             self._serials[name] = answer.get('capabilities', {}).get(
                 'vpd', {}).get('card_serial_number')
 
-    def _survey(self, devices: Mapping[str, Any]) -> dict[str, Any]:
+    def _pci_devices(self, devices: Mapping[str, Any]) -> dict[str, Any]:
         """Sort devices by kind and parent.
 
         :returns: PCI devices by name
@@ -379,8 +379,8 @@ class _Stock:
     def _kind(self, name: str, device: Any) -> str | None:
         """The capability for which a device was listed.
 
-        Libvirt begins a name with the subsystem of the device
-        (udevGenerateDeviceName), which saves a call for each.
+        libvirt begins a name with the subsystem of the device
+        (udevGenerateDeviceName), which saves a call for each device.
         """
         prefix = name.partition('_')[0]
         if prefix in _KINDS:
@@ -405,7 +405,7 @@ class _Stock:
 
     def _describe(self, name: str, identity: pci.Identity,
                   document: Any) -> dict[str, Any]:
-        """One device in the words of Nova's own (Host._get_pcidev_info)."""
+        """One device, in the form of Nova's Host._get_pcidev_info()."""
         address = pci.format_address(identity.address)
         vendor, product = identity.ids.split(':')
         answer: dict[str, Any] = {
@@ -463,7 +463,7 @@ class _Stock:
         return capabilities
 
     def _features(self, name: str) -> list[str | None] | None:
-        """What the network interface of a PCI device is able to do."""
+        """The features of the network interface of a PCI device."""
         if name not in self._nets:
             return None
         net_name, net = self._nets[name]

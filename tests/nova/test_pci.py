@@ -577,7 +577,7 @@ class FaultTest(PciTest):
                 self.now += 3600
                 self.assertEqual(self.whole, self.by_name(inventory))
             [warning] = self.warnings()[before:]
-            self.assertIn('last good list stands', warning)
+            self.assertIn('last good list is used', warning)
 
     def test_a_lost_connection_keeps_the_last_list(self) -> None:
         inventory = self.inventory(self.tree)

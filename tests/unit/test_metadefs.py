@@ -49,6 +49,6 @@ class PageTest(base.TestCase):
 
 
 def is_right(one: metadefs.Property, value: str) -> bool:
-    if one.most is not None:
-        return value.isdigit() and int(value) <= one.most
+    if one.maximum is not None:
+        return value.isdigit() and int(value) <= one.maximum
     return not one.values or value in one.values

@@ -188,7 +188,7 @@ class MessagesTest(base.TestCase):
         n1, v1 = (cpu.Cpu(cores=(core,)) for core in (
             cpu.Core.of(0x41, 3, 0xd0c, 1), cpu.Core.of(0x41, 1, 0xd40, 1)))
 
-        why = compute_cpu.why_not(v1, n1, 'compatible', None)
+        why = compute_cpu.refusal(v1, n1, 'compatible', None)
 
         self.assert_shown('admin/cpu.rst', f'Migration pre-check error: {why}')
 

@@ -202,28 +202,29 @@ class TellTest(base.TestCase):
         known = cpu.parse_cpuinfo(cpus.cpuinfo('grace'))
         cpu_info: dict[str, object] = {'arch': 'aarch64'}
 
-        compute_cpu.tell(cpu_info, known)
+        compute_cpu.into_cpu_info(cpu_info, known)
 
         self.assertEqual('aarch64', cpu_info['arch'])
-        self.assertEqual(known, compute_cpu.told(json.dumps(cpu_info)))
+        self.assertEqual(known, compute_cpu.from_cpu_info(
+            json.dumps(cpu_info)))
 
     def test_a_host_that_tells_nothing_is_unknown(self) -> None:
         for text in (None, '', '{}', '[]', '{"arm": 7}', '{"arch": "x86_64"}',
                      'no JSON'):
-            self.assertEqual(cpu.Cpu(), compute_cpu.told(text))
+            self.assertEqual(cpu.Cpu(), compute_cpu.from_cpu_info(text))
 
 
 class WhyNotTest(base.TestCase):
 
-    def why_not(self, how: str) -> str | None:
+    def refusal(self, how: str) -> str | None:
         one, other = (cpu.Cpu(cores=(cpu.Core(midr),))
                       for midr in (0x413fd0c1, 0x481fd010))
-        return compute_cpu.why_not(one, other, how,
+        return compute_cpu.refusal(one, other, how,
                                    types.SimpleNamespace(uuid='x'))
 
     def test_a_refusal_says_what_and_by_which_option(self) -> None:
         for how, unknown in (('strict', True), ('compatible', False)):
-            reason = self.why_not(how) or ''
+            reason = self.refusal(how) or ''
 
             self.assertIn(f'[arm_cpu] compare = {how}', reason)
             self.assertIn('Kunpeng 920', reason)
@@ -231,9 +232,9 @@ class WhyNotTest(base.TestCase):
 
     def test_what_is_no_reason_is_logged_and_with_off_nothing_is(
             self) -> None:
-        self.assertIsNone(self.why_not('off'))
+        self.assertIsNone(self.refusal('off'))
         self.assertEqual('', self.log.output)
 
-        self.assertIsNone(self.why_not('warn'))
+        self.assertIsNone(self.refusal('warn'))
         self.assertIn('WARNING', self.log.output)
         self.assertIn('Kunpeng 920', self.log.output)

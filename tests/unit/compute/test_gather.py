@@ -236,7 +236,7 @@ class FirmwareTest(GatherTestCase):
         self.assertEqual((FIRMWARE,), self.host().firmware)
 
         for name in (*range(12), 97, 98):
-            self.assertIn(f'{self.folder}/{name}.json is passed over',
+            self.assertIn(f'{self.folder}/{name}.json is ignored',
                           self.log.output)
 
     def test_what_libvirt_does_not_see_is_not_there(self):
