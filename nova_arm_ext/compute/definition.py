@@ -119,8 +119,7 @@ class Definitions:
                             'while Nova defines it anew: %s', e,
                             instance=instance)
         try:
-            with operation.of(instance, event, previous=recorded,
-                              existing=True):
+            with operation.of(instance, event, previous=recorded):
                 yield
         except Exception:
             if recorded is not None:

@@ -30,15 +30,23 @@ class Operation:
 
     :param uuid: of the instance
     :param previous: the domain XML that the guest had before
-    :param existing: a hook that refuses does not stop it
     :param carried: the variable store that the instance's image carries
     """
 
     uuid: str
     event: Event
     previous: str | None = None
-    existing: bool = False
     carried: nvram.Carried | None = None
+
+    @property
+    def existing(self) -> bool:
+        """Whether the guest exists, so that no hook's refusal stops it.
+
+        A rescue, a migration that arrives and an evacuation are there to save
+        a guest. Of a shelved guest nothing is left but what a new one has,
+        and it stays shelved.
+        """
+        return self.event not in (Event.SPAWN, Event.REBUILD, Event.UNSHELVE)
 
     @functools.cached_property
     def guest(self) -> view.Domain | None:
@@ -52,14 +60,14 @@ current: contextvars.ContextVar[Operation | None] = contextvars.ContextVar(
 
 @contextlib.contextmanager
 def of(instance: Any, event: Event, *, previous: str | None = None,
-       existing: bool = False, carried: nvram.Carried | None = None
+       carried: nvram.Carried | None = None
        ) -> Iterator[Operation]:
     """Say what is being done to an instance until the block ends.
 
     The arguments are those of `Operation`.
     """
     operation = Operation(uuid=instance.uuid, event=event, previous=previous,
-                          existing=existing, carried=carried)
+                          carried=carried)
     token = current.set(operation)
     try:
         yield operation

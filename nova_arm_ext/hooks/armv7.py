@@ -96,6 +96,10 @@ scheduler if it is known that KVM can run them and this is not ``tcg``.
         self._drop_features(domain, report)
         self._drop_acpi(domain, report)
 
+    def keep(self, domain: Domain, facts: Facts, report: Report) -> None:
+        if previous.of_same_board(domain) is not None:
+            self.adjust(domain, facts, report)
+
     def _takes_kvm(self, domain: Domain, facts: Facts) -> bool:
         """Whether a new guest is to run with KVM.
 

@@ -159,3 +159,14 @@ class Hook(abc.ABC):
 
         :raises Refused: when the guest cannot have what it asks for
         """
+
+    def keep(self, domain: Domain, facts: Facts, report: Report) -> None:
+        """Give an existing guest what it had, where `adjust` refused.
+
+        The pipeline calls it instead of ``adjust``, with the document as the
+        hook found it, when ``adjust`` refused and the guest exists: Nova
+        writes the document of a guest anew each time, so what the hook once
+        gave the guest would be gone. ``domain.previous_of_same_arch`` has it.
+        A hook that can refuse an existing guest overrides this. Without a
+        previous document there is nothing to keep.
+        """

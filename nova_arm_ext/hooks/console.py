@@ -117,8 +117,17 @@ image has ``hw_input_bus``. Instances without graphics get neither.
         return domain.has_pcie
 
     def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
+        wish = base.asked(domain, facts, EXTRA_SPEC, MODELS)
+        self._apply(domain, facts, report, wish,
+                    self.options.unfit_video == 'refuse')
+
+    def keep(self, domain: Domain, facts: Facts, report: Report) -> None:
+        self._apply(domain, facts, report, wish=None, refuse=False)
+
+    def _apply(self, domain: Domain, facts: Facts, report: Report,
+               wish: base.Wish | None, refuse: bool) -> None:
         had = previous.of_same_board(domain)
-        self._video(domain, had, facts, report)
+        self._video(domain, had, wish, refuse, report)
         if domain.has_graphics and not any(
                 video.model == 'none' for video in domain.all(devices.Video)):
             self._inputs(domain, had, facts, report)
@@ -128,9 +137,8 @@ image has ``hw_input_bus``. Instances without graphics get neither.
 
     # Graphics.
 
-    def _video(self, domain: Domain, had: Domain | None, facts: Facts,
-               report: Report) -> None:
-        wish = base.asked(domain, facts, EXTRA_SPEC, MODELS)
+    def _video(self, domain: Domain, had: Domain | None,
+               wish: base.Wish | None, refuse: bool, report: Report) -> None:
         seen = [] if had is None else had.all(devices.Video)
         for i, video in enumerate(domain.all(devices.Video)):
             model = video.model or ''
@@ -144,7 +152,7 @@ image has ``hw_input_bus``. Instances without graphics get neither.
                 self._change(video, wish.value, f'as {wish.place} asks',
                              report)
             elif model in _UNFIT:
-                if self.options.unfit_video == 'refuse':
+                if refuse:
                     raise errors.Refused(
                         f'the video model {model!r} {_UNFIT[model]}; set '
                         f"hw_video_model of the image to 'virtio'")

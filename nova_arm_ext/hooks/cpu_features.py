@@ -9,6 +9,7 @@ from oslo_config import cfg
 
 from nova_arm_ext import errors
 from nova_arm_ext.cpu import Cpu
+from nova_arm_ext.domain import previous
 from nova_arm_ext.domain import tree
 from nova_arm_ext.domain.view import Domain
 from nova_arm_ext.facts import Facts
@@ -26,6 +27,9 @@ GIC_VERSION = 'arm:gic_version'
 #: libvirt 9.0.0 answers "unknown CPU feature: pauth", 11.3.0 accepts it. What
 #: lies between them is tried.
 _PAUTH_UNKNOWN_BEFORE = (9, 1, 0)
+
+#: The features that this hook sets.
+_OURS = re.compile(r'pauth|sve\d*').fullmatch
 
 _ON_OFF = ('on', 'off')
 #: in bits: cpu_map/arm_features.xml in libvirt 9.0 to 12.5
@@ -95,6 +99,21 @@ instance whose image asks is refused.
         if GIC_VERSION in wishes:
             self._gic(domain, cpu, wishes[GIC_VERSION], report)
 
+    def keep(self, domain: Domain, facts: Facts, report: Report) -> None:
+        had = previous.of_same_board(domain)
+        if had is None:
+            return
+        why = 'as the guest had it before'
+        if _has_features(domain) and _has_features(had):
+            for element in had.element.iterfind('cpu/feature'):
+                name = element.get('name', '')
+                if _OURS(name):
+                    self._set(domain, name, element.get('policy', 'require'),
+                              why, report)
+        gic = had.element.find('features/gic')
+        if gic is not None and gic.get('version'):
+            self._set_gic(domain, gic.get('version'), why, report)
+
     def _wishes(self, domain: Domain, facts: Facts) -> dict[str, Wish]:
         """What is asked for, by extra spec.
 
@@ -130,7 +149,8 @@ instance whose image asks is refused.
                            'its SVE vectors have '
                            + ', '.join(map(str, cpu.sve_lengths)) + ' bits',
                            f'CUSTOM_ARM_SVE_{length.value}')
-        self._require(domain, f'sve{length.value}', length.place, report)
+        self._set(domain, f'sve{length.value}', 'require',
+                  f'as {length.place} asks', report)
         # the longest one that is left would count
         self._drop(domain, re.compile(r'sve\d+').fullmatch,
                    f'sve{length.value}')
@@ -159,20 +179,17 @@ instance whose image asks is refused.
                            'its cores or its KVM do not have it',
                            {'sve': 'HW_CPU_AARCH64_SVE'}.get(
                                feature, 'CUSTOM_ARM_PAUTH'))
+        why = f'as {wish.place} asks'
         if on:
-            self._require(domain, feature, wish.place, report)
+            self._set(domain, feature, 'require', why, report)
         else:
-            self._set(domain, feature, 'disable', wish.place, report)
+            self._set(domain, feature, 'disable', why, report)
             if feature == 'sve':
                 # libvirt refuses vector lengths without it
                 self._drop(domain, re.compile(r'sve\d+').fullmatch)
 
-    def _require(self, domain: Domain, feature: str, place: str,
-                 report: Report) -> None:
-        self._set(domain, feature, 'require', place, report)
-
     @staticmethod
-    def _set(domain: Domain, feature: str, policy: str, place: str,
+    def _set(domain: Domain, feature: str, policy: str, why: str,
              report: Report) -> None:
         cpu = domain.child('cpu')
         for element in cpu.iterfind('feature'):
@@ -183,8 +200,7 @@ instance whose image asks is refused.
                                        name=feature)
         if element.get('policy') != policy:
             element.set('policy', policy)
-            report.because(f'cpu/feature[{feature}]',
-                           f'{policy}d, as {place} asks')
+            report.because(f'cpu/feature[{feature}]', f'{policy}d, {why}')
 
     @staticmethod
     def _drop(domain: Domain, doomed: Callable[[str], object],
@@ -194,8 +210,8 @@ instance whose image asks is refused.
             if doomed(name) and name != but:
                 tree.detach(element)
 
-    @staticmethod
-    def _gic(domain: Domain, cpu: Cpu, wish: Wish, report: Report) -> None:
+    @classmethod
+    def _gic(cls, domain: Domain, cpu: Cpu, wish: Wish, report: Report) -> None:
         if wish.value == 'host' and domain.virt_type != 'kvm':
             raise errors.Refused(
                 f'{wish.place} is host, but the instance is emulated; ask '
@@ -211,13 +227,18 @@ instance whose image asks is refused.
                 f'{wish.place} is 2, but an instance with GIC version 2 can '
                 f'have at most 8 vCPUs, not {domain.vcpus}; ask for version 3 '
                 f'or for fewer vCPUs')
+        cls._set_gic(domain, wish.value, f'as {wish.place} asks', report)
+
+    @staticmethod
+    def _set_gic(domain: Domain, version: str, why: str,
+                 report: Report) -> None:
         features = domain.child('features')
         gic = features.find('gic')
         if gic is None:
             gic = etree.SubElement(features, 'gic')
-        if gic.get('version') != wish.value:
-            gic.set('version', wish.value)
-            report.because('features/gic/@version', f'as {wish.place} asks')
+        if gic.get('version') != version:
+            gic.set('version', version)
+            report.because('features/gic/@version', why)
 
 
 def _has_features(domain: Domain) -> bool:

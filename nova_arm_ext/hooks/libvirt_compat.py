@@ -405,12 +405,25 @@ the cause is gone.
                               if rule.name not in options.disabled_rules)
 
     def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
+        self._apply(domain, facts, report)
+
+    def keep(self, domain: Domain, facts: Facts, report: Report) -> None:
+        # all but the rules that refuse
+        self._apply(domain, facts, report, existing=True)
+
+    def _apply(self, domain: Domain, facts: Facts, report: Report, *,
+               existing: bool = False) -> None:
         words = _words(domain)
         for rule in self._enabled:
             if (words.isdisjoint(rule.words)
                     or not rule.concerns(facts.host.libvirt_version)):
                 continue
-            place = rule.apply(domain, facts)
+            try:
+                place = rule.apply(domain, facts)
+            except errors.Refused:
+                if not existing:
+                    raise
+                continue
             if place is not None:
                 report.because(place, f'{rule.reason} (rule {rule.name})',
                                essential=rule.refused)

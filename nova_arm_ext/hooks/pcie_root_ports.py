@@ -78,8 +78,10 @@ tenants. An instance whose image asks for more is refused.
         return domain.has_pcie
 
     def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
+        if previous.of_same_board(domain) is not None:
+            return
         free, asked_by = self._asked(domain, facts)
-        if not free or previous.of_same_board(domain) is not None:
+        if not free:
             return
         slots = pcie.slots(domain)
         missing = free - slots.free

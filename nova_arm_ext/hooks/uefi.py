@@ -72,6 +72,22 @@ class Uefi(base.Hook):
             self._give(os, had, domain, facts, report)
         self._place(os, domain, facts, report)
 
+    def keep(self, domain: Domain, facts: Facts, report: Report) -> None:
+        os = Os.of(domain)
+        previous = domain.previous_of_same_arch
+        had = None if previous is None else Os.of(previous)
+        if had is None or not had.has_uefi:
+            return
+        if had.names_uefi:
+            self._keep(os, had, domain, facts, report)
+            self._complete(os, facts, report)
+        elif not os.selects_uefi or (os.feature('secure-boot')
+                                     != had.feature('secure-boot')):
+            os.selection = 'efi'
+            os.copy_from(had, 'nvram', 'loader', 'firmware')
+            report.because('os/firmware', 'as the guest had it before')
+        self._place(os, domain, facts, report)
+
     @staticmethod
     def _ask_by_features(os: Os, report: Report) -> None:
         """Ask for Secure Boot in the way that libvirt accepts on Arm.

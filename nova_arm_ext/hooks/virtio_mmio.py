@@ -101,6 +101,10 @@ refused, unless its flavor chooses one.
         self._check(domain)
         self._place(domain, f'as {by} says', report, None)
 
+    def keep(self, domain: Domain, facts: Facts, report: Report) -> None:
+        if domain.previous_of_same_arch is not None:
+            self.adjust(domain, facts, report)
+
     # Before: which transport, and whether it can be had.
 
     def _chosen(self, domain: Domain, facts: Facts) -> tuple[str, str]:

@@ -38,11 +38,17 @@ _Step = Callable[[Domain, base.Report], None]
 
 
 class _SkipHook(Exception):
-    """The hooks have to run again without this one."""
+    """The hooks have to run again without this one.
 
-    def __init__(self, hook: str, cause: str) -> None:
+    :param refused: it refused what an existing guest asks for, and the guest
+        keeps what it had
+    """
+
+    def __init__(self, hook: str, cause: str, *,
+                 refused: bool = False) -> None:
         self.hook = hook
         self.cause = cause
+        self.refused = refused
         super().__init__(hook, cause)
 
 
@@ -106,9 +112,9 @@ class Pipeline:
         :param xml: the domain document
         :param facts: what is known about host and guest, or a function that
             returns it, which is called only for Arm guests
-        :param existing: whether the guest exists; a hook that refuses is then
-            skipped with a WARNING. By default it exists if the facts have a
-            previous document.
+        :param existing: whether the guest exists; where a hook refuses, the
+            guest then keeps what it had, with a WARNING. By default it exists
+            if the facts have a previous document.
         :param record: keep the document before and after each hook, so that
             the reports can show diffs; this takes as long as the hooks
         :param finish: called with the document of an Arm guest and the
@@ -143,7 +149,7 @@ class Pipeline:
             except _SkipHook as e:
                 # hooks change the document in place, so all of them start
                 # again with a fresh one
-                skipped[e.hook] = e.cause
+                skipped[e.hook] = e
                 domain = Domain.parse(xml, facts.guest.previous)
                 _log_skipped(domain, e)
         if finish is not None:
@@ -160,27 +166,31 @@ class Pipeline:
         return result
 
     def _skipped_by_flavor(self, domain: Domain,
-                           facts: Facts) -> dict[str, str]:
+                           facts: Facts) -> dict[str, _SkipHook]:
         """The hooks that the flavor skips for this guest, and why.
 
         Names that are not enabled here may be enabled on other hosts.
         """
         asked = base.extra_specs(domain, facts).get(plugins.SKIP_HOOKS, '')
         names = {name.strip() for name in asked.split(',')}
-        return {name: f'the extra spec {plugins.SKIP_HOOKS} of the flavor '
-                      f'skips it for this instance'
+        return {name: _SkipHook(
+                    name, f'the extra spec {plugins.SKIP_HOOKS} of the flavor '
+                          f'skips it for this instance')
                 for name in self.hooks if name in names}
 
     def _run_all(self, domain: Domain, facts: Facts, existing: bool,
-                 skipped: Mapping[str, str], record: bool
+                 skipped: Mapping[str, _SkipHook], record: bool
                  ) -> list[HookReport]:
         """Run all hooks except those that are skipped.
+
+        Of those that refused an existing guest, their ``keep`` runs.
 
         :raises _SkipHook: when another one has to be skipped
         """
         steps: list[tuple[str, _Step]] = [
             (enabled.name, functools.partial(
-                self._run_hook, enabled, facts, existing))
+                self._run_hook, enabled, facts, existing,
+                enabled.name in skipped))
             for enabled in self._hooks]
         if domain.previous is not None:
             # again at the end, for what the hooks have added
@@ -192,9 +202,10 @@ class Pipeline:
             report = HookReport(name, before)
             reports.append(report)
             if name in skipped:
-                report.after = before
-                report.failure = skipped[name]
-                continue
+                report.failure = skipped[name].cause
+                if not skipped[name].refused:
+                    report.after = before
+                    continue
             started = time.perf_counter()
             step(domain, report)
             report.seconds = time.perf_counter() - started
@@ -208,16 +219,17 @@ class Pipeline:
         return reports
 
     def _run_hook(self, enabled: plugins.Enabled, facts: Facts,
-                  existing: bool, domain: Domain,
+                  existing: bool, keep: bool, domain: Domain,
                   report: base.Report) -> None:
+        hook = enabled.hook
         try:
-            if enabled.hook.applies_to(domain, facts):
-                enabled.hook.adjust(domain, facts, report)
+            if hook.applies_to(domain, facts):
+                (hook.keep if keep else hook.adjust)(domain, facts, report)
                 guard.check_root(domain)
         except errors.Refused as e:
             if not existing:
                 raise
-            raise _SkipHook(enabled.name, str(e)) from e
+            raise _SkipHook(enabled.name, str(e), refused=not keep) from e
         except Exception as e:
             # our own errors name a place and a value of the document
             cause = (str(e) if isinstance(e, errors.ArmExtError)
@@ -271,7 +283,7 @@ def _restore_all(domain: Domain, report: base.Report) -> None:
 
 
 def _log_skipped(domain: Domain, skip: _SkipHook) -> None:
-    if isinstance(skip.__cause__, errors.Refused):
+    if skip.refused:
         LOG.warning(
             '[instance: %s] Hook %s refuses what this instance asks for, and '
             'the instance keeps what it had: %s', domain.uuid, skip.hook,

@@ -12,6 +12,8 @@ The documents are those of the golden cases, which Nova generated.
 """
 
 import contextlib
+import dataclasses
+import inspect
 import sys
 import threading
 from collections.abc import Iterator
@@ -45,15 +47,18 @@ class HookContract:
                 yield xml, golden.known(case)
                 yield xml, facts.Facts()
 
-    def adjusted(self, xml: str, known: facts.Facts,
+    def adjusted(self, xml: str, known: facts.Facts, method: str = 'adjust'
                  ) -> tuple[str, list[tuple[str, str]]] | None:
-        """The document after the hook and its reasons; None if it refuses."""
+        """The document after the hook and its reasons; None if it refuses.
+
+        :param method: ``adjust``, or ``keep``, which must not refuse
+        """
         hook = self.make_hook()
         domain = view.Domain.parse(xml, known.guest.previous)
         report = hooks.Report()
         try:
             if hook.applies_to(domain, known):
-                hook.adjust(domain, known, report)
+                getattr(hook, method)(domain, known, report)
         except errors.Refused:
             return None
         return domain.to_xml(), report.reasons
@@ -69,6 +74,23 @@ class HookContract:
             once = self.adjusted(xml, known)
             if once is not None:
                 self.assertEqual((once[0], []), self.adjusted(once[0], known))
+
+    def test_contract_an_existing_guest_keeps_what_the_hook_gave(self) -> None:
+        hook = self.make_hook()
+        if 'Refused' not in inspect.getsource(
+                sys.modules[type(hook).__module__]):
+            self.assertIs(hooks.Hook.keep, type(hook).keep)
+            return
+        for xml, known in self.documents():
+            made = self.adjusted(xml, known)
+            if made is None:
+                continue
+            again = facts.Facts(host=known.host, guest=dataclasses.replace(
+                known.guest, previous=made[0]))
+            adjusted = self.adjusted(xml, again)
+            if adjusted is not None:
+                self.assertEqual(adjusted[0],
+                                 self.adjusted(xml, again, 'keep')[0])
 
     def test_contract_the_same_goes_in_the_same_comes_out(self) -> None:
         for xml, known in self.documents():

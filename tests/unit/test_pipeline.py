@@ -448,6 +448,38 @@ class RefusalTest(base.TestCase):
             self.assertIn(word, warnings[0])
         self.assertNotIn('ERROR', self.log.output)
 
+    def test_the_hook_gives_it_what_it_had(self):
+        class Refuses(Marks):
+
+            def adjust(self, domain, facts, report):
+                refuses(domain)
+
+            def keep(self, domain, facts, report):
+                super().adjust(domain, facts, report)
+
+        result = run(('no', Refuses('kept')), known=EXISTING)
+
+        self.assertIn('<kept/>', result.xml)
+        self.assertNotIn('half-done', result.xml)
+        report = next(r for r in result.reports if r.hook == 'no')
+        self.assertTrue(report.changed)
+        self.assertEqual('you cannot have that', report.failure)
+
+    def test_a_hook_that_fails_to_keep_is_a_hook_that_fails(self):
+        class Fails(Does):
+
+            def keep(self, domain, facts, report):
+                raises(domain)
+
+        error = self.assertRaises(errors.HookFailed, run,
+                                  ('no', Fails(refuses)), known=EXISTING)
+        result = run(('no', Fails(refuses)), ('a', Marks('a')),
+                     known=EXISTING, on_hook_failure='skip')
+
+        self.assertIn('oops', str(error))
+        self.assertIn('<a/>', result.xml)
+        self.assertNotIn('half-done', result.xml)
+
     def test_a_required_hook_may_refuse_an_existing_guest_without_harm(self):
         self.assertIn('<a/>', run(
             ('no', Does(refuses, required=True)), ('a', Marks('a')),

@@ -30,6 +30,13 @@ class OperationTest(base.TestCase):
             self.assertRaises(error, fail)
             self.assertIsNone(operation.current.get())
 
+    def test_only_a_guest_that_is_made_can_be_refused(self) -> None:
+        for event in Event:
+            with operation.of(ONE, event) as doing:
+                self.assertEqual(
+                    event not in (Event.SPAWN, Event.REBUILD, Event.UNSHELVE),
+                    doing.existing, event)
+
     def test_one_within_another_gives_way_to_it_again(self) -> None:
         with operation.of(ONE, Event.ARRIVE) as outer:
             with operation.of(ONE, Event.RESCUE) as inner:

@@ -153,6 +153,20 @@ class VideoTest(ConsoleTestCase):
             self.assertIn('arm_video_model of the image', str(error))
             self.assertIn(repr(value[:60]), str(error))
 
+    def test_an_existing_guest_keeps_all_when_it_may_not_ask_any_more(self):
+        desk = ('<serial/><serial/><graphics type="vnc"/>' + video('ramfb')
+                + '<input type="tablet" bus="usb"/>')
+        made, _ = self.adjusted(document(desk))
+        row = Pipeline([('console', console.Console(self.options()))])
+
+        kept = row.run(document(
+            desk.replace('ramfb', 'virtio')), facts.Facts(guest=facts.Guest(
+                image_properties={'arm_video_model': 'no-such'},
+                previous=made)))
+
+        self.assertEqual('no-such', kept.reports[1].failure.split("'")[1])
+        self.assertEqual(made, base.compact(view.Domain.parse(kept.xml)))
+
     def test_the_resolution_is_virtios(self):
         self.check(
             video('virtio') + video('ramfb'),

@@ -208,6 +208,41 @@ class CpuFeaturesTest(base.TestCase):
             {'arm:gic_version': 'host'}, xml=document(kind='qemu')))
 
 
+class KeepTest(base.TestCase):
+    """A guest that exists, when what it has may not be asked for any more."""
+
+    ASKS = {'arm_sve_vector_length': '256', 'arm_pauth': 'off',
+            'arm_gic_version': '3'}
+
+    def run_hook(self, xml: str, previous: str | None,
+                 images_may_ask: bool) -> view.Domain:
+        return view.Domain.parse(Pipeline(
+            [('cpu_features', hook(images_may_ask))]).run(
+            xml, facts.Facts(host=facts.Host(cpu=GRAVITON3),
+                             guest=facts.Guest(image_properties=self.ASKS,
+                                               previous=previous))).xml)
+
+    def test_it_keeps_its_features_and_its_gic(self) -> None:
+        made = self.run_hook(document(), None, True)
+
+        kept = self.run_hook(document(), made.to_xml(), False)
+
+        self.assertEqual(
+            {'sve': 'require', 'sve256': 'require', 'pauth': 'disable'},
+            {element.get('name'): element.get('policy')
+             for element in kept.element.iterfind('cpu/feature')})
+        self.assertEqual('3', kept.element.find('features/gic').get('version'))
+
+    def test_not_where_the_operator_has_changed_the_cpu_mode(self) -> None:
+        made = self.run_hook(document(), None, True)
+        custom = document(
+            cpu='<cpu mode="custom"><model>cortex-a57</model></cpu>')
+
+        kept = self.run_hook(custom, made.to_xml(), False)
+
+        self.assertEqual([], kept.element.findall('cpu/feature'))
+
+
 class CpuFeaturesContractTest(contract.HookContract, base.TestCase):
 
     def make_hook(self) -> hooks.Hook:

@@ -252,6 +252,17 @@ class DeviceRulesTest(RulesTestCase):
                                       document(xml))
             self.assertIn(word, str(error))
 
+    def test_for_an_existing_guest_the_other_rules_go_on(self):
+        domain = view.Domain.parse(document(
+            '<sound model="virtio"/><watchdog model="ib700"/>'))
+        report = hooks.Report()
+
+        hook().keep(domain, LIBVIRT_9, report)
+
+        self.assertEqual(
+            document('<sound model="virtio"/><watchdog model="i6300esb"/>'),
+            base.compact(domain))
+
     def test_only_the_sound_depends_on_the_host(self):
         error = self.assertRaises(errors.Refused, self.adjusted,
                                   document('<sound model="virtio"/>'))

@@ -9,6 +9,7 @@ from nova_arm_ext import facts
 from nova_arm_ext.domain import view
 from nova_arm_ext.hooks import base as hooks
 from nova_arm_ext.hooks import uefi
+from nova_arm_ext.pipeline.run import Pipeline
 from tests.support import base
 from tests.support import contract
 
@@ -282,6 +283,36 @@ class ExistingGuestTest(UefiTestCase):
             made, _ = self.adjusted(document(SELECTED, attributes=EFI),
                                     known, previous=document(STORE))
             self.assertEqual(document(STORE), made)
+
+    def test_also_where_another_is_asked_for_that_the_host_lacks(self):
+        known = facts.Facts(host=facts.Host(
+            libvirt_version=(9, 0, 0), firmware=(PLAIN,)))
+        secure = document('<firmware><feature name="secure-boot" '
+                          'enabled="yes"/></firmware>{type}<boot dev="hd"/>',
+                          attributes=EFI)
+
+        kept = Pipeline([('uefi', uefi.Uefi(None))]).run(
+            secure, dataclasses.replace(known, guest=facts.Guest(
+                previous=document(STORE))))
+
+        self.assertIn('with Secure Boot', kept.reports[1].failure)
+        self.assertEqual(
+            document(STORE).replace(' secure="no"', ''),
+            base.compact(view.Domain.parse(kept.xml)).replace(
+                ' secure="no"', ''))
+
+    def test_a_selection_is_kept_as_well(self):
+        known = facts.Facts(host=facts.Host(
+            libvirt_version=(11, 3, 0), firmware=(PLAIN,)))
+        secure = SELECTED.replace('"no"', '"yes"')
+
+        kept = Pipeline([('uefi', uefi.Uefi(None))]).run(
+            document(secure, attributes=EFI), dataclasses.replace(
+                known, guest=facts.Guest(
+                    previous=document(SELECTED, attributes=EFI))))
+
+        self.assertIn('<feature name="secure-boot" enabled="no"/>',
+                      base.compact(view.Domain.parse(kept.xml)))
 
     def test_a_loader_that_is_gone_has_a_successor_for_the_same_store(self):
         def gone(host, firmware):
