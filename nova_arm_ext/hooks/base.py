@@ -160,7 +160,8 @@ class Hook(abc.ABC):
         :raises Refused: when the guest cannot have what it asks for
         """
 
-    def keep(self, domain: Domain, facts: Facts, report: Report) -> None:
+    def keep(self, domain: Domain, facts: Facts,  # noqa: B027
+             report: Report) -> None:
         """Give an existing guest what it had, where `adjust` refused.
 
         The pipeline calls it instead of ``adjust``, with the document as the

@@ -211,7 +211,8 @@ instance whose image asks is refused.
                 tree.detach(element)
 
     @classmethod
-    def _gic(cls, domain: Domain, cpu: Cpu, wish: Wish, report: Report) -> None:
+    def _gic(cls, domain: Domain, cpu: Cpu, wish: Wish,
+             report: Report) -> None:
         if wish.value == 'host' and domain.virt_type != 'kvm':
             raise errors.Refused(
                 f'{wish.place} is host, but the instance is emulated; ask '
