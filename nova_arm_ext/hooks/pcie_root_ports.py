@@ -78,10 +78,8 @@ tenants. An instance whose image asks for more is refused.
         return domain.has_pcie
 
     def adjust(self, domain: Domain, facts: Facts, report: Report) -> None:
-        if previous.of_same_board(domain) is not None:
-            return
         free, asked_by = self._asked(domain, facts)
-        if not free:
+        if not free or previous.of_same_board(domain) is not None:
             return
         slots = pcie.slots(domain)
         missing = free - slots.free
