@@ -132,8 +132,8 @@ class NvramCommandTest(base.TestCase):
         self.assertEqual(0, said['backup'][0])
         for event in ('restore, running', 'reset, running'):
             self.assertEqual(
-                [2, '', f'nova-arm-ext: the guest {title} is paused: stop it '
-                        f'first (openstack server stop)\n'], said[event])
+                [2, '', f'nova-arm-ext: the instance {title} is paused: stop '
+                        f'it first (openstack server stop)\n'], said[event])
         self.assertIn('is suspended', said['restore, suspended'][2])
         self.assertEqual(
             [2, '', f'nova-arm-ext: {STORE}: it ends at byte 7, inside the '
