@@ -11,7 +11,7 @@ from tests.data import golden
 from tests.nova.documents import judge
 from tests.unit.cmd import base
 
-#: libvirt's QEMU driver opens in a process alone that has an event loop.
+#: libvirt's QEMU driver opens only in a process that has an event loop.
 COMMAND = '''
 import sys
 import libvirt
@@ -24,7 +24,7 @@ CONF = '[DEFAULT]\ncompute_driver = arm_ext.ArmLibvirtDriver\n'
 
 UUID = '8d5e4b6a-93c1-4e07-8f6e-3f2b1c9a7d10'
 
-#: As libvirt's test driver takes it, which knows one kind of guest alone; it
+#: As libvirt's test driver takes it, which knows only one kind of guest; it
 #: keeps the metadata as they are.
 TEST_HOST = '''\
 <node>
