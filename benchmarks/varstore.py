@@ -23,7 +23,7 @@ from collections.abc import Callable
 from collections.abc import Iterator
 
 from nova_arm_ext import varstore
-from nova_arm_ext.compute import store_files
+from nova_arm_ext.compute.nvram import files
 
 ROUNDS = 7
 SIZE = 64 * varstore.MIB
@@ -70,14 +70,14 @@ def measured(folder: str | None = None) -> Iterator[Row]:
     """Each store in turn."""
     with tempfile.TemporaryDirectory(dir=folder) as place:
         for name, data in stores().items():
-            store_files.write_atomic(place, 'here', data)
+            files.write_atomic(place, 'here', data)
 
             def here() -> bytes:
                 return varstore.pack(
-                    store_files.read_sound(place, 'here', SIZE))
+                    files.read_sound(place, 'here', SIZE))
 
             def move() -> None:
-                store_files.write_atomic(place, 'there',
+                files.write_atomic(place, 'there',
                                          varstore.unpack(here()))
 
             def copy() -> None:
@@ -88,7 +88,7 @@ def measured(folder: str | None = None) -> Iterator[Row]:
 
             yield Row(name=name, moved=len(here()), seconds=median(move),
                       copied=len(data), copy_seconds=median(copy))
-            if store_files.read(place, 'there') != data:
+            if files.read(place, 'there') != data:
                 raise SystemExit(f'{name}: another store arrived')
 
 

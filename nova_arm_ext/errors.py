@@ -14,7 +14,9 @@
     └── Busy                 a variable store that another process writes
 """
 
+from collections.abc import Callable
 from collections.abc import Sequence
+from typing import Any
 
 
 class ArmExtError(Exception):
@@ -76,3 +78,22 @@ class Damaged(ArmExtError):
 
 class Busy(ArmExtError):
     """A variable store is being written by another process."""
+
+
+def load_all(*loads: Callable[[], Any]) -> list[Any]:
+    """Load several parts of the set-up.
+
+    :param loads: each returns one part
+    :returns: the parts, in order
+    :raises ConfigurationError: with the faults of all parts
+    """
+    parts: list[Any] = []
+    faults: list[str] = []
+    for load in loads:
+        try:
+            parts.append(load())
+        except ConfigurationError as e:
+            faults += e.faults
+    if faults:
+        raise ConfigurationError(faults)
+    return parts

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What becomes of a guest's UEFI variable store, whatever happens to it.
 
-The plan alone, as one table: what is done to files is in compute/nvram.py,
-and the documentation's table is made of this one.
+This is only the plan, as one table; the documentation's table is made of it.
+What is done to files is in compute/nvram/.
 """
 
 import dataclasses

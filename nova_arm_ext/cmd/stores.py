@@ -16,7 +16,7 @@ from oslo_config import cfg
 
 from nova_arm_ext.cmd import host
 from nova_arm_ext.cmd.failure import Failure
-from nova_arm_ext.compute import store_files
+from nova_arm_ext.compute.nvram import files
 
 #: Where libvirt puts the stores of qemu:///system.
 NVRAM_FOLDER = '/var/lib/libvirt/qemu/nvram'
@@ -310,7 +310,7 @@ def _some(names: Iterable[str]) -> str:
 def _is_open(store: Store) -> bool:
     from nova_arm_ext import errors
     try:
-        return store_files.in_use(store.folder, store.name)
+        return files.in_use(store.folder, store.name)
     except (FileNotFoundError, errors.Damaged):
         return False     # a link, which is removed without following it
 

@@ -15,7 +15,7 @@ from nova_arm_ext.compute import definition
 from nova_arm_ext.compute import gather
 from nova_arm_ext.compute import host_facts
 from nova_arm_ext.compute import operation
-from nova_arm_ext.compute.nvram_life import Life
+from nova_arm_ext.compute.nvram.life import Life
 from nova_arm_ext.domain import firmware
 from nova_arm_ext.domain import view
 from nova_arm_ext.pipeline.run import Pipeline

@@ -12,8 +12,8 @@ from nova import exception
 from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
-from nova_arm_ext.compute import nvram
 from nova_arm_ext.compute import operation
+from nova_arm_ext.compute.nvram.luggage import Luggage
 from nova_arm_ext.domain import view
 from nova_arm_ext.nvram import Event
 
@@ -24,14 +24,14 @@ class Definitions:
     """The domain XML of guests on this host.
 
     :param host: Nova's Host object
-    :param stores: writes and reads what is saved in instance directories
+    :param luggage: writes and reads what is saved in instance directories
     :param arch_of: tells the architecture of an image's guests
     """
 
-    def __init__(self, host: Any, stores: nvram.Stores,
+    def __init__(self, host: Any, luggage: Luggage,
                  arch_of: Callable[[Any], str]) -> None:
         self._host = host
-        self._stores = stores
+        self._luggage = luggage
         self._arch_of = arch_of
 
     def is_arm(self, instance: Any) -> bool:
@@ -56,6 +56,14 @@ class Definitions:
     def guest(self, instance: Any) -> view.Domain | None:
         """The same, parsed, if it is an Arm guest's."""
         return view.arm_guest(self.of(instance))
+
+    def is_here(self, instance: Any) -> bool:
+        """Whether libvirt has a domain of the instance."""
+        try:
+            self._host.get_guest(instance)
+        except (exception.InternalError, exception.InstanceNotFound):
+            return False
+        return True
 
     def previous_guest(self, instance: Any) -> view.Domain | None:
         """The Arm guest as it was before what is being done to it.
@@ -99,19 +107,19 @@ class Definitions:
         folder = libvirt_utils.get_instance_path(instance)
         on_disk = False
         if (event is Event.HARD_REBOOT
-                and self._stores.has_arrived(instance.uuid, folder)):
+                and self._luggage.has_arrived(instance.uuid, folder)):
             event = Event.ARRIVE
-            recorded = self._stores.document(folder) or recorded
+            recorded = self._luggage.document(folder) or recorded
             on_disk = True
         elif recorded is None:
             # a reboot that was cut off; a resize on this very host, which
             # Nova undefines before it reverts it
-            recorded = self._stores.document(
+            recorded = self._luggage.document(
                 folder if event is Event.HARD_REBOOT else folder + '_resize')
         elif (event is Event.HARD_REBOOT and os.path.isdir(folder)
                 and view.arm_guest(recorded) is not None):
             try:
-                self._stores.write_document(folder, recorded)
+                self._luggage.write_document(folder, recorded)
                 on_disk = True
             except OSError as e:
                 # a reboot needs no free space otherwise
@@ -126,7 +134,7 @@ class Definitions:
                 self._define_again(instance, recorded)
             raise
         if on_disk or event is Event.REVERT:
-            self._stores.remove_document(folder)
+            self._luggage.remove_document(folder)
 
     def _finish_cut_off_revert(self, instance: Any) -> None:
         """End a revert that was cut off before this host had its files back.

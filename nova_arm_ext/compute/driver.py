@@ -14,6 +14,7 @@ from nova import exception
 from nova.virt.libvirt import driver
 
 from nova_arm_ext import cpu as arm_cpu
+from nova_arm_ext import errors
 from nova_arm_ext import opts
 from nova_arm_ext import pci as arm_pci
 from nova_arm_ext.compute import adjustment
@@ -23,13 +24,18 @@ from nova_arm_ext.compute import host_facts
 from nova_arm_ext.compute import hotplug
 from nova_arm_ext.compute import live_migration
 from nova_arm_ext.compute import machine
-from nova_arm_ext.compute import nvram
-from nova_arm_ext.compute import nvram_life
 from nova_arm_ext.compute import operation
 from nova_arm_ext.compute import pci
 from nova_arm_ext.compute import schema
 from nova_arm_ext.compute import seams
 from nova_arm_ext.compute import stand_ins
+from nova_arm_ext.compute.nvram import copies
+from nova_arm_ext.compute.nvram import images
+from nova_arm_ext.compute.nvram import life
+from nova_arm_ext.compute.nvram import luggage
+from nova_arm_ext.compute.nvram import store
+from nova_arm_ext.compute.nvram.migration import Migration
+from nova_arm_ext.compute.nvram.removal import Removal
 from nova_arm_ext.domain import view
 from nova_arm_ext.nvram import Event
 from nova_arm_ext.pipeline.run import Pipeline
@@ -61,28 +67,38 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
     """
 
     def __init__(self, virtapi, read_only=False):
-        hooks = Pipeline.load(
-            CONF, schema=schema.load,
-            checks=(*opts.CHECKS, lambda conf: seams.check(ArmLibvirtDriver)))
-        stores = nvram.Stores.load(CONF)
+        hooks, copy_store, image_key = errors.load_all(
+            lambda: Pipeline.load(CONF, schema=schema.load, checks=(
+                *opts.CHECKS, lambda conf: seams.check(ArmLibvirtDriver))),
+            lambda: copies.load_store(CONF),
+            lambda: images.load_key(CONF))
         super().__init__(virtapi, read_only)
 
         def arch_of(image_meta: Any) -> str:
             return self._check_emulation_arch(image_meta)
 
+        stores = store.Stores(CONF)
+        instance_files = luggage.Luggage(CONF)
         self._facts = host_facts.HostFacts(self._host)
         self._definitions = definition.Definitions(
-            self._host, stores, arch_of)
+            self._host, instance_files, arch_of)
         self._machines = machine.Machines(
             self._host, self._definitions, arch_of)
         self._hotplug = hotplug.Hotplug(self._host, self._definitions)
         self._destination = live_migration.Destination(
             self._facts, self._machines, arch_of)
-        self._life = nvram_life.Life(
-            self._host, stores, self._definitions, self._facts,
+        guest_copies = copies.Copies(stores, copy_store)
+        self._life = life.Life(
+            self._host, stores, guest_copies,
+            images.Images(CONF, stores, image_key), instance_files,
+            self._definitions, self._facts,
             get_image=lambda *args: self._image_api.get(*args),
             is_shared=lambda: (
                 self.image_backend.backend().is_shared_block_storage()))
+        self._migration = Migration(
+            stores, instance_files, self._definitions)
+        self._removal = Removal(
+            stores, guest_copies, instance_files, self._definitions)
         self._adjustment = adjustment.Adjustment(
             hooks, self._facts, self._definitions, self._life,
             sysinfo=lambda *args: self._get_guest_config_sysinfo(*args))
@@ -278,8 +294,8 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
     @_as_nova_has_it
     def migrate_disk_and_power_off(self, context, instance, dest, *args,
                                    **kwargs):
-        with self._life.sending(instance, dest,
-                                self._cleanup_remote_migration):
+        with self._migration.sending(instance, dest,
+                                     self._cleanup_remote_migration):
             self._machines.record(instance)
             return super().migrate_disk_and_power_off(
                 context, instance, dest, *args, **kwargs)
@@ -287,7 +303,7 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
     @_as_nova_has_it
     def finish_migration(self, context, migration, instance, *args,
                          **kwargs):
-        with self._life.arriving(instance):
+        with self._migration.arriving(instance):
             return super().finish_migration(context, migration, instance,
                                             *args, **kwargs)
 
@@ -312,14 +328,14 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
                                       **kwargs):
         super().post_live_migration_at_source(context, instance, *args,
                                               **kwargs)
-        self._life.after_live_migration(instance)
+        self._migration.after_live_migration(instance)
 
     @_as_nova_has_it
     def post_live_migration_at_destination(self, context, instance, *args,
                                            **kwargs):
         super().post_live_migration_at_destination(context, instance, *args,
                                                    **kwargs)
-        self._life.after_live_arrival(instance)
+        self._migration.after_live_arrival(instance)
 
     @_as_nova_has_it
     def rollback_live_migration_at_destination(self, context, instance,
@@ -328,7 +344,7 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
             super().rollback_live_migration_at_destination(
                 context, instance, *args, **kwargs)
         finally:
-            self._life.after_live_migration(instance)
+            self._migration.after_live_migration(instance)
 
     # -- A guest goes --------------------------------------------------------
 
@@ -336,14 +352,14 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
     def destroy(self, context, instance, network_info,
                 block_device_info=None, destroy_disks=True, *args, **kwargs):
         if destroy_disks:
-            self._life.before_destroy(instance)
+            self._removal.before_destroy(instance)
         super().destroy(context, instance, network_info, block_device_info,
                         destroy_disks, *args, **kwargs)
 
     def _cleanup(self, context, instance, *args, **kwargs):
-        if self._life.keeps_folder(instance):
+        if self._removal.keeps_folder(instance):
             kwargs['cleanup_instance_dir'] = False
-        with self._life.cleaning_up(
+        with self._removal.cleaning_up(
                 instance, removed=kwargs.get('cleanup_instance_disks',
                                              False)):
             super()._cleanup(context, instance, *args, **kwargs)
@@ -351,6 +367,7 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
     def _undefine_domain(self, instance, *args, **kwargs):
         # what becomes of the store is decided with the domain XML in hand
         nova_driver = stand_ins.with_host(self, stand_ins.HostOfStores(
-            self._host, functools.partial(self._life.keeps_store, instance)))
+            self._host,
+            functools.partial(self._removal.keeps_store, instance)))
         return super(ArmLibvirtDriver, nova_driver)._undefine_domain(
             instance, *args, **kwargs)

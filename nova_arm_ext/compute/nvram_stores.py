@@ -10,7 +10,7 @@ import os
 from typing import Any
 
 from nova_arm_ext import varstore
-from nova_arm_ext.compute import store_files
+from nova_arm_ext.compute.nvram import files
 
 
 class Store(abc.ABC):
@@ -48,18 +48,18 @@ class Directory(Store):
 
     def save(self, uuid: str, packed: bytes) -> None:
         os.makedirs(self._folder, mode=0o700, exist_ok=True)
-        store_files.write_atomic(self._folder, self._name(uuid), packed,
-                                 store_files.own())
+        files.write_atomic(self._folder, self._name(uuid), packed,
+                                 files.own())
 
     def load(self, uuid: str) -> bytes | None:
         try:
-            return store_files.read(self._folder, self._name(uuid),
+            return files.read(self._folder, self._name(uuid),
                                     varstore.MAX_PACKED)
         except FileNotFoundError:
             return None
 
     def remove(self, uuid: str) -> None:
-        store_files.remove(self._folder, self._name(uuid))
+        files.remove(self._folder, self._name(uuid))
 
     @staticmethod
     def _name(uuid: str) -> str:

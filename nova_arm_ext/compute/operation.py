@@ -19,7 +19,7 @@ import functools
 from collections.abc import Iterator
 from typing import Any
 
-from nova_arm_ext.compute import nvram
+from nova_arm_ext.compute.nvram import images
 from nova_arm_ext.domain import view
 from nova_arm_ext.nvram import Event
 
@@ -36,7 +36,7 @@ class Operation:
     uuid: str
     event: Event
     previous: str | None = None
-    carried: nvram.Carried | None = None
+    carried: images.Carried | None = None
 
     @property
     def existing(self) -> bool:
@@ -60,7 +60,7 @@ current: contextvars.ContextVar[Operation | None] = contextvars.ContextVar(
 
 @contextlib.contextmanager
 def of(instance: Any, event: Event, *, previous: str | None = None,
-       carried: nvram.Carried | None = None
+       carried: images.Carried | None = None
        ) -> Iterator[Operation]:
     """Say what is being done to an instance until the block ends.
 

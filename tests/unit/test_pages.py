@@ -39,9 +39,9 @@ from nova_arm_ext.compute import cpu as compute_cpu
 from nova_arm_ext.compute import driver
 from nova_arm_ext.compute import host_facts
 from nova_arm_ext.compute import hotplug
-from nova_arm_ext.compute import nvram as stores
 from nova_arm_ext.compute import schema
 from nova_arm_ext.compute import seams
+from nova_arm_ext.compute.nvram import images
 from nova_arm_ext.pipeline import plugins
 from nova_arm_ext.pipeline.run import Pipeline
 from tests.support import base
@@ -410,7 +410,7 @@ class CommandsTest(base.TestCase):
         conf.register_opts(nvram.OPTS, group=nvram.GROUP)
         conf([], default_config_files=[], default_config_dirs=[])
         conf.set_override('image_key_file', str(file), nvram.GROUP)
-        self.assertIsNotNone(stores.load_key(conf))
+        self.assertIsNotNone(images.load_key(conf))
 
     CHECKS = {
         'install': check_file_of_key, 'head': check_key,

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The variable stores: their directory, free space, orphans, copies."""
 
+import importlib
 import importlib.util
 import os
 import stat
@@ -176,7 +177,7 @@ def image_key(place: Surroundings) -> Iterator[Finding]:
         yield not_applicable('[arm_nvram] image_key_file is not set: '
                              'snapshots have no UEFI variables')
         return
-    faults = _faults(place, 'load_key')
+    faults = _faults(place, 'images', 'load_key')
     if faults is None:
         yield not_applicable('unknown: Nova is not installed in this Python '
                              'environment')
@@ -195,18 +196,19 @@ def driver_faults(place: Surroundings) -> list[str] | None:
     :returns: why it cannot be loaded; None if Nova, which it needs, is not
         installed
     """
-    return _faults(place, 'load_store')
+    return _faults(place, 'copies', 'load_store')
 
 
-def _faults(place: Surroundings, load: str) -> list[str] | None:
-    """The faults that a function of ``compute`` finds; None without Nova."""
+def _faults(place: Surroundings, module: str, load: str
+            ) -> list[str] | None:
+    """The faults that a function of compute/nvram finds; None without Nova."""
     if importlib.util.find_spec('nova') is None:
         return None
-    # this imports Nova, which only compute may do
-    from nova_arm_ext.compute import nvram as compute_nvram
     place.conf.register_opts(nvram.OPTS, group=nvram.GROUP)
+    # this imports Nova, which only compute may do
+    loads = importlib.import_module(f'nova_arm_ext.compute.nvram.{module}')
     try:
-        getattr(compute_nvram, load)(place.conf)
+        getattr(loads, load)(place.conf)
     except errors.ConfigurationError as e:
         return list(e.faults)
     return []

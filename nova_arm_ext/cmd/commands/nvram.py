@@ -191,7 +191,7 @@ class _Replacing(_OnHost, command.Command):
         """
         from nova_arm_ext import varstore
         from nova_arm_ext.cmd.failure import Failure
-        from nova_arm_ext.compute import store_files
+        from nova_arm_ext.compute.nvram import files
         _check(origin, data, _flash_size(store))
         domain = store.domain
         if domain is not None and domain.active:
@@ -207,7 +207,7 @@ class _Replacing(_OnHost, command.Command):
                 f'unrescue the instance, then stop it')
         is_qcow2 = store.path.endswith('.qcow2')
         try:
-            if store_files.in_use(store.folder, store.name):
+            if files.in_use(store.folder, store.name):
                 raise Failure(f'{store.path} is in use: a QEMU process that '
                               f'this libvirt does not know has it open')
             is_qcow2 = _first_bytes(store) == varstore.QCOW2
@@ -267,7 +267,7 @@ class Reset(_Replacing):
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         from nova_arm_ext.cmd import reading
         from nova_arm_ext.cmd.failure import Failure
-        from nova_arm_ext.compute import store_files
+        from nova_arm_ext.compute.nvram import files
         store = _of_guest(parsed_args)
         template = parsed_args.template or (
             store.domain and store.domain.template)
@@ -275,7 +275,7 @@ class Reset(_Replacing):
             raise Failure(f'no domain XML names the template of '
                           f'{store.path}: give it with --template')
         return self.replace(
-            parsed_args, reading.read(template, store_files.MAX_SIZE), store,
+            parsed_args, reading.read(template, files.MAX_SIZE), store,
             template)
 
 
@@ -338,9 +338,9 @@ class Orphans(_List):
     def _remove(self, store: 'stores.Store') -> str:
         from nova_arm_ext import errors
         from nova_arm_ext.cmd.failure import one_line
-        from nova_arm_ext.compute import store_files
+        from nova_arm_ext.compute.nvram import files
         try:
-            store_files.remove(store.folder, store.name)
+            files.remove(store.folder, store.name)
         except (errors.Damaged, OSError) as e:
             self._faults += 1
             return one_line(f'NOT REMOVED: {e}')
@@ -408,7 +408,7 @@ def _sound(parsed_args: argparse.Namespace
     """
     from nova_arm_ext import varstore
     from nova_arm_ext.cmd.failure import Failure
-    from nova_arm_ext.compute import store_files
+    from nova_arm_ext.compute.nvram import files
     guest = parsed_args.guest
     if '/' in guest:
         folder, name = _folders(parsed_args).split(guest)
@@ -418,17 +418,17 @@ def _sound(parsed_args: argparse.Namespace
         folder, name, domain = store.folder, store.name, store.domain
     path = os.path.join(folder, name)
     try:
-        data = store_files.read(folder, name)
+        data = files.read(folder, name)
         if not data.startswith(varstore.MAGIC):
-            data = _told(path, store_files.read_sound, folder, name)
+            data = _told(path, files.read_sound, folder, name)
     except OSError as e:
         raise Failure(f'cannot read {path!r}: {e.strerror}') from e
     return path, data, domain
 
 
 def _first_bytes(store: 'stores.Store') -> bytes:
-    from nova_arm_ext.compute import store_files
-    return store_files.read(store.folder, store.name)[:4]
+    from nova_arm_ext.compute.nvram import files
+    return files.read(store.folder, store.name)[:4]
 
 
 def _flash_size(store: 'stores.Store') -> int | None:
@@ -450,9 +450,9 @@ def _flash_size(store: 'stores.Store') -> int | None:
 
 def _write(folder: str, name: str, data: bytes) -> None:
     from nova_arm_ext.cmd.failure import Failure
-    from nova_arm_ext.compute import store_files
+    from nova_arm_ext.compute.nvram import files
     try:
-        store_files.write_atomic(folder, name, data)
+        files.write_atomic(folder, name, data)
     except OSError as e:
         raise Failure(f'cannot write {os.path.join(folder, name)!r}: '
                       f'{e.strerror}') from e

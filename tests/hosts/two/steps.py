@@ -5,7 +5,7 @@ The kernel does it (SIGKILL, SIGSTOP), so the process has no say in it. The
 signal and the step are in a file that a test leaves on the host's disk while
 nova-compute runs there:
 
-    KILL before nova_arm_ext.compute.nvram:Stores.pack
+    KILL before nova_arm_ext.compute.nvram.store:Stores.pack
     STOP after nova.virt.libvirt.utils:copy_image 3
 
 that is before a function is entered, or after it has done its work; with a

@@ -18,8 +18,10 @@ def setUpModule() -> None:
 
 
 DRIVER = 'nova_arm_ext.compute.driver:ArmLibvirtDriver'
-STORES = 'nova_arm_ext.compute.nvram:Stores'
-FILES = 'nova_arm_ext.compute.store_files'
+NVRAM = 'nova_arm_ext.compute.nvram'
+START = f'{NVRAM}.start:Start.prepare'
+LUGGAGE = f'{NVRAM}.luggage:Luggage'
+FILES = f'{NVRAM}.files'
 RPC = 'nova.compute.rpcapi:ComputeAPI'
 
 
@@ -51,11 +53,12 @@ class KilledTest(FaultTestCase):
         self.server = self.boot('host1')
         boots = 1
         for step, runs in (
-                (f'before {STORES}.check', True),
-                (f'before {STORES}.pack', False),   # the disks are there
+                (f'before {NVRAM}.store:Stores.check', True),
+                # The disks are there.
+                (f'before {NVRAM}.store:Stores.pack', False),
                 # The store is written, and has no name yet.
                 (f'after {FILES}:_write', False),
-                (f'after {STORES}.leave', False),
+                (f'after {LUGGAGE}.pack_luggage', False),
                 ('after nova.virt.libvirt.utils:copy_image 3', False),
                 (f'after {DRIVER}.migrate_disk_and_power_off', False)):
 
@@ -84,9 +87,10 @@ class KilledTest(FaultTestCase):
                 (f'before {DRIVER}.finish_migration', False),
                 # The store is written, and has no name yet.
                 (f'after {FILES}:_write', False),
-                (f'after {STORES}._write', False),  # the packed one is there
-                (f'after {STORES}.before_start', False),
-                (f'before {STORES}.remove_document', True),
+                # The packed one is there.
+                (f'after {NVRAM}.store:write', False),
+                (f'after {START}', False),
+                (f'before {LUGGAGE}.remove_document', True),
                 (f'after {DRIVER}.finish_migration', True)):
 
             self.kill(there, step, {'migrate': {'host': there}})
@@ -155,8 +159,8 @@ class KilledTest(FaultTestCase):
         for step, runs in (
                 # Its files have the name of a guest that has left.
                 (f'before {DRIVER}.finish_revert_migration', False),
-                (f'before {STORES}.before_start', False),
-                (f'before {STORES}.remove_document', True),
+                (f'before {START}', False),
+                (f'before {LUGGAGE}.remove_document', True),
                 (f'after {DRIVER}.finish_revert_migration', True)):
             self.server.migrate('host2')
             self.assert_boots(boots + 1, 'host2', step)
@@ -203,21 +207,21 @@ class FullDiskTest(FaultTestCase):
         self.cloud.hosts[full].run('rm', ballast)
 
     def test_where_a_guest_leaves(self):
-        self.fill('host1', 'host1', f'before {STORES}.leave')
+        self.fill('host1', 'host1', f'before {LUGGAGE}.pack_luggage')
 
         self.recover()
         self.assert_boots(2, 'host1', 'afterwards')
 
     def test_on_the_way(self):
         # SFTP, and so scp, has no word for a disk that is full ("Failure").
-        self.fill('host2', 'host1', f'after {STORES}.leave',
+        self.fill('host2', 'host1', f'after {LUGGAGE}.pack_luggage',
                   'could not be sent to')
 
         self.recover()
         self.assert_boots(2, 'host1', 'afterwards')
 
     def test_where_it_arrives(self):
-        self.fill('host2', 'host2', f'before {STORES}.before_start')
+        self.fill('host2', 'host2', f'before {START}')
 
         self.recover()
         self.assert_boots(2, 'host2', 'afterwards')

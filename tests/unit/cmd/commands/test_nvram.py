@@ -13,7 +13,7 @@ import testtools
 
 from nova_arm_ext import varstore
 from nova_arm_ext.cmd import stores as cmd_stores
-from nova_arm_ext.compute import store_files
+from nova_arm_ext.compute.nvram import files
 from tests.support import base as tests_base
 from tests.support import stores
 from tests.unit.cmd import base
@@ -132,7 +132,7 @@ class ListTest(NvramTestCase):
         (home / f'{UUIDS[3]}_VARS.fd').write_bytes(OLD)
         self.guest(4, path=self.directory / 'mine.fd')
         self.store('instance-00000009')
-        store_files.put_aside(str(self.nvram), self.store(
+        files.put_aside(str(self.nvram), self.store(
             'instance-00000001').name)
         resized = self.instance(f'{UUIDS[5]}_resize')
         (resized / f'{UUIDS[5]}_VARS.qcow2').write_bytes(OLD)
@@ -627,7 +627,7 @@ class OrphansTest(NvramTestCase):
         self.store('instance-00000007')
         temporary = self.nvram / '.instance-00000008_VARS.fd.new'
         temporary.write_bytes(b'begun')
-        store_files.put_aside(str(self.nvram), self.store(
+        files.put_aside(str(self.nvram), self.store(
             'instance-00000006').name)
         self.store('my-own-guest')
         self.store(UUIDS[5])
@@ -694,7 +694,7 @@ class OrphansTest(NvramTestCase):
     def test_one_that_a_qemu_has_open_is_kept(self) -> None:
         self.store('instance-00000007')
         with fixtures.MonkeyPatch(
-                'nova_arm_ext.compute.store_files.in_use', lambda *_: True):
+                'nova_arm_ext.compute.nvram.files.in_use', lambda *_: True):
             self.assertEqual({'instance-00000007_VARS.fd':
                               'kept: a QEMU process has it open'},
                              self.outcomes('--yes'))

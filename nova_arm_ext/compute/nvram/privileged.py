@@ -11,13 +11,13 @@ trusted and the path of a store beneath it, in which no link is followed.
 import nova.privsep
 
 from nova_arm_ext import varstore
-from nova_arm_ext.compute import store_files
+from nova_arm_ext.compute.nvram import files
 
 
 @nova.privsep.sys_admin_pctxt.entrypoint
 def check(folder: str, name: str, size: int | None) -> None:
     """Check a store (see `varstore.check`)."""
-    varstore.check(store_files.read(folder, name), size)
+    varstore.check(files.read(folder, name), size)
 
 
 @nova.privsep.sys_admin_pctxt.entrypoint
@@ -35,19 +35,19 @@ def write(folder: str, name: str, packed: bytes, size: int | None) -> None:
 @nova.privsep.sys_admin_pctxt.entrypoint
 def exists(folder: str, name: str) -> bool:
     """Whether anything has a store's name."""
-    return store_files.exists(folder, name)
+    return files.exists(folder, name)
 
 
 @nova.privsep.sys_admin_pctxt.entrypoint
 def put_aside(folder: str, name: str) -> str:
-    """Give a store another name (see `store_files.put_aside`)."""
-    return store_files.put_aside(folder, name)
+    """Give a store another name (see `files.put_aside`)."""
+    return files.put_aside(folder, name)
 
 
 @nova.privsep.sys_admin_pctxt.entrypoint
 def remove(folder: str, name: str) -> bool:
-    """Remove a store (see `store_files.remove`)."""
-    return store_files.remove(folder, name)
+    """Remove a store (see `files.remove`)."""
+    return files.remove(folder, name)
 
 
 def checked_and_packed(folder: str, name: str, size: int | None) -> bytes:
@@ -55,7 +55,7 @@ def checked_and_packed(folder: str, name: str, size: int | None) -> bytes:
 
     :raises Damaged: when it is not
     """
-    data = store_files.read(folder, name)
+    data = files.read(folder, name)
     varstore.check(data, size)
     return varstore.pack(data)
 
@@ -65,9 +65,9 @@ def check_and_write(folder: str, name: str, packed: bytes,
     """Write a store that came packed, for this process, if it is sound.
 
     :raises Damaged: when it is not, or a link lies in its place
-    :raises OSError: as `store_files.write_atomic` does
+    :raises OSError: as `files.write_atomic` does
     """
     data = varstore.unpack(packed)
     varstore.check(data, size)
     # libvirt gives it to QEMU's user when the guest starts
-    store_files.write_atomic(folder, name, data, store_files.own())
+    files.write_atomic(folder, name, data, files.own())

@@ -17,7 +17,7 @@ import fixtures
 import testtools
 
 from nova_arm_ext import errors
-from nova_arm_ext.compute import store_files
+from nova_arm_ext.compute.nvram import files
 from tests.support import base
 from tests.support import stores
 
@@ -43,10 +43,10 @@ class StoreFilesTestCase(base.TestCase):
         return sorted(path.name for path in self.guest.iterdir())
 
     def write(self, data: bytes = NEW, **more) -> None:
-        store_files.write_atomic(self.folder, NAME, data, **more)
+        files.write_atomic(self.folder, NAME, data, **more)
 
     def read(self) -> bytes:
-        return store_files.read(self.folder, NAME)
+        return files.read(self.folder, NAME)
 
     def assert_has(self, data: bytes) -> None:
         # assertEqual would print it
@@ -90,17 +90,17 @@ class WriteTest(StoreFilesTestCase):
         self.file.chmod(0o640)
         if os.geteuid() == 0:
             os.chown(self.file, 64055, 107)
-        before = store_files.access_to(self.folder, NAME)
+        before = files.access_to(self.folder, NAME)
 
         self.write(NEW)
 
         self.assert_has(NEW)
-        self.assertEqual(before, store_files.access_to(self.folder, NAME))
+        self.assertEqual(before, files.access_to(self.folder, NAME))
         self.assertEqual(0o640, before.mode)
 
     def test_an_owner_that_is_given_is_the_one(self) -> None:
         self.write(OLD)
-        access = store_files.Access(
+        access = files.Access(
             uid=os.geteuid(), gid=os.getegid(), mode=0o604)
 
         self.write(NEW, access=access)
@@ -119,12 +119,12 @@ class WriteTest(StoreFilesTestCase):
         os.seteuid(nova)
 
         self.assertRaises(PermissionError, self.write)
-        self.write(NEW, access=store_files.own())
+        self.write(NEW, access=files.own())
         self.assertEqual(nova, self.file.stat().st_uid)
         self.file.unlink()
         self.file.symlink_to('/etc/passwd')
         self.assertRaises(errors.Damaged, self.write,
-                          access=store_files.own())
+                          access=files.own())
 
         os.seteuid(0)
         self.file.unlink()
@@ -141,7 +141,7 @@ class WriteTest(StoreFilesTestCase):
         self.write(NEW)
 
         self.assertEqual(b'svirt_image_t\0',
-                         store_files.access_to(self.folder, NAME).label)
+                         files.access_to(self.folder, NAME).label)
 
     def test_content_is_on_the_disk_before_the_name_and_then_the_name(
             self) -> None:
@@ -158,8 +158,8 @@ class WriteTest(StoreFilesTestCase):
         with (fixtures.MonkeyPatch('os.fsync', fsync),
               fixtures.MonkeyPatch('os.rename', rename)):
             self.write(b'new')
-            store_files.put_aside(self.folder, NAME)
-            store_files.remove(self.folder, NAME)
+            files.put_aside(self.folder, NAME)
+            files.remove(self.folder, NAME)
 
         self.assertEqual(['3 bytes', 'rename', 'folder', 'rename', 'folder',
                           'folder'], steps)
@@ -192,17 +192,17 @@ class FaultTest(StoreFilesTestCase):
     def test_a_full_disk_leaves_the_old_one_and_nothing_else(self) -> None:
         script = textwrap.dedent("""\
             import os, subprocess, sys
-            from nova_arm_ext.compute import store_files
+            from nova_arm_ext.compute.nvram import files
             folder = sys.argv[1]
             subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=512k',
                             'tmpfs', folder], check=True)
-            store_files.write_atomic(folder, 'VARS.fd', b'old' * 1000)
+            files.write_atomic(folder, 'VARS.fd', b'old' * 1000)
             try:
-                store_files.write_atomic(folder, 'VARS.fd', b'new' * 300000)
+                files.write_atomic(folder, 'VARS.fd', b'new' * 300000)
             except OSError as e:
                 print(e.strerror)
             print(os.listdir(folder))
-            print(store_files.read(folder, 'VARS.fd') == b'old' * 1000)
+            print(files.read(folder, 'VARS.fd') == b'old' * 1000)
             """)
         if subprocess.run(['unshare', '--map-root-user', '--mount', 'true'],
                           capture_output=True).returncode:
@@ -266,7 +266,7 @@ class FaultTest(StoreFilesTestCase):
 
     def test_killed_when_put_aside_it_is_here_or_there(self) -> None:
         number = 0
-        while self.killed_at(number, lambda: store_files.put_aside(
+        while self.killed_at(number, lambda: files.put_aside(
                 self.folder, NAME)):
             whole = [path for path in self.guest.iterdir()
                      if path.read_bytes() == OLD]
@@ -279,7 +279,7 @@ class FaultTest(StoreFilesTestCase):
         self.assertGreater(number, 4)
 
     def test_two_writers_do_not_meet(self) -> None:
-        temporary = self.guest / store_files.temporary_name(self.file.name)
+        temporary = self.guest / files.temporary_name(self.file.name)
         with open(temporary, 'w') as other:
             fcntl.flock(other, fcntl.LOCK_EX)
 
@@ -293,7 +293,7 @@ class FaultTest(StoreFilesTestCase):
         self.assert_has(NEW)
 
     def test_a_lock_on_what_became_the_store_meanwhile_is_none(self) -> None:
-        temporary = self.guest / store_files.temporary_name(self.file.name)
+        temporary = self.guest / files.temporary_name(self.file.name)
 
         def flock(*args, real=fcntl.flock):
             # whoever had the lock is done, and somebody else begins
@@ -341,7 +341,7 @@ class PlantedTest(StoreFilesTestCase):
 
     def assert_refused(self, *parts: str) -> None:
         for work in (self.read, self.write,
-                     lambda: store_files.access_to(self.folder, NAME)):
+                     lambda: files.access_to(self.folder, NAME)):
             said = self.fault(errors.Damaged, work)
             for part in parts:
                 self.assertIn(part, said)
@@ -364,7 +364,7 @@ class PlantedTest(StoreFilesTestCase):
         self.assertIn("'guest' in the path", self.fault(
             errors.Damaged, self.write))
         self.assertIn("'guest' in the path", self.fault(
-            errors.Damaged, store_files.remove, self.folder, NAME))
+            errors.Damaged, files.remove, self.folder, NAME))
 
     def test_a_hard_link_is_refused(self) -> None:
         os.link(self.secret, self.file)
@@ -384,7 +384,7 @@ class PlantedTest(StoreFilesTestCase):
     def test_a_link_in_the_place_of_the_temporary_file_is_refused(
             self) -> None:
         self.write(OLD)
-        temporary = self.guest / store_files.temporary_name(self.file.name)
+        temporary = self.guest / files.temporary_name(self.file.name)
         temporary.symlink_to(self.secret)
 
         self.assertRaises(errors.Damaged, self.write)
@@ -393,7 +393,7 @@ class PlantedTest(StoreFilesTestCase):
         self.assertTrue(self.read() == OLD)
 
     def test_who_has_the_temporary_file_open_reads_nothing(self) -> None:
-        temporary = self.guest / store_files.temporary_name(self.file.name)
+        temporary = self.guest / files.temporary_name(self.file.name)
         with open(temporary, 'w+b') as planted:
             self.write(NEW)
 
@@ -405,12 +405,12 @@ class PlantedTest(StoreFilesTestCase):
         for name in ('../secret', '/etc/passwd', 'guest//x', '.', '',
                      'guest/..', 'guest/'):
             self.assertRaises(
-                ValueError, store_files.read, self.folder, name)
+                ValueError, files.read, self.folder, name)
 
     def test_no_more_than_the_limit_is_read(self) -> None:
         self.write(b'a' * 101)
 
-        said = self.fault(errors.Damaged, store_files.read, self.folder,
+        said = self.fault(errors.Damaged, files.read, self.folder,
                           NAME, 100)
 
         self.assertIn('has 101 bytes, more than the 100', said)
@@ -423,8 +423,8 @@ class InUseTest(StoreFilesTestCase):
     def test_nobody_s_lock_is_no_use(self) -> None:
         self.write(OLD)
 
-        self.assertFalse(store_files.in_use(self.folder, NAME))
-        self.assertRaises(FileNotFoundError, store_files.in_use,
+        self.assertFalse(files.in_use(self.folder, NAME))
+        self.assertRaises(FileNotFoundError, files.in_use,
                           self.folder, 'guest/other')
 
     @testtools.skipUnless(shutil.which('qemu-system-aarch64'),
@@ -441,11 +441,11 @@ class InUseTest(StoreFilesTestCase):
         # the prompt comes when all drives are open
         qemu.stdout.read(10)
 
-        self.assertTrue(store_files.in_use(self.folder, NAME))
+        self.assertTrue(files.in_use(self.folder, NAME))
 
         qemu.kill()
         qemu.wait()
-        self.assertFalse(store_files.in_use(self.folder, NAME))
+        self.assertFalse(files.in_use(self.folder, NAME))
 
 
 class ReadSoundTest(StoreFilesTestCase):
@@ -465,10 +465,10 @@ class ReadSoundTest(StoreFilesTestCase):
 
     def runs(self) -> None:
         self.useFixture(fixtures.MonkeyPatch(
-            'nova_arm_ext.compute.store_files.in_use', lambda *_: True))
+            'nova_arm_ext.compute.nvram.files.in_use', lambda *_: True))
 
     def test_a_stopped_guest_s_store_is_read_at_once(self) -> None:
-        self.assertTrue(store_files.read_sound(
+        self.assertTrue(files.read_sound(
             self.folder, NAME, stores.MIB) == OLD)
 
         self.assertEqual([], self.slept)
@@ -479,7 +479,7 @@ class ReadSoundTest(StoreFilesTestCase):
         self.contents = [b'\xff' * 4096 + OLD[4096:],
                          stores.store(), NEW, NEW]
 
-        self.assertTrue(store_files.read_sound(self.folder, NAME) == NEW)
+        self.assertTrue(files.read_sound(self.folder, NAME) == NEW)
 
         self.assertEqual([0.5] * 4, self.slept)
 
@@ -487,7 +487,7 @@ class ReadSoundTest(StoreFilesTestCase):
         self.runs()
         self.contents = [NEW, OLD] * 50
 
-        said = self.fault(errors.Busy, store_files.read_sound,
+        said = self.fault(errors.Busy, files.read_sound,
                           self.folder, NAME)
 
         self.assertIn(f'{self.file} is written by its guest', said)
@@ -497,10 +497,10 @@ class ReadSoundTest(StoreFilesTestCase):
         self.write(OLD[:5000])
 
         self.assertIn('ends at byte 5000', self.fault(
-            errors.Damaged, store_files.read_sound, self.folder, NAME))
+            errors.Damaged, files.read_sound, self.folder, NAME))
         self.write(OLD)
         self.assertIn('is made for 7', self.fault(
-            errors.Damaged, store_files.read_sound, self.folder, NAME, 7))
+            errors.Damaged, files.read_sound, self.folder, NAME, 7))
 
 
 class PutAsideTest(StoreFilesTestCase):
@@ -508,19 +508,19 @@ class PutAsideTest(StoreFilesTestCase):
     def test_it_keeps_its_content_beneath_another_name(self) -> None:
         self.write(OLD)
 
-        aside = store_files.put_aside(self.folder, NAME)
+        aside = files.put_aside(self.folder, NAME)
 
         self.assertThat(aside, testtools.matchers.MatchesRegex(
             r'guest/guest_VARS\.fd\.damaged-\d{8}T\d{6}Z$'))
         self.assertEqual([os.path.basename(aside)], self.names())
-        self.assertTrue(store_files.read(self.folder, aside) == OLD)
+        self.assertTrue(files.read(self.folder, aside) == OLD)
 
     def test_nothing_is_replaced(self) -> None:
         self.useFixture(fixtures.MonkeyPatch(
             'time.strftime', lambda *_: '20260102T030405Z'))
         for content in (b'a', b'b', b'c'):
             self.write(content)
-            store_files.put_aside(self.folder, NAME)
+            files.put_aside(self.folder, NAME)
 
         stem = 'guest_VARS.fd.damaged-20260102T030405Z'
         self.assertEqual([stem, f'{stem}-1', f'{stem}-2'], self.names())
@@ -532,13 +532,13 @@ class PutAsideTest(StoreFilesTestCase):
         target.write_bytes(b'target')
         self.file.symlink_to(target)
 
-        aside = store_files.put_aside(self.folder, NAME)
+        aside = files.put_aside(self.folder, NAME)
 
         self.assertTrue(pathlib.Path(self.folder, aside).is_symlink())
         self.assertEqual(b'target', target.read_bytes())
 
     def test_what_is_not_there_leaves_nothing(self) -> None:
-        self.assertRaises(FileNotFoundError, store_files.put_aside,
+        self.assertRaises(FileNotFoundError, files.put_aside,
                           self.folder, NAME)
 
         self.assertEqual([], self.names())
@@ -549,17 +549,17 @@ class RemoveTest(StoreFilesTestCase):
     def test_it_says_whether_there_was_one(self) -> None:
         self.write(OLD)
 
-        self.assertTrue(store_files.remove(self.folder, NAME))
-        self.assertFalse(store_files.remove(self.folder, NAME))
+        self.assertTrue(files.remove(self.folder, NAME))
+        self.assertFalse(files.remove(self.folder, NAME))
 
         self.assertEqual([], self.names())
-        self.assertFalse(store_files.remove(self.folder, 'no/such'))
+        self.assertFalse(files.remove(self.folder, 'no/such'))
 
     def test_what_a_killed_writer_left_goes_too(self) -> None:
-        temporary = self.guest / store_files.temporary_name(self.file.name)
+        temporary = self.guest / files.temporary_name(self.file.name)
         temporary.write_bytes(b'new')
 
-        self.assertFalse(store_files.remove(self.folder, NAME))
+        self.assertFalse(files.remove(self.folder, NAME))
 
         self.assertEqual([], self.names())
 
@@ -568,6 +568,6 @@ class RemoveTest(StoreFilesTestCase):
         target.write_bytes(b'target')
         self.file.symlink_to(target)
 
-        self.assertTrue(store_files.remove(self.folder, NAME))
+        self.assertTrue(files.remove(self.folder, NAME))
 
         self.assertEqual(b'target', target.read_bytes())

@@ -1,0 +1,156 @@
+# SPDX-License-Identifier: Apache-2.0
+"""A guest is removed from this host, and its variable store with it."""
+
+import contextlib
+import contextvars
+import dataclasses
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import nova.conf
+from nova.compute import task_states
+from nova.compute import vm_states
+from nova.virt.libvirt import utils as libvirt_utils
+from oslo_log import log as logging
+
+from nova_arm_ext.compute import definition
+from nova_arm_ext.compute import gather
+from nova_arm_ext.compute import operation
+from nova_arm_ext.compute.nvram import places
+from nova_arm_ext.compute.nvram import store
+from nova_arm_ext.compute.nvram.copies import Copies
+from nova_arm_ext.compute.nvram.luggage import Luggage
+from nova_arm_ext.domain import view
+from nova_arm_ext.nvram import Event
+from nova_arm_ext.nvram import on_rebuild
+from nova_arm_ext.nvram import undefine_keeps
+
+LOG = logging.getLogger(__name__)
+CONF = nova.conf.CONF
+
+
+@dataclasses.dataclass(kw_only=True, slots=True)
+class _Cleanup:
+    """What is known while Nova cleans up after a guest.
+
+    :param removed: its disks are removed from this host
+    :param guest: its domain XML, once it has been undefined
+    """
+
+    uuid: str
+    removed: bool
+    guest: view.Domain | None = None
+
+
+_cleanup: contextvars.ContextVar[_Cleanup | None] = contextvars.ContextVar(
+    'nova_arm_ext_cleanup', default=None)
+
+
+class Removal:
+    """What is done around Nova's destroying, cleaning up and undefining."""
+
+    def __init__(self, stores: store.Stores, copies: Copies,
+                 luggage: Luggage,
+                 definitions: definition.Definitions) -> None:
+        self._stores = stores
+        self._copies = copies
+        self._luggage = luggage
+        self._definitions = definitions
+
+    def before_destroy(self, instance: Any) -> None:
+        """Save what is needed again of a guest whose disks are removed."""
+        if instance.task_state not in (task_states.SHELVING_OFFLOADING,
+                                       task_states.REBUILDING):
+            return
+        guest = self._definitions.guest(instance)
+        if guest is None:
+            return
+        if instance.task_state == task_states.REBUILDING:
+            asked = on_rebuild(CONF.arm_nvram.on_rebuild,
+                               gather.image_properties(instance))
+            keep = asked == 'keep'
+            self._luggage.keep_for_rebuild(
+                instance.uuid, self._stores.pack(guest) if keep else None)
+            if not keep:
+                self._copies.remove(instance.uuid)
+        elif self._copies.are_kept:
+            # without a copy it is not offloaded
+            self._copies.save(instance.uuid, guest)
+        else:
+            LOG.warning(
+                'The UEFI variables of this guest are lost with offloading '
+                'it: [arm_nvram] store names no store for copies',
+                instance=instance)
+
+    @staticmethod
+    def keeps_folder(instance: Any) -> bool:
+        """Whether the instance directory stays, whatever Nova asks for.
+
+        ``[workarounds] ensure_libvirt_rbd_instance_dir_cleanup`` is meant for
+        hosts that a guest leaves, and acts on a hard reboot too.
+        """
+        doing = operation.on(instance)
+        return (doing is not None
+                and doing.event in (Event.HARD_REBOOT, Event.ARRIVE)
+                and doing.guest is not None)
+
+    @contextlib.contextmanager
+    def cleaning_up(self, instance: Any, *, removed: bool) -> Iterator[None]:
+        """Nova cleans up after a guest, and undefines it on the way.
+
+        :param removed: its disks are removed from this host
+        """
+        cleanup = _Cleanup(uuid=instance.uuid, removed=removed)
+        token = _cleanup.set(cleanup)
+        try:
+            yield
+        finally:
+            _cleanup.reset(token)
+        if operation.on(instance) is None:
+            self._after_cleanup(instance, cleanup.guest, removed)
+
+    def keeps_store(self, instance: Any, guest: view.Domain) -> bool:
+        """Whether a guest that is undefined now keeps its store."""
+        removed = True
+        cleanup = _cleanup.get()
+        if cleanup is not None and cleanup.uuid == instance.uuid:
+            cleanup.guest = guest
+            removed = cleanup.removed
+        path = places.store_of(guest)
+        return path is not None and undefine_keeps(
+            inside=places.is_inside(
+                path, libvirt_utils.get_instance_path(instance)),
+            removed=removed,
+            leaving=operation.on(instance) is None and _is_leaving(instance))
+
+    def _after_cleanup(self, instance: Any, guest: view.Domain | None,
+                       removed: bool) -> None:
+        """Let nothing of a guest stay behind that is not here any more.
+
+        :param guest: the guest that was undefined
+        """
+        if guest is not None and _is_leaving(instance):
+            self._luggage.forget(
+                instance.uuid, libvirt_utils.get_instance_path(instance),
+                own_only=instance.task_state != task_states.RESIZE_REVERTING)
+            removed = True
+        if (guest is not None and removed
+                and not self._definitions.is_here(instance)):
+            # that of a rescued guest's own system is not in its domain XML;
+            # libvirt older than 9.2 does not name a stopped guest's
+            store.remove_from_libvirt(guest.name or '')
+        if removed and (instance.task_state == task_states.DELETING
+                        or instance.vm_state in (vm_states.SOFT_DELETED,
+                                                 vm_states.DELETED)):
+            self._luggage.keep_for_rebuild(instance.uuid, None)
+            self._copies.remove(instance.uuid)
+
+
+def _is_leaving(instance: Any) -> bool:
+    """Whether a guest that is undefined here goes on elsewhere."""
+    if instance.task_state == task_states.RESIZE_REVERTING:
+        # there is one where it goes back to, which may be this host
+        return not os.path.exists(
+            libvirt_utils.get_instance_path(instance) + '_resize')
+    return instance.host not in (None, CONF.host)

@@ -1,0 +1,171 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Copies of variable stores."""
+
+# Nova's test packages patch threads as they are imported and must come first.
+import nova.tests.unit
+
+import nova.test  # isort: skip
+
+import shutil
+import time
+
+import nova.conf
+from nova.compute import task_states
+from nova.compute import vm_states
+from nova.virt.libvirt import guest as libvirt_guest
+
+from nova_arm_ext import errors
+from nova_arm_ext import varstore
+from nova_arm_ext.compute.nvram import copies
+from nova_arm_ext.compute.nvram import store
+from tests.nova.nvram import base
+
+CONF = nova.conf.CONF
+
+
+class CopiesTest(base.StoresTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.flags(store='directory', directory=str(self.root / 'copies'),
+                   group='arm_nvram')
+        self.load_stores()
+
+    def test_a_guest_that_is_offloaded_gets_its_variables_back(self):
+        for prepare in (self.spawn, self.adopt):
+            with self.subTest(prepare.__name__):
+                self.instance.vm_state = vm_states.ACTIVE
+                self.instance.task_state = None
+                self.instance.host = 'a'
+                shutil.rmtree(self.folder, ignore_errors=True)
+                self.at('a')
+                prepare()
+                self.stop('1')
+                self.offload()
+                self.assert_nothing_left('a')
+                self.at('b')
+                self.spawn()
+                self.assertEqual(base.variables('1'), self.started)
+                shutil.rmtree(self.folder)
+                self.domains.clear()
+
+    def test_an_evacuated_guest_gets_the_copy_of_its_last_power_off(self):
+        self.spawn()
+        self.stop('1')
+        with self.nova('power_off'):
+            self.driver.power_off(self.instance)
+        self.at('b')
+
+        self.rebuild(evacuate=True)
+
+        self.assertEqual(base.variables('1'), self.started)
+
+    def test_a_store_that_somebody_removed_comes_from_the_copy(self):
+        for start in self.starts():
+            with self.subTest(start.__name__):
+                self.domains.clear()
+                self.spawn()
+                self.stop('1')
+                with self.nova('power_off'):
+                    self.driver.power_off(self.instance)
+                self.store.unlink()
+
+                start()
+
+                self.assertEqual(base.variables('1'), self.started)
+                self.assertEqual([], self.notes)
+                self.assertIn(f'{self.store} of this guest was not there. The '
+                              f'copy in the store', self.stdlog.logger.output)
+
+    def test_a_copy_of_before_a_rebuild_does_not_come_back(self):
+        for told in ({}, {'image_arm_nvram_on_rebuild': 'keep'}):
+            self.spawn()
+            self.stop('1')
+            with self.nova('power_off'):
+                self.driver.power_off(self.instance)
+            self.rebuild(**told)
+            self.store.unlink()
+
+            self.hard_reboot()
+
+            self.assertEqual(base.variables('1') if told
+                             else self.template.read_bytes(), self.started)
+        self.assertEqual(['arm_nvram_lost'], self.notes)
+
+    def test_a_copy_of_another_time_is_no_store_for_a_guest_that_has_one(
+            self):
+        self.spawn()
+        self.stop('1')
+        with self.nova('power_off'):
+            self.driver.power_off(self.instance)
+        self.stop('2')
+
+        self.hard_reboot()
+
+        self.assertEqual(base.variables('2'), self.started)
+
+    def test_running_guests_are_copied_now_and_then(self):
+        self.spawn()
+        self.stop('1')
+        self.stub_out('nova.virt.libvirt.host.Host.list_guests',
+                      lambda host: [libvirt_guest.Guest(self.domains['a'])])
+        copies = self.root / 'copies'
+
+        self.driver._life._last_copies = 0
+        self.driver._life.copy_running()
+        self.assertFalse(copies.exists())
+
+        self.flags(copy_interval=3600, group='arm_nvram')
+        self.driver._life._last_copies = time.monotonic() - 3600
+        self.driver._life.copy_running()
+        [copy] = copies.iterdir()
+        self.assertEqual(base.variables('1'),
+                         varstore.unpack(copy.read_bytes()))
+
+        copy.unlink()
+        self.driver._life.copy_running()
+        self.assertEqual([], list(copies.iterdir()))
+
+    def test_a_guest_is_not_offloaded_where_its_variables_cannot_be_saved(
+            self):
+        self.spawn()
+        self.store.write_bytes(b'')
+
+        self.assertRaises(store.StoreNotUsable, self.offload)
+
+        self.assertIn('a', self.domains)
+        self.assertTrue(self.store.exists())
+
+    def test_a_store_that_fails_stops_an_offload_and_no_power_off(self):
+        self.spawn()
+        self.stop('1')
+        # a file where its folder should be
+        (self.root / 'copies').write_text('')
+
+        with self.nova('power_off'):
+            self.driver.power_off(self.instance)
+        self.assertIn('could not be copied to the store',
+                      self.stdlog.logger.output)
+        self.assertRaises(OSError, self.offload)
+
+        self.assertEqual(base.variables('1'), self.store.read_bytes())
+
+    def test_a_copy_goes_with_the_guest(self):
+        self.spawn()
+        with self.nova('power_off'):
+            self.driver.power_off(self.instance)
+        [_] = (self.root / 'copies').iterdir()
+
+        self.instance.task_state = task_states.DELETING
+        self.clean(removed=True)
+
+        self.assertEqual([], list((self.root / 'copies').iterdir()))
+
+    def test_a_driver_that_is_not_there_is_told_at_the_start(self):
+        self.flags(store='tape', group='arm_nvram')
+
+        error = self.assertRaises(errors.ConfigurationError, copies.load_store,
+                                  CONF)
+
+        self.assertIn("'tape', which is not installed; installed are: "
+                      'directory', str(error))

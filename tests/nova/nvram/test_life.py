@@ -1,0 +1,290 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The life of a variable store on one host."""
+
+# Nova's test packages patch threads as they are imported and must come first.
+import nova.tests.unit
+
+import nova.test  # isort: skip
+
+import itertools
+import shutil
+from unittest import mock
+
+import nova.conf
+from lxml import etree
+from nova.compute import task_states
+from nova.virt.libvirt import guest as libvirt_guest
+from oslo_utils import timeutils
+
+from nova_arm_ext.compute import stand_ins
+from nova_arm_ext.compute.nvram import luggage
+from nova_arm_ext.compute.nvram import places
+from nova_arm_ext.compute.nvram import store
+from nova_arm_ext.domain import view
+from tests.nova.nvram import base
+from tests.support import stores
+
+CONF = nova.conf.CONF
+
+
+class OneHostTest(base.StoresTestCase):
+
+    def test_a_new_guest_has_its_store_in_its_directory(self):
+        self.spawn()
+
+        self.assertEqual(self.template.read_bytes(), self.started)
+        self.assertTrue(self.store.exists())
+        [nvram_] = etree.fromstring(
+            self.domains['a'].document).findall('os/nvram')
+        self.assertEqual((str(self.store), str(self.template)),
+                         (nvram_.text, nvram_.get('template')))
+
+    def test_what_lies_in_the_place_of_a_new_store_is_put_aside(self):
+        self.folder.mkdir()
+        self.store.write_bytes(base.variables('of another time'))
+
+        self.spawn()
+
+        self.assertEqual(self.template.read_bytes(), self.started)
+        [aside] = self.folder.glob(f'{base.STORE}.damaged-*')
+        self.assertEqual(base.variables('of another time'), aside.read_bytes())
+
+    def test_a_hard_reboot_keeps_the_store_and_its_path(self):
+        self.spawn()
+        for number in ('1', '2'):
+            self.stop(number)
+            self.hard_reboot()
+            self.assertEqual(base.KEEP, self.undefined)
+            self.assertEqual(base.variables(number), self.started)
+        self.assertFalse((self.folder / luggage.DOCUMENT).exists())
+        self.assertEqual([], self.notes)
+
+    def test_nor_does_ceph_s_workaround_take_it_away(self):
+        self.spawn()
+        self.stop('1')
+
+        self.hard_reboot(cleanup_instance_dir=True)
+
+        self.assertFalse(self.asked['cleanup_instance_dir'])
+        self.assertEqual(base.variables('1'), self.started)
+
+    def test_an_adopted_guest_keeps_its_path(self):
+        self.adopt()
+
+        self.hard_reboot()
+
+        self.assertEqual(base.KEEP, self.undefined)
+        self.assertEqual(base.variables('adopted'), self.started)
+        self.assertIn(f'>{self.store}<', self.domains['a'].document)
+        self.assertFalse((self.folder / base.STORE).exists())
+
+    def test_a_guest_that_is_defined_nowhere_finds_its_store(self):
+        """As after a reboot that ended between undefine and define."""
+        self.adopt()
+        self.driver._life._luggage.write_document(
+            str(self.folder), self.domains.pop('a').document)
+
+        self.hard_reboot()
+
+        self.assertEqual(base.variables('adopted'), self.started)
+
+    def test_a_rescue_runs_on_a_copy(self):
+        for prepare in (self.spawn, self.adopt):
+            with self.subTest(prepare.__name__):
+                shutil.rmtree(self.folder, ignore_errors=True)
+                self.domains.clear()
+                self.at('a')
+                prepare()
+                self.stop('own')
+
+                self.rescue()
+                self.assertEqual(base.variables('own'), self.started)
+                self.stop("the rescue's")
+
+                self.assertEqual(base.variables('own'),
+                                 self.store.read_bytes())
+                # by this name Nova removes it
+                self.assertTrue(
+                    (self.folder / f'{base.STORE}.rescue').exists())
+
+    def test_a_rescued_guest_that_starts_with_the_host_has_its_own(self):
+        self.spawn()
+        self.stop('own')
+        self.rescue()
+        self.stop("the rescue's")
+
+        self.hard_reboot()
+
+        self.assertEqual(base.variables('own'), self.started)
+
+    def test_a_rebuilt_guest_starts_with_a_new_store(self):
+        for prepare in (self.spawn, self.adopt):
+            with self.subTest(prepare.__name__):
+                shutil.rmtree(self.folder, ignore_errors=True)
+                prepare()
+                self.stop('old')
+
+                self.rebuild()
+
+                self.assertEqual(self.template.read_bytes(), self.started)
+                self.assert_nothing_left(
+                    'a', but=(base.STORE, f'{base.UUID}_VARS.host'))
+                self.domains.clear()
+
+    def test_a_rebuilt_guest_keeps_its_store_where_it_is_told_to(self):
+        self.spawn()
+        self.stop('old')
+        self.rebuild(image_arm_nvram_on_rebuild='keep')
+        self.assertEqual(base.variables('old'), self.started)
+
+        self.flags(on_rebuild='keep', group='arm_nvram')
+        self.rebuild(image_arm_nvram_on_rebuild='else')
+        self.assertEqual(base.variables('old'), self.started)
+        self.rebuild(image_arm_nvram_on_rebuild='reset')
+        self.assertEqual(self.template.read_bytes(), self.started)
+
+    def test_nothing_is_left_of_a_guest_that_is_deleted(self):
+        for prepare in (self.spawn, self.adopt):
+            with self.subTest(prepare.__name__):
+                prepare()
+                self.rescue()
+
+                self.instance.task_state = task_states.DELETING
+                self.clean(removed=True)
+
+                self.assert_nothing_left('a')
+                self.instance.task_state = None
+
+    def test_guests_of_others_are_undefined_as_nova_does(self):
+        self.define(base.DOCUMENT.replace('aarch64', 'x86_64').replace(
+            '<loader secure="no"/>', '<nvram>/nowhere</nvram>'))
+
+        self.clean()
+
+        self.assertEqual(base.KEEP if stand_ins.NOVA_KEEPS else base.GO,
+                         self.undefined)
+
+    def test_a_snapshot_leaves_the_store_of_a_running_guest(self):
+        self.spawn()
+        guest = libvirt_guest.Guest(self.domains['a'])
+
+        def undefine(nova_driver, found, *args):
+            if stand_ins.NOVA_KEEPS:
+                found.delete_configuration(keep_nvram=True)
+            else:
+                found.delete_configuration()
+
+        with self.nova('_swap_volume', undefine):
+            self.driver._swap_volume(guest, 'vdb', None, 1)
+
+        self.assertEqual(base.KEEP, self.domains['a'].undefined)
+        self.assertTrue(self.store.exists())
+
+    def test_a_damaged_store_stops_the_start_and_stays(self):
+        self.spawn()
+        self.store.write_bytes(b'nothing of the kind')
+
+        error = self.assertRaises(store.StoreNotUsable, self.hard_reboot)
+
+        self.assertIn(f'{self.store} cannot be used: ',
+                      error.format_message())
+        self.assertIn('[arm_nvram] on_damage = fresh', str(error))
+        self.assertEqual(b'nothing of the kind', self.store.read_bytes())
+        self.assertIn('a', self.domains)
+
+    def test_a_damaged_store_is_put_aside_if_so_chosen(self):
+        self.flags(on_damage='fresh', group='arm_nvram')
+        self.spawn()
+        good = stores.store()
+        flipped = good[:40] + bytes([good[40] ^ 1]) + good[41:]
+        for damaged in (b'nothing of the kind', good[:-1], good + b'\0',
+                        flipped):
+            self.store.write_bytes(damaged)
+
+            self.hard_reboot()
+
+            self.assertEqual(self.template.read_bytes(), self.started)
+            self.assertIn(damaged, [
+                path.read_bytes() for path
+                in self.folder.glob(f'{base.STORE}.damaged-*')])
+        self.assertEqual(['arm_nvram_lost'] * 4, self.notes)
+
+    def test_a_store_that_somebody_removed_is_told(self):
+        for start, prepare in itertools.product(
+                self.starts(), (self.spawn, self.adopt)):
+            with self.subTest(start.__name__, prepare=prepare.__name__):
+                self.domains.clear()
+                self.notes.clear()
+                shutil.rmtree(self.folder, ignore_errors=True)
+                self.at('a')
+                prepare()
+                self.stop('1')
+                self.store.unlink()
+
+                start()
+
+                self.assertEqual(self.template.read_bytes(), self.started)
+                self.assertEqual(['arm_nvram_lost'], self.notes)
+                self.assertRegex(
+                    self.stdlog.logger.output,
+                    rf'WARNING .* are lost .* a new store, {self.store}\. .*: '
+                    rf'nova-arm-ext nvram restore {base.UUID} FILE\n')
+                self.hard_reboot()
+                self.assertEqual(['arm_nvram_lost'], self.notes)
+
+    def test_a_guest_that_never_ran_with_a_store_loses_none(self):
+        bios = base.DOCUMENT.replace('<os firmware="efi">', '<os>').replace(
+            '<loader secure="no"/>', '')
+        stateless = base.DOCUMENT.replace('<loader secure="no"/>',
+                                          '<loader stateless="yes"/>')
+        for had, launched in ((base.DOCUMENT, None),
+                              (bios, timeutils.utcnow()),
+                              (stateless, timeutils.utcnow())):
+            for file in self.root.glob('a*/**/*_VARS.fd'):
+                file.unlink()
+            self.define(had)
+            self.instance.launched_at = launched
+
+            self.hard_reboot()
+
+            self.assertIsNotNone(places.store_of(
+                view.arm_guest(self.domains['a'].document)))
+        self.assertEqual([], self.notes)
+
+    def test_a_guest_whose_domain_is_gone_too_is_told(self):
+        self.spawn()
+        self.store.unlink()
+        self.domains.clear()
+
+        self.hard_reboot()
+
+        self.assertEqual(['arm_nvram_lost'], self.notes)
+
+    def test_a_store_that_libvirt_has_in_its_own_container_is_not_lost(self):
+        self.adopt()
+        elsewhere = self.root / 'elsewhere'
+        self.libvirt.rename(elsewhere)
+
+        def boot(nova_driver, *args, real=self.boot):
+            elsewhere.rename(self.libvirt)
+            real(*args)
+
+        with mock.patch.object(self, 'boot', boot):
+            self.hard_reboot()
+
+        self.assertEqual(base.variables('adopted'), self.started)
+        self.assertEqual([], self.notes)
+
+    def test_a_link_is_not_followed(self):
+        self.spawn()
+        self.stop('own')
+        target = self.root / 'target'
+        self.store.rename(target)
+        self.store.symlink_to(target)
+
+        self.assertRaises(store.StoreNotUsable, self.hard_reboot)
+        self.flags(on_damage='fresh', group='arm_nvram')
+        self.hard_reboot()
+
+        self.assertEqual(self.template.read_bytes(), self.started)
+        self.assertEqual(base.variables('own'), target.read_bytes())

@@ -1,0 +1,415 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Variable stores of guests that go to another host."""
+
+# Nova's test packages patch threads as they are imported and must come first.
+import nova.tests.unit
+
+import nova.test  # isort: skip
+
+import pathlib
+import re
+import shutil
+from unittest import mock
+
+import nova.conf
+from oslo_concurrency import processutils
+
+from nova_arm_ext.compute.nvram import luggage
+from nova_arm_ext.compute.nvram import store
+from tests.data import formats
+from tests.nova.nvram import base
+
+CONF = nova.conf.CONF
+
+
+class TwoHostsTest(base.StoresTestCase):
+
+    def places(self):
+        """Guests made here, and by Nova alone, on disks of their own and on
+        shared ones."""
+        for shared in (False, True):
+            for prepare in (self.spawn, self.adopt):
+                with self.subTest(prepare.__name__, shared=shared):
+                    self.domains.clear()
+                    for host in self.root.iterdir():
+                        if host.is_dir():
+                            shutil.rmtree(host)
+                    self.shared = shared
+                    self.instance.host = 'a'
+                    self.at('a')
+                    prepare()
+                    self.stop('1')
+                    yield prepare
+
+    def assert_one_store(self, host):
+        folder = 'shared' if self.shared else host
+        self.assert_nothing_left(
+            folder, but=(base.STORE, f'{base.UUID}_VARS.host'))
+        other = 'a' if host == 'b' else 'b'
+        self.assert_nothing_left(f'{other}-libvirt')
+        if not self.shared:
+            self.assert_nothing_left(other)
+
+    def test_the_store_goes_along_and_is_confirmed(self):
+        for _ in self.places():
+            self.migrate('b')
+            self.at('b')
+            self.arrive()
+            self.assertEqual(base.variables('1'), self.started)
+            self.assertEqual(self.store.read_bytes(), self.started)
+            self.stop('2')
+
+            self.at('a')
+            self.confirm()
+
+            self.at('b')
+            self.assertEqual(base.variables('2'), self.store.read_bytes())
+            self.assert_one_store('b')
+
+    def test_a_revert_goes_back_to_the_store_of_before(self):
+        for prepare in self.places():
+            self.migrate('b')
+            self.at('b')
+            self.arrive()
+            self.stop('2')
+
+            self.revert('a')
+
+            self.assertEqual(base.variables('1'), self.started)
+            if prepare == self.spawn:
+                self.assert_one_store('a')
+
+    def test_what_lies_at_the_destination_is_replaced(self):
+        self.spawn()
+        self.stop('1')
+        self.at('b')
+        self.folder.mkdir()
+        self.store.write_bytes(base.variables('of another time'))
+        (self.folder / f'{base.UUID}_VARS.packed').write_bytes(b'torn')
+
+        self.at('a')
+        self.migrate('b')
+        self.at('b')
+        self.arrive()
+
+        self.assertEqual(base.variables('1'), self.started)
+
+    def test_without_a_store_from_the_source_none_is_taken(self):
+        self.at('b')
+        self.instance.host = 'b'
+        self.folder.mkdir()
+        self.store.write_bytes(base.variables('of another time'))
+
+        self.arrive()
+
+        self.assertEqual(self.template.read_bytes(), self.started)
+        self.assertEqual(['arm_nvram_lost'], self.notes)
+
+    def test_a_resize_on_one_host_keeps_the_store_and_can_be_reverted(self):
+        for prepare in self.places():
+            self.migrate('a')
+            self.arrive()
+            self.assertEqual(base.variables('1'), self.started)
+            self.stop('2')
+
+            self.revert('a')
+
+            # libvirt's folder is not part of what Nova renames
+            self.assertEqual(
+                base.variables('1' if prepare == self.spawn else '2'),
+                self.started)
+
+    def test_the_document_goes_along_too(self):
+        self.spawn()
+        known = self.domains['a'].document.replace(
+            '<target dev="vda" bus="virtio"/>',
+            '<target dev="vda" bus="virtio"/><address type="pci" '
+            'domain="0x0000" bus="0x00" slot="0x09" function="0x0"/>')
+        self.define(known)
+        self.migrate('b')
+        self.at('b')
+
+        self.arrive()
+
+        self.assertIn('slot="0x09"', self.domains['b'].document)
+        self.assertFalse((self.folder / luggage.DOCUMENT).exists())
+
+    def test_a_guest_with_a_kernel_of_its_own_arrives_once(self):
+        self.document = base.DOCUMENT.replace(
+            '<os firmware="efi">', '<os>').replace(
+            '<loader secure="no"/>', '<kernel>/vmlinuz</kernel>')
+        self.spawn()
+        self.migrate('b')
+        self.at('b')
+        self.assertTrue((self.folder / f'{base.UUID}_VARS.packed').exists())
+
+        self.arrive()
+
+        # or each later hard reboot would be an arrival again
+        self.assert_nothing_left('b')
+
+    def test_what_each_version_has_sent_arrives(self):
+        for version in formats.versions():
+            left = formats.left(version)
+            self.at('b')
+            self.instance.host = 'b'
+            self.folder.mkdir()
+            (self.folder / luggage.DOCUMENT).write_text(left.domain)
+            (self.folder / f'{base.UUID}_VARS.packed').write_bytes(left.packed)
+
+            self.arrive()
+
+            self.assertEqual(formats.store(), self.started, version)
+            [address] = set(re.findall(
+                '<target dev="vda".*?<address (.*?)/>',
+                self.domains['b'].document, re.DOTALL))
+            self.assertIn(address, left.domain.replace("'", '"'))
+            self.assert_nothing_left(
+                'b', but=(base.STORE, f'{base.UUID}_VARS.host'))
+            self.destroy()
+            self.domains.clear()
+
+    def test_a_revert_that_was_cut_off_ends_with_a_hard_reboot(self):
+        for another_attempt in (False, True):
+            with self.subTest(another_attempt=another_attempt):
+                self.at('a')
+                self.spawn()
+                self.stop('1')
+                self.migrate('b')
+                self.instance.host = 'a'
+                if another_attempt:
+                    self.folder.mkdir()
+
+                self.hard_reboot()
+
+                self.assertEqual(base.variables('1'), self.started)
+                self.assertEqual([self.folder], list(self.instances.iterdir()))
+                self.destroy()
+                shutil.rmtree(self.root / 'b')
+
+    def test_one_of_a_guest_of_another_architecture_is_left_to_nova(self):
+        self.arch = 'x86_64'
+        self.spawn()
+        self.migrate('b')
+        self.instance.host = 'a'
+
+        self.hard_reboot()
+
+        self.assertTrue(pathlib.Path(f'{self.folder}_resize').exists())
+
+    def test_nothing_is_taken_from_a_migration_that_goes_on(self):
+        self.spawn()
+        self.stop('1')
+        self.migrate('a')
+        self.arrive()
+        self.stop('2')
+
+        self.hard_reboot()
+
+        self.assertEqual(base.variables('2'), self.started)
+        self.revert('a')
+        self.assertEqual(base.variables('1'), self.started)
+
+    def test_a_store_that_was_torn_on_its_way_stops_the_migration(self):
+        self.spawn()
+        self.stop('1')
+        self.migrate('b')
+        self.at('b')
+        packed = self.folder / f'{base.UUID}_VARS.packed'
+        packed.write_bytes(packed.read_bytes()[:-1])
+
+        self.assertRaises(store.StoreNotUsable, self.arrive)
+
+        left = self.root / 'a' / f'{base.UUID}_resize'
+        self.assertEqual(base.variables('1'),
+                         (left / base.STORE).read_bytes())
+
+    def cut_off(self, step):
+        """Arrive, and have nova-compute end as this step begins."""
+        with mock.patch(f'nova_arm_ext.compute.nvram.{step}',
+                        side_effect=SystemExit):
+            self.assertRaises(SystemExit, self.arrive)
+
+    def test_an_arrival_that_was_cut_off_ends_with_a_hard_reboot(self):
+        for step in ('start.Start.prepare', 'luggage.Luggage.mark',
+                     'store.remove'):
+            for _ in self.places():
+                self.migrate('b')
+                self.at('b')
+                self.store.write_bytes(base.variables('of another time'))
+                self.cut_off(step)
+
+                self.hard_reboot()
+
+                self.assertEqual(base.variables('1'), self.started, step)
+                self.stop('2')
+                self.hard_reboot()
+                self.assertEqual(base.variables('2'), self.started, step)
+                self.at('a')
+                self.confirm()
+                self.assert_one_store('b')
+
+    def test_it_ends_so_without_a_store_too(self):
+        self.spawn()
+        self.store.unlink()
+        self.migrate('b')
+        self.at('b')
+        self.store.write_bytes(base.variables('of another time'))
+        self.cut_off('start.Start.prepare')
+
+        self.hard_reboot()
+
+        self.assertEqual(self.template.read_bytes(), self.started)
+        self.assertEqual(['arm_nvram_lost'], self.notes)
+
+    def test_an_adopted_guest_moves_although_its_arrival_was_cut_off(self):
+        self.adopt()
+        self.migrate('b')
+        self.at('b')
+        (self.libvirt / f'{base.NAME}_VARS.fd').write_bytes(
+            base.variables('of another time'))
+        self.cut_off('start.Start.prepare')
+
+        self.hard_reboot()
+
+        self.assertEqual(base.variables('adopted'), self.started)
+        self.assertTrue(self.store.exists())
+
+    def test_a_damaged_store_stops_a_migration_before_it_begins(self):
+        self.spawn()
+        self.store.write_bytes(b'')
+
+        self.assertRaises(store.StoreNotUsable, self.migrate, 'b')
+
+        self.assertTrue(self.folder.exists())
+
+    def test_a_store_that_cannot_be_sent_leaves_the_guest_here(self):
+        self.spawn()
+        self.stop('1')
+        self.stub_out('nova.virt.libvirt.utils.copy_image',
+                      mock.Mock(side_effect=OSError('no space left')))
+        with self.nova('_cleanup_remote_migration') as cleaned:
+            error = self.assertRaises(store.StoreNotUsable, self.migrate,
+                                      'b')
+
+        self.assertIn('no space left', str(error))
+        self.assertTrue(cleaned is not None)
+        self.assertEqual('a', self.instance.host)
+        self.assertEqual([], list(self.root.glob('a/*/*.packed')))
+
+    def test_the_fault_has_room_for_why_a_store_cannot_be_sent(self):
+        why = 'ssh: connect to host 192.0.2.11 port 22: Connection refused'
+        self.spawn()
+        self.stop('1')
+        self.stub_out('nova.virt.libvirt.utils.copy_image', mock.Mock(
+            side_effect=processutils.ProcessExecutionError(
+                cmd=f'scp -C -r {self.store} 192.0.2.11:{self.store}',
+                exit_code=255, stderr=why)))
+        with self.nova('_cleanup_remote_migration'):
+            error = self.assertRaises(store.StoreNotUsable, self.migrate,
+                                      'b')
+
+        # What Nova keeps of it for the API (compute/utils.py, 29 to 34).
+        self.assertIn(why, str(error)[:255])
+
+    def test_a_store_that_cannot_be_written_can_be_later(self):
+        self.spawn()
+        self.stop('1')
+        self.migrate('b')
+        self.at('b')
+        with mock.patch('os.pwrite', side_effect=OSError('no space left')):
+            error = self.assertRaises(store.StoreNotUsable, self.arrive)
+        self.assertIn('no space left', str(error))
+        self.assertFalse(self.store.exists())
+
+        self.hard_reboot()
+
+        self.assertEqual(base.variables('1'), self.started)
+
+    def test_disks_in_ceph_leave_a_directory_and_no_store(self):
+        self.spawn()
+        self.stop('1')
+        self.migrate('b')
+        self.at('b')
+        self.arrive()
+
+        self.revert('a', disks_are_shared=True)
+
+        self.assert_nothing_left('b')
+        self.assert_one_store('a')
+
+    def evacuate(self, *, ceph=False):
+        backend = mock.Mock()
+        backend.is_shared_block_storage.return_value = ceph
+        self.driver.image_backend = mock.Mock()
+        self.driver.image_backend.backend.return_value = backend
+        self.at('b')
+        self.rebuild(evacuate=True)
+        self.instance.host = 'b'
+
+    def return_(self):
+        self.at('a')
+        self.clean(removed=False)
+
+    def test_an_evacuated_guest_finds_its_store_on_shared_storage(self):
+        self.shared = True
+        self.at('a')
+        self.spawn()
+        self.stop('1')
+
+        self.evacuate()
+        self.assertEqual(base.variables('1'), self.started)
+        self.return_()
+
+        self.assertEqual(base.KEEP, self.undefined)
+        self.assertTrue(
+            (self.root / 'shared' / base.UUID / base.STORE).exists())
+        self.assertEqual([], self.notes)
+
+    def test_an_evacuated_guest_without_its_store_is_told_so(self):
+        self.spawn()
+
+        self.evacuate(ceph=True)
+
+        self.assertEqual(self.template.read_bytes(), self.started)
+        self.assertEqual(['arm_nvram_lost'], self.notes)
+        self.assertIn('are lost (evacuate)', self.stdlog.logger.output)
+
+        self.return_()
+        self.assert_nothing_left('a')
+
+    def test_an_adopted_store_is_gone_when_its_host_returns(self):
+        self.adopt()
+        self.evacuate(ceph=True)
+
+        self.return_()
+
+        self.assertEqual(base.GO, self.undefined)
+        self.assert_nothing_left('a-libvirt')
+
+    def test_the_store_of_an_earlier_stay_is_not_evacuated_to(self):
+        self.spawn()
+        self.stop('old')
+        self.domains.clear()
+        self.instance.host = 'b'
+
+        backend = mock.Mock()
+        backend.is_shared_block_storage.return_value = True
+        self.driver.image_backend = mock.Mock()
+        self.driver.image_backend.backend.return_value = backend
+        self.rebuild(evacuate=True)
+
+        self.assertEqual(self.template.read_bytes(), self.started)
+
+    def test_live_migration_leaves_nothing_in_libvirts_folder(self):
+        self.stub_out('nova.virt.libvirt.driver.LibvirtDriver.'
+                      '_check_emulation_arch', lambda *args: 'aarch64')
+        self.stub_out('nova.objects.Instance.name', base.NAME)
+        self.stub_out('nova.objects.Instance.image_meta', self.image)
+        for method in ('post_live_migration_at_source',
+                       'rollback_live_migration_at_destination'):
+            left = self.libvirt / f'{base.NAME}_VARS.fd'
+            left.write_bytes(b'')
+            with self.nova(method):
+                getattr(self.driver, method)(None, self.instance, None, None)
+            self.assertFalse(left.exists())
