@@ -142,11 +142,11 @@ class State:
     :param had: the guest has run, with a store that was to stay there
     :param inside: that place is in the instance directory, where the stores
         of guests are that were not made by Nova alone
-    :param brought: this operation has brought a store
-    :param saved: the store driver has a copy
-    :param carried: the image carries a store
+    :param brought: this operation has brought a store of this firmware
+    :param saved: the store driver has a copy of this firmware
+    :param carried: the image carries a store of this firmware
     :param other_firmware: Secure Boot is asked for and was not, or the other
-        way round: the store has no keys for it, or has them
+        way round: the store that there is has no keys for it, or has them
     :param of_other: the file is one of the other host, which shares the
         instance directory with this one
     """
@@ -200,11 +200,11 @@ _WORDS = {
 }
 
 #: The first rule of an event that fits decides; the last fits always.
+#: Firmware for Secure Boot would not insist on it with a store without keys,
+#: so no rule gives a guest a store of another firmware.
 RULES: tuple[Rule, ...] = (
-    # firmware for Secure Boot would not insist on it without keys
-    Rule(event=Event.SPAWN, fate=Fate.LOST,
-         when=('carried', 'other_firmware')),
     Rule(event=Event.SPAWN, fate=Fate.IMAGE, when=('carried',)),
+    Rule(event=Event.SPAWN, fate=Fate.LOST, when=('other_firmware',)),
     Rule(event=Event.SPAWN, fate=Fate.FRESH),
     Rule(event=Event.HARD_REBOOT, fate=Fate.LOST, when=('other_firmware',)),
     Rule(event=Event.HARD_REBOOT, fate=Fate.KEEP, when=('present',)),
@@ -212,16 +212,17 @@ RULES: tuple[Rule, ...] = (
     Rule(event=Event.HARD_REBOOT, fate=Fate.LOST, when=('had',)),
     Rule(event=Event.HARD_REBOOT, fate=Fate.FRESH),
     Rule(event=Event.UNDISTURBED, fate=Fate.KEEP),
-    Rule(event=Event.RESCUE, fate=Fate.COPY, when=('present',)),
+    Rule(event=Event.RESCUE, fate=Fate.COPY, when=('present',),
+         unless=('other_firmware',)),
     Rule(event=Event.RESCUE, fate=Fate.FRESH),
+    Rule(event=Event.UNRESCUE, fate=Fate.LOST, when=('other_firmware',)),
     Rule(event=Event.UNRESCUE, fate=Fate.KEEP, when=('present',)),
     Rule(event=Event.UNRESCUE, fate=Fate.SAVED, when=('had', 'saved')),
     Rule(event=Event.UNRESCUE, fate=Fate.LOST, when=('had',)),
     Rule(event=Event.UNRESCUE, fate=Fate.FRESH),
     Rule(event=Event.REBUILD, fate=Fate.BROUGHT, when=('brought',)),
-    Rule(event=Event.REBUILD, fate=Fate.LOST,
-         when=('carried', 'other_firmware')),
     Rule(event=Event.REBUILD, fate=Fate.IMAGE, when=('carried',)),
+    Rule(event=Event.REBUILD, fate=Fate.LOST, when=('other_firmware',)),
     Rule(event=Event.REBUILD, fate=Fate.FRESH),
     Rule(event=Event.MIGRATE, fate=Fate.SEND),
     Rule(event=Event.ARRIVE, fate=Fate.LOST, when=('other_firmware',)),
@@ -231,6 +232,7 @@ RULES: tuple[Rule, ...] = (
     Rule(event=Event.ARRIVE, fate=Fate.BROUGHT, when=('brought',)),
     Rule(event=Event.ARRIVE, fate=Fate.LOST),
     Rule(event=Event.CONFIRM, fate=Fate.REMOVE),
+    Rule(event=Event.REVERT, fate=Fate.LOST, when=('other_firmware',)),
     Rule(event=Event.REVERT, fate=Fate.KEEP, when=('present',)),
     Rule(event=Event.REVERT, fate=Fate.LOST),
     Rule(event=Event.LEAVE, fate=Fate.REMOVE),
@@ -241,10 +243,10 @@ RULES: tuple[Rule, ...] = (
     Rule(event=Event.LIVE_FAILED, fate=Fate.REMOVE),
     Rule(event=Event.SHELVE_OFFLOAD, fate=Fate.REMOVE),
     Rule(event=Event.UNSHELVE, fate=Fate.SAVED, when=('saved',)),
-    Rule(event=Event.UNSHELVE, fate=Fate.IMAGE, when=('carried',),
-         unless=('other_firmware',)),
+    Rule(event=Event.UNSHELVE, fate=Fate.IMAGE, when=('carried',)),
     Rule(event=Event.UNSHELVE, fate=Fate.LOST),
-    Rule(event=Event.EVACUATE, fate=Fate.KEEP, when=('present', 'of_other')),
+    Rule(event=Event.EVACUATE, fate=Fate.KEEP, when=('present', 'of_other'),
+         unless=('other_firmware',)),
     Rule(event=Event.EVACUATE, fate=Fate.SAVED, when=('saved',)),
     Rule(event=Event.EVACUATE, fate=Fate.LOST),
     Rule(event=Event.RETURN, fate=Fate.LEAVE, when=('of_other',)),
@@ -284,17 +286,19 @@ def with_suffix(path: str, template: str | None) -> str:
     return path + (suffix or '.fd')
 
 
-def undefine_keeps(*, inside: bool, removed: bool, leaving: bool) -> bool:
+def undefine_keeps(*, inside: bool, in_libvirt: bool, removed: bool,
+                   leaving: bool) -> bool:
     """Whether libvirt is to keep the file when it undefines the domain.
 
-    A store in the instance directory goes when Nova removes that directory,
-    and stays when it does not: on shared storage the same file is the other
-    host's, and in use there.
+    libvirt removes only files in its own folder. A store in the instance
+    directory is removed when Nova removes that directory, and stays when it
+    does not: on shared storage the same file is the other host's, and in use
+    there.
 
     :param removed: Nova removes the guest's disks on this host
     :param leaving: the guest is to be on another host, or is there
     """
-    return inside or not (removed or leaving)
+    return inside or not in_libvirt or not (removed or leaving)
 
 
 def on_rebuild(default: str, properties: Any) -> str:

@@ -56,9 +56,12 @@ _QCOW2_CORRUPT, _QCOW2_DATA_FILE = 1 << 1, 1 << 2
 MAGIC = b'UEFIVARS'
 VERSION = 1
 _BLOCK = 64 * 1024
-# magic, version, byte that fills the rest, size; behind it the SHA-256 of that
-# and of the content, which saves half a second for the 63 MiB between
-_PACKED = struct.Struct('>8sHBxQ')
+# magic, version, byte that fills the rest, firmware, size; behind it the
+# SHA-256 of that and of the content, which saves half a second for the 63 MiB
+# between
+_PACKED = struct.Struct('>8sHBBQ')
+# 0 where the firmware is unknown
+_FIRMWARE = {None: 0, False: 1, True: 2}
 _HEADER = _PACKED.size + hashlib.sha256().digest_size
 
 #: Characters that the property of an image may have. Glance keeps 65,535.
@@ -239,17 +242,20 @@ def _check_qcow2(data: bytes) -> int:
     return int(size)
 
 
-def pack(data: bytes, limit: int = MAX_PACKED) -> bytes:
+def pack(data: bytes, limit: int = MAX_PACKED, *,
+         secure_boot: bool | None = None) -> bytes:
     """A store in the form in which it travels: small, and with a checksum.
 
     :param data: the whole file, raw or qcow2
     :param limit: bytes that the result may have
+    :param secure_boot: whether its firmware is for Secure Boot, if known
     :raises Damaged: when it does not fit: what firmware writes does, so the
         guest has written elsewhere in its flash
     """
     fill = data[-1:] or b'\0'
     content = _without_end(data, fill)
-    told = _PACKED.pack(MAGIC, VERSION, fill[0], len(data))
+    told = _PACKED.pack(MAGIC, VERSION, fill[0], _FIRMWARE[secure_boot],
+                        len(data))
     packed = told + _digest(told, content) + zlib.compress(content, 9)
     if len(packed) > limit:
         raise errors.Damaged(
@@ -285,7 +291,7 @@ def unpack(packed: bytes, limit: int = MAX_SIZE) -> bytes:
     if len(packed) < _HEADER or not packed.startswith(MAGIC):
         raise errors.Damaged('this is not a packed variable store')
     told, digest = packed[:_PACKED.size], packed[_PACKED.size:_HEADER]
-    _, version, fill, size = _PACKED.unpack(told)
+    _, version, fill, _, size = _PACKED.unpack(told)
     if version != VERSION:
         raise errors.Damaged(
             f'the variable store is packed in form {version}, and this '
@@ -307,6 +313,30 @@ def unpack(packed: bytes, limit: int = MAX_SIZE) -> bytes:
         raise errors.Damaged('the packed variable store is not whole: its '
                              'checksum is wrong')
     return content.ljust(size, bytes([fill]))
+
+
+def is_for_secure_boot(packed: bytes) -> bool | None:
+    """Whether a packed store is one of firmware for Secure Boot.
+
+    :returns: by what was told when it was packed; else False if it has no
+        platform key (PK), without which firmware does not insist on Secure
+        Boot, and None if nothing is known
+    :raises Damaged: when it is not whole
+    """
+    data = unpack(packed)
+    told = _PACKED.unpack_from(packed)[3]
+    for secure_boot, number in _FIRMWARE.items():
+        if number == told and secure_boot is not None:
+            return secure_boot
+    return None if data.startswith(QCOW2) or has_platform_key(data) else False
+
+
+def has_platform_key(data: bytes) -> bool:
+    """Whether a raw store has the variable PK.
+
+    :raises Damaged: as `variables` does
+    """
+    return any(one.name == 'PK' and one.data for one in variables(data))
 
 
 def seal(packed: bytes, key: bytes, *, secure_boot: bool) -> str:

@@ -13,6 +13,8 @@ from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
 from nova_arm_ext.compute import operation
+from nova_arm_ext.compute.extras import extra
+from nova_arm_ext.compute.nvram import places
 from nova_arm_ext.compute.nvram.luggage import Luggage
 from nova_arm_ext.domain import view
 from nova_arm_ext.nvram import Event
@@ -53,8 +55,29 @@ class Definitions:
             return None
         return xml
 
+    def own(self, instance: Any) -> str | None:
+        """The domain XML of a guest's own system.
+
+        While it is rescued, libvirt has that of the rescue; Nova keeps the
+        own one in a file (rescue, 29 to 34). If it is rescued again, that
+        file has the XML of the first rescue.
+
+        :returns: None if libvirt does not know the guest
+        """
+        document = self.of(instance)
+        guest = view.arm_guest(document)
+        if guest is None or not places.is_rescue(guest):
+            return document
+        with extra('Reading the domain XML from before the rescue', instance):
+            kept = self._luggage.before_rescue(
+                libvirt_utils.get_instance_path(instance))
+            before = view.arm_guest(kept)
+            if before is not None and not places.is_rescue(before):
+                return kept
+        return document
+
     def guest(self, instance: Any) -> view.Domain | None:
-        """The same, parsed, if it is an Arm guest's."""
+        """The same as `of`, parsed, if it is an Arm guest's."""
         return view.arm_guest(self.of(instance))
 
     def is_here(self, instance: Any) -> bool:
@@ -64,6 +87,11 @@ class Definitions:
         except (exception.InternalError, exception.InstanceNotFound):
             return False
         return True
+
+    def has_name(self, name: str) -> bool:
+        """Whether libvirt has a domain of this name, of Nova or not."""
+        return any(guest.name == name for guest
+                   in self._host.list_guests(only_running=False))
 
     def previous_guest(self, instance: Any) -> view.Domain | None:
         """The Arm guest as it was before what is being done to it.
@@ -89,12 +117,11 @@ class Definitions:
 
     @contextlib.contextmanager
     def keeping(self, instance: Any, event: Event) -> Iterator[None]:
-        """Save a guest's domain XML, and define it again if all goes wrong.
+        """Define a guest's previous domain XML again if all goes wrong.
 
         Nova destroys and undefines a guest before it makes the new XML
         (_hard_reboot, 29 to 34), so a failure in between would leave nothing
-        of it: no slots, no path of its variable store. In case this process
-        ends in between, the XML is in the instance directory meanwhile.
+        of it: no slots, no path of its variable store.
 
         A migration to this host that was cut off before the guest started
         ends with a hard reboot.
@@ -103,29 +130,20 @@ class Definitions:
         """
         if event is Event.HARD_REBOOT:
             self._finish_cut_off_revert(instance)
-        recorded = self.of(instance)
+        recorded = self.own(instance)
         folder = libvirt_utils.get_instance_path(instance)
-        on_disk = False
         if (event is Event.HARD_REBOOT
                 and self._luggage.has_arrived(instance.uuid, folder)):
             event = Event.ARRIVE
             recorded = self._luggage.document(folder) or recorded
-            on_disk = True
         elif recorded is None:
-            # a reboot that was cut off; a resize on this very host, which
-            # Nova undefines before it reverts it
-            recorded = self._luggage.document(
-                folder if event is Event.HARD_REBOOT else folder + '_resize')
-        elif (event is Event.HARD_REBOOT and os.path.isdir(folder)
-                and view.arm_guest(recorded) is not None):
-            try:
-                self._luggage.write_document(folder, recorded)
-                on_disk = True
-            except OSError as e:
-                # a reboot needs no free space otherwise
-                LOG.warning('The domain XML of this instance is not saved '
-                            'while Nova defines it anew: %s', e,
-                            instance=instance)
+            # Nova has undefined it in an operation that failed or was cut
+            # off; a resize on this very host, which Nova undefines before it
+            # reverts it
+            recorded = (
+                (self._luggage.document(folder + '_resize')
+                 if event is Event.REVERT else None)
+                or self._luggage.document(folder))
         try:
             with operation.of(instance, event, previous=recorded):
                 yield
@@ -133,8 +151,21 @@ class Definitions:
             if recorded is not None:
                 self._define_again(instance, recorded)
             raise
-        if on_disk or event is Event.REVERT:
-            self._luggage.remove_document(folder)
+
+    def save(self, instance: Any, document: str) -> None:
+        """Save the domain XML of a guest that Nova undefines.
+
+        It is in the instance directory until the guest is defined again.
+        """
+        folder = libvirt_utils.get_instance_path(instance)
+        with extra('Saving the domain XML', instance):
+            if os.path.isdir(folder):
+                self._luggage.write_document(folder, document)
+
+    def forget_saved(self, instance: Any) -> None:
+        """Remove what `save` has saved, or what came with a migration."""
+        self._luggage.remove_document(
+            libvirt_utils.get_instance_path(instance))
 
     def _finish_cut_off_revert(self, instance: Any) -> None:
         """End a revert that was cut off before this host had its files back.
@@ -159,6 +190,7 @@ class Definitions:
             if (not self._is_defined(instance)
                     and view.Domain.parse(recorded).is_arm):
                 self._host.write_instance_config(recorded)
+                self.forget_saved(instance)
                 LOG.warning(
                     'The instance could not be defined anew, so its previous '
                     'domain is defined again; start it when the cause is '

@@ -29,6 +29,7 @@ from nova_arm_ext.compute import pci
 from nova_arm_ext.compute import schema
 from nova_arm_ext.compute import seams
 from nova_arm_ext.compute import stand_ins
+from nova_arm_ext.compute.extras import extra
 from nova_arm_ext.compute.nvram import copies
 from nova_arm_ext.compute.nvram import images
 from nova_arm_ext.compute.nvram import life
@@ -77,9 +78,9 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         def arch_of(image_meta: Any) -> str:
             return self._check_emulation_arch(image_meta)
 
-        stores = store.Stores(CONF)
         instance_files = luggage.Luggage(CONF)
         self._facts = host_facts.HostFacts(self._host)
+        stores = store.Stores(CONF, self._facts.secure_boot_in)
         self._definitions = definition.Definitions(
             self._host, instance_files, arch_of)
         self._machines = machine.Machines(
@@ -115,11 +116,11 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
 
     def _update_host_specific_capabilities(self):
         super()._update_host_specific_capabilities()
-        arch = self._facts.arch
-        if arch in view.ARM:
-            # the trait COMPUTE_SECURITY_UEFI_SECURE_BOOT
-            self.capabilities['supports_secure_boot'] = (
-                self._facts.has_secure_boot(arch))
+        with extra('Setting the trait COMPUTE_SECURITY_UEFI_SECURE_BOOT'):
+            arch = self._facts.arch
+            if arch in view.ARM:
+                self.capabilities['supports_secure_boot'] = (
+                    self._facts.has_secure_boot(arch))
 
     def _check_secure_boot_support(self, arch, *args, **kwargs):
         if arch not in view.ARM:
@@ -132,23 +133,30 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         # cores cannot (virQEMUCapsInitGuestFromBinary)
         offered = super()._get_instance_capabilities()
         doubtful = [one for one in offered if one[:2] == ('armv7l', 'kvm')]
-        if (not doubtful or self._facts.arch != 'aarch64'
-                or self._facts.runs_armv7(self._adjustment.pipeline.hooks)):
+        if not doubtful:
             return offered
+        with extra('Asking whether the cores run armv7l guests'):
+            if (self._facts.arch != 'aarch64'
+                    or self._facts.runs_armv7(
+                        self._adjustment.pipeline.hooks)):
+                return offered
         return [one for one in offered if one not in doubtful]
 
     @_as_nova_has_it
     def update_provider_tree(self, provider_tree, nodename, *args, **kwargs):
         super().update_provider_tree(provider_tree, nodename, *args, **kwargs)
-        # called once a minute
-        self._life.copy_running()
-        self._facts.publish_traits(provider_tree, nodename)
+        # called once a minute, and for each instance that is claimed
+        with extra('Copying the variable stores of running instances'):
+            self._life.copy_running()
+        with extra("Publishing the traits of this host's CPU"):
+            self._facts.publish_traits(provider_tree, nodename)
 
     def _get_cpu_info(self):
         cpu_info = super()._get_cpu_info()
-        if self._facts.arch == 'aarch64':
-            cpu.into_cpu_info(cpu_info,
-                              self._facts.now().cpu or arm_cpu.Cpu())
+        with extra("Adding this host's CPU to cpu_info"):
+            if self._facts.arch == 'aarch64':
+                cpu.into_cpu_info(cpu_info,
+                                  self._facts.now().cpu or arm_cpu.Cpu())
         return cpu_info
 
     def _check_cpu_compatibility(self):
@@ -202,7 +210,10 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
 
     def _create_guest(self, context, xml, instance, *args, **kwargs):
         self._life.before_start(context, xml, instance)
-        return super()._create_guest(context, xml, instance, *args, **kwargs)
+        guest = super()._create_guest(context, xml, instance, *args, **kwargs)
+        with extra('Removing the saved domain XML', instance):
+            self._definitions.forget_saved(instance)
+        return guest
 
     # -- A guest starts ------------------------------------------------------
 
@@ -223,7 +234,8 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
     def reboot(self, context, instance, network_info, reboot_type, *args,
                **kwargs):
         if reboot_type == 'SOFT':
-            self._life.before_soft_reboot(context, instance)
+            with extra('Replacing a missing variable store', instance):
+                self._life.before_soft_reboot(context, instance)
         super().reboot(context, instance, network_info, reboot_type, *args,
                        **kwargs)
 
@@ -234,7 +246,7 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
     @_as_nova_has_it
     def rescue(self, context, instance, *args, **kwargs):
         with operation.of(instance, Event.RESCUE,
-                          previous=self._definitions.of(instance)):
+                          previous=self._definitions.own(instance)):
             return super().rescue(context, instance, *args, **kwargs)
 
     @_as_nova_has_it
@@ -247,7 +259,8 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
     @_as_nova_has_it
     def power_off(self, instance, *args, **kwargs):
         result = super().power_off(instance, *args, **kwargs)
-        self._life.after_power_off(instance)
+        with extra('Copying the variable store', instance):
+            self._life.after_power_off(instance)
         return result
 
     @_as_nova_has_it
@@ -278,7 +291,8 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
                                   **kwargs):
         metadata = super()._create_snapshot_metadata(image_meta, instance,
                                                      *args, **kwargs)
-        self._life.into_snapshot(metadata, instance)
+        with extra('Adding the variable store to the image', instance):
+            self._life.into_snapshot(metadata, instance)
         return metadata
 
     def _live_snapshot(self, *args, **kwargs):
@@ -296,7 +310,8 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
                                    **kwargs):
         with self._migration.sending(instance, dest,
                                      self._cleanup_remote_migration):
-            self._machines.record(instance)
+            with extra('Recording the versioned machine', instance):
+                self._machines.record(instance)
             return super().migrate_disk_and_power_off(
                 context, instance, dest, *args, **kwargs)
 
@@ -317,7 +332,9 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
     def check_can_live_migrate_destination(self, context, instance,
                                            src_compute_info, *args,
                                            **kwargs):
-        reason = self._destination.refusal(instance, src_compute_info)
+        reason = None
+        with extra('Comparing this host with the source', instance):
+            reason = self._destination.refusal(instance, src_compute_info)
         if reason:
             raise exception.MigrationPreCheckError(reason=reason)
         return super().check_can_live_migrate_destination(
@@ -368,6 +385,6 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         # what becomes of the store is decided with the domain XML in hand
         nova_driver = stand_ins.with_host(self, stand_ins.HostOfStores(
             self._host,
-            functools.partial(self._removal.keeps_store, instance)))
+            functools.partial(self._removal.undefining, instance)))
         return super(ArmLibvirtDriver, nova_driver)._undefine_domain(
             instance, *args, **kwargs)

@@ -7,16 +7,14 @@ from collections.abc import Iterator
 from typing import Any
 
 from nova import exception
-from oslo_log import log as logging
 
 from nova_arm_ext.compute import definition
+from nova_arm_ext.compute.extras import extra
 from nova_arm_ext.domain import devices
 from nova_arm_ext.domain import pcie
 from nova_arm_ext.domain import previous
 from nova_arm_ext.domain import view
 from nova_arm_ext.hooks import pcie_root_ports
-
-LOG = logging.getLogger(__name__)
 
 
 class NoFreeRootPort(exception.NovaException):
@@ -53,8 +51,10 @@ class Hotplug:
         try:
             yield
         except Exception as e:
-            guest = (self._definitions.guest(instance)
-                     if _no_slot_is_left(e) else None)
+            guest = None
+            with extra('Counting the root ports', instance):
+                if _no_slot_is_left(e):
+                    guest = self._definitions.guest(instance)
             if guest is None:
                 raise
             raise NoFreeRootPort(
@@ -97,7 +97,9 @@ class Hotplug:
         :raises DeviceDetachFailed: for a device on virtio-mmio of a guest
             that runs
         """
-        guest = self._definitions.running(instance)
+        guest = None
+        with extra(f'Checking {name} before it is detached', instance):
+            guest = self._definitions.running(instance)
         if guest is None:
             return
         for device in devices.addressed(guest):
@@ -115,7 +117,8 @@ class Hotplug:
         virtio-mmio where others are, so that it would move at the next start
         (9.0.0).
         """
-        try:
+        with extra('Keeping the address of a device for the next start',
+                   instance):
             guest = self._definitions.running(instance)
             if guest is None or not guest.has_virtio_mmio:
                 return
@@ -124,11 +127,6 @@ class Hotplug:
                     dump_inactive=True, dump_sensitive=True))
             if previous.keep_plugged(stored, guest):
                 self._host.write_instance_config(stored.to_xml())
-        except Exception:
-            # the guest has the device, which is what was asked for
-            LOG.exception('A device that was plugged in will be elsewhere '
-                          'when the instance is started anew',
-                          instance=instance)
 
 
 def _no_slot_is_left(error: BaseException) -> bool:

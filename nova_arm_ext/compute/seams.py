@@ -39,7 +39,7 @@ CALLED: tuple[tuple[Any, str, int, tuple[str, ...]], ...] = (
     (host.Host, 'get_connection', 1, ()),
     (host.Host, 'get_guest', 2, ()),
     (host.Host, 'list_all_devices', 1, ('flags',)),
-    (host.Host, 'list_guests', 1, ()),
+    (host.Host, 'list_guests', 1, ('only_running',)),
     (host.Host, 'write_instance_config', 2, ()),
     (guest.Guest, 'get_xml_desc', 1, ('dump_inactive', 'dump_sensitive')),
     (guest.Guest, 'has_persistent_configuration', 1, ()),

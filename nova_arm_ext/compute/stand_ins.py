@@ -16,6 +16,7 @@ from nova import exception
 from nova.virt.libvirt import guest as libvirt_guest
 
 from nova_arm_ext import facts
+from nova_arm_ext.compute.extras import extra
 from nova_arm_ext.domain import view
 
 #: Whether Nova can undefine a guest and keep its variable store.
@@ -67,11 +68,11 @@ class GuestOfStore:
     running guest too (_live_snapshot, _swap_volume); later ones keep it when
     the guest is about to leave, and remove it on shared storage.
 
-    :param keeps: tells, of an Arm guest, whether the store is kept
+    :param keeps: tells, of the domain XML of an Arm guest, whether the store
+        is kept
     """
 
-    def __init__(self, guest: Any,
-                 keeps: Callable[[view.Domain], bool]) -> None:
+    def __init__(self, guest: Any, keeps: Callable[[str], bool]) -> None:
         self._guest = guest
         self._keeps = keeps
         self._document: str | None = None
@@ -84,10 +85,13 @@ class GuestOfStore:
         return self._document
 
     def delete_configuration(self, *args, **kwargs):
-        guest = view.arm_guest(self._document or self.get_xml_desc())
-        if guest is None:
+        is_arm, keeps = True, True
+        with extra('Deciding whether the variable store is kept'):
+            document = self._document or self.get_xml_desc()
+            is_arm = view.arm_guest(document) is not None
+            keeps = is_arm and self._keeps(document)
+        if not is_arm:
             return self._guest.delete_configuration(*args, **kwargs)
-        keeps = self._keeps(guest)
         if NOVA_KEEPS:
             return self._guest.delete_configuration(
                 *args, **{**kwargs, 'keep_nvram': keeps})
@@ -101,8 +105,7 @@ class GuestOfStore:
 class HostOfStores:
     """Nova's Host object, whose guests are `GuestOfStore`."""
 
-    def __init__(self, host: Any,
-                 keeps: Callable[[view.Domain], bool]) -> None:
+    def __init__(self, host: Any, keeps: Callable[[str], bool]) -> None:
         self._host = host
         self._keeps = keeps
 
@@ -116,5 +119,5 @@ class HostOfStores:
 def keeping_store(argument: Any) -> Any:
     """The argument; if it is a guest, one that keeps its store."""
     if not NOVA_KEEPS and isinstance(argument, libvirt_guest.Guest):
-        return GuestOfStore(argument, lambda guest: True)
+        return GuestOfStore(argument, lambda document: True)
     return argument

@@ -44,6 +44,14 @@ class Disk(Device):
     dev = fields.text('target/@dev')
     bus = fields.text('target/@bus')
 
+    @property
+    def source(self) -> str | None:
+        """The file, block device or network volume that it is."""
+        source = tree.child(self.element, 'source')
+        if source is None:
+            return None
+        return source.get('file') or source.get('dev') or source.get('name')
+
 
 class Filesystem(Device):
     tag = 'filesystem'

@@ -68,13 +68,33 @@ class PlanTest(base.TestCase):
             [(True, True), (True, False), (False, True)],
             [(removed, leaving) for removed, leaving
              in itertools.product((True, False), repeat=2)
-             if not nvram.undefine_keeps(inside=False, removed=removed,
-                                         leaving=leaving)])
+             if not nvram.undefine_keeps(inside=False, in_libvirt=True,
+                                         removed=removed, leaving=leaving)])
 
-    def test_libvirt_never_removes_a_file_of_the_instance_directory(self):
-        for removed, leaving in itertools.product((True, False), repeat=2):
+    def test_libvirt_never_removes_a_file_outside_its_own_folder(self):
+        for inside, removed, leaving in itertools.product(
+                (True, False), repeat=3):
             self.assertTrue(nvram.undefine_keeps(
-                inside=True, removed=removed, leaving=leaving))
+                inside=inside, in_libvirt=False, removed=removed,
+                leaving=leaving))
+
+    def test_no_store_of_another_firmware_is_used(self):
+        own = {Fate.KEEP, Fate.COPY}
+        for event, state in itertools.product(Event, STATES):
+            # what happens while the guest runs, or is no start here
+            if event in (Event.UNDISTURBED, Event.LIVE_MIGRATE):
+                continue
+            fate = nvram.decide(event, state)
+            if state.other_firmware:
+                self.assertNotIn(fate, own, (event, state))
+            if fate in (Fate.BROUGHT, Fate.SAVED, Fate.IMAGE):
+                # which are counted only if they are of this firmware
+                self.assertTrue(state.brought or state.saved
+                                or state.carried, (event, state))
+
+    def test_a_rescue_loses_nothing(self):
+        self.assertEqual({Fate.COPY, Fate.FRESH}, {
+            nvram.decide(Event.RESCUE, state) for state in STATES})
 
     def test_a_store_is_named_by_uuid_with_the_suffix_of_its_template(self):
         path = nvram.file_of('/instances/u', 'u')

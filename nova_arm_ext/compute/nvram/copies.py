@@ -8,6 +8,7 @@ from stevedore import extension
 from nova_arm_ext import errors
 from nova_arm_ext import nvram
 from nova_arm_ext.compute import nvram_stores
+from nova_arm_ext.compute.nvram.places import Place
 from nova_arm_ext.compute.nvram.store import Stores
 from nova_arm_ext.domain import view
 
@@ -68,10 +69,11 @@ class Copies:
         """The copy of a guest's store, packed; None if there is none."""
         return None if self._driver is None else self._driver.load(uuid)
 
-    def save(self, uuid: str, guest: view.Domain, *,
+    def save(self, uuid: str, place: Place | None, guest: view.Domain, *,
              running: bool = False) -> bool:
         """Copy a guest's store.
 
+        :param place: where it is
         :param running: QEMU may write it meanwhile, so it is read until it is
             the same twice
         :returns: whether a copy was kept: not if there is no store for
@@ -79,8 +81,8 @@ class Copies:
         """
         if self._driver is None:
             return False
-        packed = (self._stores.pack_settled(guest) if running
-                  else self._stores.pack(guest))
+        packed = (self._stores.pack_settled(place, guest) if running
+                  else self._stores.pack(place, guest))
         if packed is None:
             return False
         self._driver.save(uuid, packed)

@@ -29,6 +29,9 @@ MAX_SIZE = varstore.MAX_SIZE + varstore.MIB
 SETTLE_SECONDS = 0.5
 SETTLE_TRIES = 20
 
+#: What the name of a store that is put aside goes on with; then the time.
+ASIDE = '.damaged-'
+
 #: Where SELinux keeps the label of a file.
 LABEL = 'security.selinux'
 
@@ -195,7 +198,7 @@ def put_aside(folder: str, name: str) -> str:
         os.stat(base, dir_fd=parent, follow_symlinks=False)
         number = 0
         while True:
-            aside = f'.damaged-{stamp}' + (f'-{number}' if number else '')
+            aside = ASIDE + stamp + (f'-{number}' if number else '')
             try:
                 # an empty file keeps the name free: renaming replaces
                 os.close(os.open(
@@ -222,13 +225,32 @@ def remove(folder: str, name: str) -> bool:
     removed = False
     try:
         with _parent(folder, name) as (parent, base):
+            changed = False
             for one in (temporary_name(base), base):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(one, dir_fd=parent)
-                    removed = one == base
-            os.fsync(parent)
+                    changed, removed = True, one == base
+            if changed:
+                os.fsync(parent)
     except FileNotFoundError:
         return False     # no such folder
+    return removed
+
+
+def remove_all(folder: str, name: str) -> bool:
+    """Remove a store, and what had its name and was put aside.
+
+    :returns: whether there was anything
+    """
+    removed = remove(folder, name)
+    try:
+        with _parent(folder, name) as (parent, base):
+            for one in os.listdir(parent):
+                if one.startswith(base + ASIDE):
+                    os.unlink(one, dir_fd=parent)
+                    removed = True
+    except FileNotFoundError:
+        return removed      # no such folder
     return removed
 
 

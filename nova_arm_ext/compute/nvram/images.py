@@ -10,7 +10,6 @@ from oslo_log import log as logging
 from nova_arm_ext import errors
 from nova_arm_ext import nvram
 from nova_arm_ext import varstore
-from nova_arm_ext.compute.nvram import places
 from nova_arm_ext.compute.nvram.store import StoreNotUsable
 from nova_arm_ext.compute.nvram.store import Stores
 from nova_arm_ext.domain import view
@@ -80,15 +79,16 @@ class Images:
         :param secure_boot: whether its firmware is for Secure Boot
         :returns: None if there is none that can be carried, with a WARNING
         """
-        if self._key is None or places.store_of(guest) is None:
+        place = self._stores.own(instance, guest)
+        if self._key is None or place is None:
             return None
         try:
-            packed = self._stores.pack_settled(guest)
+            packed = self._stores.pack_settled(place, guest)
             if packed is not None:
                 return varstore.seal(packed, self._key,
                                      secure_boot=secure_boot)
             why = 'it is not there, or is being written all the time'
-        except (errors.Damaged, StoreNotUsable) as e:
+        except (errors.Damaged, StoreNotUsable, OSError) as e:
             why = str(e)
         LOG.warning('The snapshot does not carry the UEFI variables of this '
                     'guest: %s', why, instance=instance)

@@ -17,6 +17,7 @@ from oslo_log import log as logging
 from nova_arm_ext.compute import definition
 from nova_arm_ext.compute import host_facts
 from nova_arm_ext.compute import operation
+from nova_arm_ext.compute.extras import extra
 from nova_arm_ext.compute.nvram import images
 from nova_arm_ext.compute.nvram import places
 from nova_arm_ext.compute.nvram import start
@@ -30,6 +31,9 @@ from nova_arm_ext.nvram import STORE_PROPERTY
 
 LOG = logging.getLogger(__name__)
 CONF = nova.conf.CONF
+
+#: Events at which a guest goes on with the store that it has.
+_KEPT = (Event.HARD_REBOOT, Event.UNRESCUE)
 
 
 class Life:
@@ -119,11 +123,17 @@ class Life:
                    doing: operation.Operation) -> str | None:
         """Where the store of a guest is to be; None if nothing says so."""
         guest = doing.guest
+        own = None
+        if doing.event is Event.ARRIVE:
+            # what the XML names is on the other host
+            own = None if guest is None else places.store_of(guest)
+        elif guest is not None or doing.event in _KEPT:
+            place = self._stores.own(instance, guest)
+            own = None if place is None else place.path
         return places.path_for(
             doing.event, instance.uuid,
-            libvirt_utils.get_instance_path(instance),
-            None if guest is None else places.store_of(guest),
-            is_new=guest is None,
+            libvirt_utils.get_instance_path(instance), own,
+            is_new=guest is None and own is None,
             is_here=(doing.event is Event.ARRIVE
                      and self._definitions.is_here(instance)))
 
@@ -153,30 +163,28 @@ class Life:
                 doing: operation.Operation) -> None:
         before = doing.guest
         secure_boot = self._facts.secure_boot_in(guest)
-        fate = self._start.prepare(
-            doing.event, instance, libvirt_utils.get_instance_path(instance),
-            guest,
-            source=(places.store_of(before)
-                    if before is not None and doing.event is Event.RESCUE
-                    else None),
+        fate = self._start.prepare(doing.event, instance, guest, start.Known(
+            folder=libvirt_utils.get_instance_path(instance),
+            own=(None if before is None
+                 else self._stores.own(instance, before)),
             carried=doing.carried,
+            secure_boot=secure_boot,
             other_firmware=(
-                doing.carried.secure_boot != bool(secure_boot)
-                if doing.carried is not None else before is not None
+                before is not None
                 and {self._facts.secure_boot_in(before),
                      secure_boot} == {True, False}),
             # libvirt makes a store at the first start
             ran_with_store=(
-                doing.event in (Event.HARD_REBOOT, Event.UNRESCUE)
+                doing.event in _KEPT
                 and instance.launched_at is not None
                 and (before is None or places.store_of(before) is not None)),
             # Nova evacuates to a directory that it takes for a shared one
-            of_other=not self._is_shared())
+            of_other=not self._is_shared()))
         if fate is Fate.LOST:
-            # for `openstack server event show`
-            with compute_utils.EventReporter(
-                    context, 'arm_nvram_lost', CONF.host, instance.uuid,
-                    graceful_exit=True):
+            with extra('Reporting the event arm_nvram_lost', instance), \
+                    compute_utils.EventReporter(
+                        context, 'arm_nvram_lost', CONF.host, instance.uuid,
+                        graceful_exit=True):
                 pass
 
     # -- Copies and snapshots ------------------------------------------------
@@ -201,7 +209,8 @@ class Life:
         if self._copies.are_kept:
             guest = self._definitions.guest(instance)
             if guest is not None:
-                self._save_copy(instance.uuid, guest)
+                self._copies.save(
+                    instance.uuid, self._stores.own(instance, guest), guest)
 
     def copy_running(self) -> None:
         """Copy the stores of all running guests, if it is time to."""
@@ -212,15 +221,8 @@ class Life:
             return
         self._last_copies = now
         for running in self._host.list_guests():
-            guest = view.arm_guest(running.get_xml_desc())
-            if guest is not None:
-                self._save_copy(running.uuid, guest, running=True)
-
-    def _save_copy(self, uuid: str, guest: view.Domain, *,
-                   running: bool = False) -> None:
-        try:
-            self._copies.save(uuid, guest, running=running)
-        except Exception:
-            # the guest has its own; whatever a third party's driver raises
-            LOG.exception('[instance: %s] The UEFI variables could not be '
-                          'copied to the store that [arm_nvram] names', uuid)
+            with extra(f'Copying the variable store of {running.uuid}'):
+                guest = view.arm_guest(running.get_xml_desc())
+                if guest is not None:
+                    self._copies.save(running.uuid, self._stores.place(guest),
+                                      guest, running=True)

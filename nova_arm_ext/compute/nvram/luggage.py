@@ -9,6 +9,9 @@ which host used the directory last.
 import os
 from typing import Any
 
+from oslo_log import log as logging
+
+from nova_arm_ext import errors
 from nova_arm_ext import varstore
 from nova_arm_ext.compute.nvram import files
 from nova_arm_ext.compute.nvram import places
@@ -17,8 +20,12 @@ from nova_arm_ext.compute.nvram.places import Place
 from nova_arm_ext.domain import view
 from nova_arm_ext.nvram import Event
 
+LOG = logging.getLogger(__name__)
+
 #: The domain XML that a guest had, in its instance directory.
 DOCUMENT = 'arm-domain.xml'
+#: Nova's own file with that of a guest that is rescued (rescue, 29 to 34).
+BEFORE_RESCUE = 'unrescue.xml'
 
 
 class Luggage:
@@ -79,9 +86,30 @@ class Luggage:
     # -- The domain XML ------------------------------------------------------
 
     def document(self, folder: str) -> str | None:
-        """The domain XML that is saved in an instance directory."""
+        """The domain XML that is saved in an instance directory.
+
+        One that is not whole is renamed, with a WARNING.
+
+        :returns: None if there is none that can be used
+        """
+        place = self._place(folder, DOCUMENT)
         try:
-            return files.read(*self._place(folder, DOCUMENT),
+            document = files.read(*place, view.MAX_BYTES).decode()
+            view.Domain.parse(document)
+        except FileNotFoundError:
+            return None
+        except (errors.Damaged, errors.InvalidDocument, ValueError) as e:
+            LOG.warning(
+                'The saved domain XML %s is not whole and is not used: %s. It '
+                'is renamed to %s', place.path, e,
+                os.path.join(place.folder, files.put_aside(*place)))
+            return None
+        return document
+
+    def before_rescue(self, folder: str) -> str | None:
+        """The domain XML that Nova keeps while a guest is rescued."""
+        try:
+            return files.read(*self._place(folder, BEFORE_RESCUE),
                               view.MAX_BYTES).decode()
         except FileNotFoundError:
             return None
@@ -109,11 +137,14 @@ class Luggage:
                    self._conf.host.encode())
 
     def last_host(self, uuid: str, folder: str) -> str | None:
-        """The host that used the store last; None if there is no note."""
+        """The host that used the store last; None if no note says so."""
+        place = self._place(folder, _host_note(uuid))
         try:
-            return files.read(*self._place(folder, _host_note(uuid)),
-                              limit=255).decode()
+            return files.read(*place, limit=255).decode()
         except FileNotFoundError:
+            return None
+        except (OSError, errors.Damaged, ValueError) as e:
+            LOG.warning('The note %s cannot be read: %s', place.path, e)
             return None
 
     def forget(self, uuid: str, folder: str, *, own_only: bool) -> None:
@@ -132,19 +163,11 @@ class Luggage:
 
 
 def read_packed(place: Place) -> bytes:
-    """A packed store.
-
-    :raises FileNotFoundError: when there is none
-    """
-    return files.read(*place, varstore.MAX_PACKED)
-
-
-def has_content(place: Place) -> bool:
-    """Whether there is a packed store that is not empty."""
+    """A packed store; empty if there is none."""
     try:
-        return bool(read_packed(place))
+        return files.read(*place, varstore.MAX_PACKED)
     except FileNotFoundError:
-        return False
+        return b''
 
 
 def _packed(uuid: str) -> str:

@@ -7,10 +7,12 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
+from nova import exception
 from nova.virt.libvirt import utils as libvirt_utils
 
 from nova_arm_ext.compute import definition
 from nova_arm_ext.compute import operation
+from nova_arm_ext.compute.extras import extra
 from nova_arm_ext.compute.nvram import places
 from nova_arm_ext.compute.nvram import store
 from nova_arm_ext.compute.nvram.luggage import Luggage
@@ -38,14 +40,19 @@ class Migration:
 
         :param dest: the address of the other host
         :param undo: Nova's _cleanup_remote_migration
-        :raises StoreNotUsable: before anything is done, when the store is
-            damaged; afterwards, when it could not be sent
+        :raises InstanceFaultRollback: before anything is done, when the
+            store is damaged or cannot be read
+        :raises StoreNotUsable: afterwards, when it could not be sent
         """
-        document = self._definitions.of(instance)
-        guest = view.arm_guest(document)
-        if guest is not None:
-            # check before the guest is powered off
-            self._stores.check(guest)
+        try:
+            document = self._definitions.of(instance)
+            guest = view.arm_guest(document)
+            if guest is not None:
+                self._stores.check(
+                    self._stores.own(instance, guest), guest)
+        except Exception as e:
+            # the instance stays as it is, and is not set to ERROR
+            raise exception.InstanceFaultRollback(inner_exception=e) from e
         yield
         if document is not None and guest is not None:
             self._send(instance, dest, guest, document, undo)
@@ -64,10 +71,8 @@ class Migration:
         left = folder + '_resize'
         is_shared = os.path.exists(folder)
         try:
-            path = places.store_of(guest)
-            if path is not None and places.is_inside(path, folder):
-                path = os.path.join(left, os.path.basename(path))
-            packed = self._stores.pack(guest, path)
+            packed = self._stores.pack(
+                self._stores.moved(instance, guest, folder, left), guest)
             try:
                 for name in self._luggage.pack_luggage(
                         instance.uuid, left, packed, document):
@@ -96,22 +101,25 @@ class Migration:
                 self._luggage.document(folder)
                 or self._definitions.of(instance))):
             yield
-        self._luggage.remove_document(folder)
 
     def after_live_migration(self, instance: Any) -> None:
         """Remove the store from libvirt's folder: libvirt leaves it there.
 
         One in the instance directory goes with that, or is shared.
         """
-        if (store.is_in_libvirt(instance.name)
-                and self._definitions.is_arm(instance)
-                and not self._definitions.is_here(instance)):
-            store.remove_from_libvirt(instance.name)
+        with extra("Removing the variable store from libvirt's directory",
+                   instance):
+            if (store.is_in_libvirt(instance.name)
+                    and self._definitions.is_arm(instance)
+                    and not self._definitions.is_here(instance)):
+                store.remove_from_libvirt(instance.name)
 
     def after_live_arrival(self, instance: Any) -> None:
         """Note that this host uses the store in the instance directory."""
-        guest = self._definitions.guest(instance)
-        path = None if guest is None else places.store_of(guest)
-        folder = libvirt_utils.get_instance_path(instance)
-        if path is not None and places.is_inside(path, folder):
-            self._luggage.mark(instance.uuid, folder)
+        with extra('Noting this host as the one that uses the variable '
+                   'store', instance):
+            guest = self._definitions.guest(instance)
+            path = None if guest is None else places.store_of(guest)
+            folder = libvirt_utils.get_instance_path(instance)
+            if path is not None and places.is_inside(path, folder):
+                self._luggage.mark(instance.uuid, folder)

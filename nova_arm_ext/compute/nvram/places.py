@@ -6,6 +6,7 @@ from typing import Any
 from typing import NamedTuple
 
 from nova_arm_ext import nvram
+from nova_arm_ext.domain import devices
 from nova_arm_ext.domain import firmware
 from nova_arm_ext.domain import view
 from nova_arm_ext.nvram import Event
@@ -58,8 +59,20 @@ def store_of(guest: view.Domain) -> str | None:
 
 
 def is_inside(path: str, folder: str) -> bool:
-    """Whether a store is in the instance directory."""
-    return os.path.dirname(path) == folder
+    """Whether a file is in a folder itself, however both are spelled."""
+    return os.path.realpath(os.path.dirname(path)) == os.path.realpath(folder)
+
+
+def is_in_libvirt(path: str) -> bool:
+    """Whether a file is in libvirt's folder of stores."""
+    return is_inside(path, LIBVIRT)
+
+
+def is_rescue(guest: view.Domain) -> bool:
+    """Whether a domain XML is that of a rescue, and not of the own system."""
+    return (store_of(guest) or '').endswith(RESCUE) or any(
+        disk.source.endswith(RESCUE) for disk in guest.all(devices.Disk)
+        if disk.source)
 
 
 def in_libvirt(name: str) -> list[Place]:
@@ -81,6 +94,7 @@ def path_for(event: Event, uuid: str, folder: str, previous: str | None, *,
     :returns: ending in ``_VARS`` where the template decides the suffix; None
         where nothing is to be said about it
     """
+    previous = previous and previous.removesuffix(RESCUE)
     if event is Event.RESCUE:
         return previous and nvram.file_of(folder, uuid, previous) + RESCUE
     if event is Event.ARRIVE:
@@ -93,4 +107,4 @@ def path_for(event: Event, uuid: str, folder: str, previous: str | None, *,
             (path for suffix in SUFFIXES if os.path.lexists(
                 path := nvram.file_of(folder, uuid, suffix=suffix))),
             nvram.file_of(folder, uuid))
-    return previous and previous.removesuffix(RESCUE)
+    return previous

@@ -21,9 +21,10 @@ def check(folder: str, name: str, size: int | None) -> None:
 
 
 @nova.privsep.sys_admin_pctxt.entrypoint
-def pack(folder: str, name: str, size: int | None) -> bytes:
+def pack(folder: str, name: str, size: int | None,
+         secure_boot: bool | None) -> bytes:
     """Check a store, and pack it."""
-    return checked_and_packed(folder, name, size)
+    return checked_and_packed(folder, name, size, secure_boot)
 
 
 @nova.privsep.sys_admin_pctxt.entrypoint
@@ -50,14 +51,21 @@ def remove(folder: str, name: str) -> bool:
     return files.remove(folder, name)
 
 
-def checked_and_packed(folder: str, name: str, size: int | None) -> bytes:
+@nova.privsep.sys_admin_pctxt.entrypoint
+def remove_all(folder: str, name: str) -> bool:
+    """Remove a store and what was renamed (see `files.remove_all`)."""
+    return files.remove_all(folder, name)
+
+
+def checked_and_packed(folder: str, name: str, size: int | None,
+                       secure_boot: bool | None) -> bytes:
     """A store, packed, if it is sound.
 
     :raises Damaged: when it is not
     """
     data = files.read(folder, name)
     varstore.check(data, size)
-    return varstore.pack(data)
+    return varstore.pack(data, secure_boot=secure_boot)
 
 
 def check_and_write(folder: str, name: str, packed: bytes,

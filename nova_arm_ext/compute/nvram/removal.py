@@ -17,6 +17,7 @@ from oslo_log import log as logging
 from nova_arm_ext.compute import definition
 from nova_arm_ext.compute import gather
 from nova_arm_ext.compute import operation
+from nova_arm_ext.compute.extras import extra
 from nova_arm_ext.compute.nvram import places
 from nova_arm_ext.compute.nvram import store
 from nova_arm_ext.compute.nvram.copies import Copies
@@ -71,12 +72,15 @@ class Removal:
                                gather.image_properties(instance))
             keep = asked == 'keep'
             self._luggage.keep_for_rebuild(
-                instance.uuid, self._stores.pack(guest) if keep else None)
+                instance.uuid, self._stores.pack(
+                    self._stores.own(instance, guest), guest)
+                if keep else None)
             if not keep:
                 self._copies.remove(instance.uuid)
         elif self._copies.are_kept:
             # without a copy it is not offloaded
-            self._copies.save(instance.uuid, guest)
+            self._copies.save(
+                instance.uuid, self._stores.own(instance, guest), guest)
         else:
             LOG.warning(
                 'The UEFI variables of this guest are lost with offloading '
@@ -110,19 +114,31 @@ class Removal:
         if operation.on(instance) is None:
             self._after_cleanup(instance, cleanup.guest, removed)
 
-    def keeps_store(self, instance: Any, guest: view.Domain) -> bool:
-        """Whether a guest that is undefined now keeps its store."""
+    def undefining(self, instance: Any, document: str) -> bool:
+        """Nova is about to undefine a guest.
+
+        The domain XML of a guest that goes on to exist is saved until it is
+        defined again, whatever Nova is doing: only it has the guest's slots
+        and the path of its variable store.
+
+        :param document: the domain XML of an Arm guest
+        :returns: whether libvirt is to keep the store
+        """
+        guest = view.Domain.parse(document)
         removed = True
         cleanup = _cleanup.get()
         if cleanup is not None and cleanup.uuid == instance.uuid:
             cleanup.guest = guest
             removed = cleanup.removed
+        leaving = operation.on(instance) is None and _is_leaving(instance)
+        if not (removed or leaving):
+            self._definitions.save(instance, document)
         path = places.store_of(guest)
         return path is not None and undefine_keeps(
             inside=places.is_inside(
                 path, libvirt_utils.get_instance_path(instance)),
-            removed=removed,
-            leaving=operation.on(instance) is None and _is_leaving(instance))
+            in_libvirt=places.is_in_libvirt(path),
+            removed=removed, leaving=leaving)
 
     def _after_cleanup(self, instance: Any, guest: view.Domain | None,
                        removed: bool) -> None:
@@ -130,21 +146,34 @@ class Removal:
 
         :param guest: the guest that was undefined
         """
+        deleted = (instance.task_state == task_states.DELETING
+                   or instance.vm_state in (vm_states.SOFT_DELETED,
+                                            vm_states.DELETED))
         if guest is not None and _is_leaving(instance):
-            self._luggage.forget(
-                instance.uuid, libvirt_utils.get_instance_path(instance),
-                own_only=instance.task_state != task_states.RESIZE_REVERTING)
+            with extra('Removing its files from the instance directory',
+                       instance):
+                self._luggage.forget(
+                    instance.uuid, libvirt_utils.get_instance_path(instance),
+                    own_only=(instance.task_state
+                              != task_states.RESIZE_REVERTING))
             removed = True
-        if (guest is not None and removed
-                and not self._definitions.is_here(instance)):
-            # that of a rescued guest's own system is not in its domain XML;
-            # libvirt older than 9.2 does not name a stopped guest's
-            store.remove_from_libvirt(guest.name or '')
-        if removed and (instance.task_state == task_states.DELETING
-                        or instance.vm_state in (vm_states.SOFT_DELETED,
-                                                 vm_states.DELETED)):
-            self._luggage.keep_for_rebuild(instance.uuid, None)
-            self._copies.remove(instance.uuid)
+        with extra("Removing the variable store from libvirt's directory",
+                   instance):
+            # The domain XML may name none of them: that of a rescue names the
+            # rescue's, and libvirt older than 9.2 none of a stopped guest.
+            # The guest of a failed start has no domain.
+            if (removed and (guest is not None or (deleted
+                             and self._definitions.is_arm(instance)))
+                    and not self._definitions.is_here(instance)
+                    and not self._definitions.has_name(instance.name)):
+                store.remove_from_libvirt(instance.name)
+        if removed and deleted:
+            with extra('Removing the store that was kept for a rebuild',
+                       instance):
+                self._luggage.keep_for_rebuild(instance.uuid, None)
+            with extra('Removing the copy of the variable store',
+                       instance):
+                self._copies.remove(instance.uuid)
 
 
 def _is_leaving(instance: Any) -> bool:

@@ -1,12 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 """Puts the right variable store in place before a guest starts."""
 
+import dataclasses
 from typing import Any
 
 from oslo_log import log as logging
 
 from nova_arm_ext import errors
 from nova_arm_ext import nvram
+from nova_arm_ext import varstore
+from nova_arm_ext.compute.extras import extra
 from nova_arm_ext.compute.nvram import luggage
 from nova_arm_ext.compute.nvram import places
 from nova_arm_ext.compute.nvram import store
@@ -18,6 +21,39 @@ from nova_arm_ext.nvram import Event
 from nova_arm_ext.nvram import Fate
 
 LOG = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Known:
+    """What is known about a guest that starts, beside its domain XML.
+
+    :param folder: the instance directory
+    :param own: where the store of its own system is
+    :param secure_boot: whether its firmware is for Secure Boot, if known
+    :param other_firmware: its own store is of another firmware
+    :param carried: the store that the image carries
+    :param ran_with_store: it has run with a store that was to stay
+    :param of_other: the instance directory is that of another host where
+        nothing there says which host used it last
+    """
+
+    folder: str
+    own: Place | None = None
+    secure_boot: bool | None = None
+    other_firmware: bool = False
+    carried: Carried | None = None
+    ran_with_store: bool = False
+    of_other: bool = False
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class _Sources:
+    """The packed stores that can take the place of the guest's."""
+
+    arrived: Place
+    brought: bytes | None = None
+    saved: bytes | None = None
+    carried: Carried | None = None
 
 
 class Start:
@@ -33,55 +69,158 @@ class Start:
         self._luggage = luggage_
         self._copies = copies
 
-    def prepare(self, event: Event, instance: Any, folder: str,
-                guest: view.Domain, *, source: str | None = None,
-                carried: Carried | None = None,
-                other_firmware: bool = False, ran_with_store: bool = False,
-                of_other: bool | None = None) -> Fate | None:
+    def prepare(self, event: Event, instance: Any, guest: view.Domain,
+                known: Known) -> Fate | None:
         """Have the right store where a guest's domain XML says.
 
-        :param folder: the instance directory
         :param guest: the domain XML with which it starts
-        :param source: the path of the store of which a rescue gets a copy
-        :param carried: the store that the image carries
-        :param other_firmware: it is made for another firmware
-        :param ran_with_store: the guest has run with a store that was to stay
-        :param of_other: the instance directory is that of another host
-            where nothing there says which host used it last
         :returns: what became of the store; None if the guest has none
         :raises StoreNotUsable: when it is damaged, and is to stay; when it
-            cannot be written
+            cannot be read or written
         """
-        arrived = self._luggage.arrived(event, instance.uuid, folder)
+        arrived = self._luggage.arrived(event, instance.uuid, known.folder)
         place = self._stores.place(guest)
         if place is None:
             store.remove(arrived)
             return None
-        host = self._luggage.last_host(instance.uuid, folder)
-        inside = places.is_inside(place.path, folder)
-        state = self._state(event, instance, place, arrived, inside=inside,
-                            source=source, ran_with_store=ran_with_store,
-                            carried=carried is not None,
-                            other_firmware=other_firmware,
-                            of_other=bool(of_other if host is None
-                                          else host != self._conf.host))
-        fate = nvram.decide(event, state)
         try:
-            self._carry_out(fate, instance, guest, place, arrived, source,
-                            carried)
-        except errors.Damaged as e:
-            self._stores.replace_damaged(instance, place, e)
-            fate = Fate.LOST
+            host = self._luggage.last_host(instance.uuid, known.folder)
+            state, sources = self._found(event, instance, place, arrived,
+                                         host, known)
+            fate = self._carry_out(nvram.decide(event, state), instance,
+                                   guest, place, known, sources)
+            if event is Event.ARRIVE:
+                # the XML that came along may name a store of the other host
+                self._luggage.write_document(known.folder, guest.to_xml())
+            if event is not Event.RESCUE:
+                # the next start would take it for a new arrival
+                store.remove(arrived)
         except OSError as e:
             raise store.StoreNotUsable(reason=(
                 f'The UEFI variable store {place.path} cannot be written or '
                 f'read; what is there and what came along stays: reset the '
                 f"guest's state and reboot it hard when the cause is gone: "
                 f'{e}')) from e
-        if event is not Event.RESCUE:
-            if inside and host != self._conf.host:
-                self._luggage.mark(instance.uuid, folder)
-            store.remove(arrived)
+        if (event is not Event.RESCUE and state.inside
+                and host != self._conf.host):
+            with extra('Noting this host as the one that uses the variable '
+                       'store', instance):
+                self._luggage.mark(instance.uuid, known.folder)
+        self._tell(event, fate, instance, place, state)
+        return fate
+
+    def _found(self, event: Event, instance: Any, place: Place,
+               arrived: Place, host: str | None, known: Known
+               ) -> tuple[nvram.State, _Sources]:
+        """What there is.
+
+        A packed store of another firmware is not counted.
+        """
+        present = store.exists(known.own if event is Event.RESCUE
+                               and known.own is not None else place)
+        inside = places.is_inside(place.path, known.folder)
+        # libvirt's folder may be in another container, and the store with it
+        had = known.ran_with_store and (inside or store.exists(
+            Place.of(place.folder, self._conf)))
+        of_other = (known.of_other if host is None
+                    else host != self._conf.host)
+        brought = (luggage.read_packed(arrived)
+                   if event in (Event.ARRIVE, Event.REBUILD) else b'')
+        saved = (self._copy(instance)
+                 if event in (Event.UNSHELVE, Event.EVACUATE)
+                 or (had and not present) else None)
+        other_firmware = known.other_firmware or (
+            event is Event.EVACUATE and present and of_other
+            and known.secure_boot is True
+            and not store.has_platform_key(place))
+        sources = _Sources(
+            arrived=arrived,
+            brought=brought if _fits(brought, known.secure_boot) else None,
+            saved=saved if _fits(saved, known.secure_boot) else None,
+            carried=known.carried if known.carried is not None
+            and known.carried.secure_boot == bool(known.secure_boot)
+            else None)
+        return nvram.State(
+            present=present, had=had, inside=inside, of_other=of_other,
+            brought=bool(sources.brought), saved=bool(sources.saved),
+            carried=sources.carried is not None,
+            other_firmware=(
+                other_firmware or bool(brought and not sources.brought)
+                or bool(saved and not sources.saved)
+                or (known.carried is not None and sources.carried is None))
+        ), sources
+
+    def _copy(self, instance: Any) -> bytes | None:
+        """The copy in the store driver.
+
+        :raises StoreNotUsable: when it cannot be told whether there is one
+        """
+        try:
+            return self._copies.load(instance.uuid)
+        except Exception as e:
+            # whatever the driver of a third party raises
+            raise store.StoreNotUsable(reason=(
+                f'The copy of the UEFI variables in the store that '
+                f'[arm_nvram] names cannot be read; start the instance when '
+                f'the cause is gone: {type(e).__name__}: {e}')) from e
+
+    def _carry_out(self, fate: Fate, instance: Any, guest: view.Domain,
+                   place: Place, known: Known, sources: _Sources) -> Fate:
+        """Do what was decided.
+
+        :returns: what became of the store, which is another fate where a
+            store is damaged
+        """
+        size = store.flash_size(guest)
+        if fate is Fate.KEEP:
+            try:
+                store.check(place, size)
+            except errors.Damaged as e:
+                self._stores.replace_damaged(instance, place, e)
+                return Fate.LOST
+            return fate
+        if fate in (Fate.FRESH, Fate.LOST):
+            self._stores.clear(instance, place)
+            return fate
+        try:
+            if fate is Fate.COPY and known.own is not None:
+                what = f'The UEFI variable store {known.own.path}'
+                packed = store.pack(known.own, size)
+            elif fate is Fate.BROUGHT:
+                what = (f'The UEFI variable store {sources.arrived.path}, '
+                        f'which came along,')
+                packed = sources.brought or b''
+            elif fate is Fate.IMAGE and sources.carried is not None:
+                what = 'The UEFI variable store that the image carries'
+                packed = sources.carried.packed
+            else:
+                what = ('The copy of the UEFI variables in the store that '
+                        '[arm_nvram] names')
+                packed = sources.saved or b''
+            varstore.check(varstore.unpack(packed), size)
+        except errors.Damaged as e:
+            if fate is Fate.COPY:
+                # the rescue is there to mend it
+                LOG.warning('%s cannot be used: %s. The rescue starts with a '
+                            'new one', what, e, instance=instance)
+                self._stores.clear(instance, place)
+                return Fate.FRESH
+            self._stores.accept_damage(instance, what, e)
+            if fate is Fate.BROUGHT:
+                self._stores.clear(instance, sources.arrived)
+            self._stores.clear(instance, place)
+            return Fate.LOST
+        try:
+            store.write(place, packed, size)
+        except errors.Damaged as e:
+            # a link is in its place
+            self._stores.replace_damaged(instance, place, e)
+            store.write(place, packed, size)
+        return fate
+
+    @staticmethod
+    def _tell(event: Event, fate: Fate, instance: Any, place: Place,
+              state: nvram.State) -> None:
         if fate is Fate.LOST:
             LOG.warning(
                 'The UEFI variables of this guest are lost (%s): it starts '
@@ -96,41 +235,16 @@ class Start:
                 'copy in the store that [arm_nvram] names has taken its '
                 'place; what was changed since it was made is lost',
                 place.path, instance=instance)
-        return fate
 
-    def _state(self, event: Event, instance: Any, place: Place,
-               arrived: Place, *, inside: bool, source: str | None,
-               ran_with_store: bool, **known: bool) -> nvram.State:
-        """What is found of the guest's store."""
-        present = store.exists(
-            Place.of(source, self._conf) if source else place)
-        # libvirt's folder may be in another container, and the store with it
-        had = ran_with_store and (inside or store.exists(
-            Place.of(place.folder, self._conf)))
-        return nvram.State(
-            present=present, had=had, inside=inside,
-            brought=(event in (Event.ARRIVE, Event.REBUILD)
-                     and luggage.has_content(arrived)),
-            saved=((event in (Event.UNSHELVE, Event.EVACUATE)
-                    or (had and not present))
-                   and self._copies.load(instance.uuid) is not None),
-            **known)
 
-    def _carry_out(self, fate: Fate, instance: Any, guest: view.Domain,
-                   place: Place, arrived: Place, source: str | None,
-                   carried: Carried | None) -> None:
-        """Do to the store what was decided."""
-        size = store.flash_size(guest)
-        if fate is Fate.KEEP:
-            store.check(place, size)
-        elif fate is Fate.COPY and source:
-            store.write(place, store.pack(Place.of(source, self._conf), size),
-                        size)
-        elif fate is Fate.BROUGHT:
-            store.write(place, luggage.read_packed(arrived), size)
-        elif fate is Fate.IMAGE and carried is not None:
-            store.write(place, carried.packed, size)
-        elif fate is Fate.SAVED:
-            store.write(place, self._copies.load(instance.uuid) or b'', size)
-        else:
-            self._stores.clear(instance, place)
+def _fits(packed: bytes | None, secure_boot: bool | None) -> bool:
+    """Whether a packed store may be one of this firmware.
+
+    One that is not whole is told of where it is used.
+    """
+    if not packed or secure_boot is None:
+        return True
+    try:
+        return varstore.is_for_secure_boot(packed) in (None, secure_boot)
+    except errors.Damaged:
+        return True

@@ -7,9 +7,11 @@ from typing import Any
 from typing import TypeVar
 
 from nova import exception
+from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
 from nova_arm_ext import errors
+from nova_arm_ext import nvram
 from nova_arm_ext import varstore
 from nova_arm_ext.compute.nvram import files
 from nova_arm_ext.compute.nvram import places
@@ -39,59 +41,105 @@ class Stores:
     """The variable stores of this host's Arm guests.
 
     :param conf: parsed configuration
+    :param secure_boot_in: tells whether the firmware of a guest is for
+        Secure Boot; None if that is unknown
     """
 
-    def __init__(self, conf: Any) -> None:
+    def __init__(self, conf: Any, secure_boot_in: Callable[
+            [view.Domain], bool | None]) -> None:
         self._conf = conf
+        self._secure_boot_in = secure_boot_in
 
     def place(self, guest: view.Domain) -> Place | None:
-        """Where the store of a guest is; None if it has none."""
+        """The store that a domain XML names; None if it has none.
+
+        That of a rescue names the rescue's: see `own`.
+        """
         path = places.store_of(guest)
         return None if path is None else Place.of(path, self._conf)
+
+    def own(self, instance: Any, guest: view.Domain | None) -> Place | None:
+        """Where the store of a guest's own system is, or should be.
+
+        The store that the domain XML names is not always there: the XML may
+        be that of a rescue, or of the host that the guest came from.
+
+        :param guest: its domain XML; None if it has none on this host
+        :returns: the first of these places that has something, or else the
+            first: what the XML names, the instance directory, libvirt's
+            folder; None if the XML names no store
+        """
+        named = None if guest is None else self.place(guest)
+        if guest is not None and named is None:
+            return None
+        folder = libvirt_utils.get_instance_path(instance)
+        choices = [Place.of(nvram.file_of(folder, instance.uuid, suffix=one),
+                            self._conf) for one in places.SUFFIXES]
+        choices += places.in_libvirt(instance.name)
+        if named is not None and not named.path.endswith(places.RESCUE):
+            # libvirt's folder may be in another container
+            if not exists(Place(*os.path.split(named.folder))):
+                return named
+            choices.insert(0, named)
+        return next(filter(exists, choices), choices[0])
+
+    def moved(self, instance: Any, guest: view.Domain, folder: str,
+              left: str) -> Place | None:
+        """As `own`, when Nova has renamed the instance directory.
+
+        :param left: its name by now
+        """
+        place = self.place(guest)
+        if place is None:
+            return None
+        if places.is_inside(place.path, folder):
+            place = Place.of(os.path.join(
+                left, os.path.basename(place.path).removesuffix(
+                    places.RESCUE)), self._conf)
+        return place
 
     def is_missing(self, guest: view.Domain) -> bool:
         """Whether there is nothing where the store of a guest should be."""
         place = self.place(guest)
         return place is not None and not exists(place)
 
-    def check(self, guest: view.Domain) -> None:
+    def check(self, place: Place | None, guest: view.Domain) -> None:
         """Check the store of a guest.
 
+        :param place: where it is
         :raises StoreNotUsable: when it is damaged, and is not to be replaced
         """
-        place = self.place(guest)
         if place is None or not exists(place):
             return
         try:
             check(place, flash_size(guest))
         except errors.Damaged as e:
             if self._conf.arm_nvram.on_damage != 'fresh':
-                raise self._not_usable(place, e) from e
+                raise _not_usable(
+                    f'The UEFI variable store {place.path}', e) from e
 
-    def pack(self, guest: view.Domain, path: str | None = None
+    def pack(self, place: Place | None, guest: view.Domain
              ) -> bytes | None:
         """The store of a guest, packed.
 
-        :param path: where it is, if that is not where its domain XML says
+        :param place: where it is
         :returns: None if there is none
         :raises StoreNotUsable: when it is damaged, and is not to be replaced
         """
-        path = path or places.store_of(guest)
-        if path is None:
-            return None
-        place = Place.of(path, self._conf)
-        if not exists(place):
+        if place is None or not exists(place):
             return None
         try:
-            return pack(place, flash_size(guest))
+            return pack(place, flash_size(guest), self._secure_boot_in(guest))
         except errors.Damaged as e:
             if self._conf.arm_nvram.on_damage != 'fresh':
-                raise self._not_usable(place, e) from e
-            LOG.warning('The UEFI variable store %s does not go along: %s',
-                        path, e)
+                raise _not_usable(
+                    f'The UEFI variable store {place.path}', e) from e
+            LOG.warning('The UEFI variable store %s is not taken along: %s',
+                        place.path, e)
             return None
 
-    def pack_settled(self, guest: view.Domain) -> bytes | None:
+    def pack_settled(self, place: Place | None, guest: view.Domain
+                     ) -> bytes | None:
         """The store of a guest that may be writing it, packed.
 
         It is read until it is the same twice.
@@ -100,9 +148,9 @@ class Stores:
             time
         :raises StoreNotUsable: as `pack` does
         """
-        packed = self.pack(guest)
+        packed = self.pack(place, guest)
         for _ in range(_TRIES):
-            before, packed = packed, self.pack(guest)
+            before, packed = packed, self.pack(place, guest)
             if packed == before:
                 return packed
         return None
@@ -113,11 +161,20 @@ class Stores:
 
         :raises StoreNotUsable: when it does not say so
         """
-        if self._conf.arm_nvram.on_damage != 'fresh':
-            raise self._not_usable(place, error) from error
-        LOG.warning('The UEFI variable store %s cannot be used: %s',
-                    place.path, error, instance=instance)
+        self.accept_damage(
+            instance, f'The UEFI variable store {place.path}', error)
         self.clear(instance, place)
+
+    def accept_damage(self, instance: Any, what: str,
+                      error: Exception) -> None:
+        """Log that a store is damaged, if ``[arm_nvram] on_damage`` says so.
+
+        :param what: the store, as the beginning of a sentence
+        :raises StoreNotUsable: when it does not say so
+        """
+        if self._conf.arm_nvram.on_damage != 'fresh':
+            raise _not_usable(what, error) from error
+        LOG.warning('%s cannot be used: %s', what, error, instance=instance)
 
     @staticmethod
     def clear(instance: Any, place: Place) -> None:
@@ -125,17 +182,14 @@ class Stores:
         if not exists(place):
             return
         aside = _as_needed(files.put_aside, privileged.put_aside, *place)
-        LOG.warning('What was in the place of the UEFI variable store of this '
-                    'instance is not its own or not sound, and was renamed '
-                    'to %s', os.path.join(place.folder, aside),
-                    instance=instance)
+        LOG.warning('%s is not used and was renamed to %s', place.path,
+                    os.path.join(place.folder, aside), instance=instance)
 
-    @staticmethod
-    def _not_usable(place: Place, error: Exception) -> StoreNotUsable:
-        return StoreNotUsable(reason=(
-            f'The UEFI variable store {place.path} cannot be used: {error}. '
-            f'Restore or reset it with "nova-arm-ext nvram", or set '
-            f'[arm_nvram] on_damage = fresh'))
+
+def _not_usable(what: str, error: Exception) -> StoreNotUsable:
+    return StoreNotUsable(reason=(
+        f'{what} cannot be used: {error}. Restore or reset it with '
+        f'"nova-arm-ext nvram", or set [arm_nvram] on_damage = fresh'))
 
 
 def exists(place: Place) -> bool:
@@ -155,14 +209,29 @@ def check(place: Place, size: int | None) -> None:
         privileged.check, *place, size)
 
 
-def pack(place: Place, size: int | None) -> bytes:
+def pack(place: Place, size: int | None,
+         secure_boot: bool | None = None) -> bytes:
     """Check a store, and pack it.
 
     :param size: bytes of flash, if known
+    :param secure_boot: whether its firmware is for Secure Boot, if known
     :raises Damaged: when it is not sound
     """
     return _as_needed(privileged.checked_and_packed, privileged.pack, *place,
-                      size)
+                      size, secure_boot)
+
+
+def has_platform_key(place: Place) -> bool:
+    """Whether a store has the key without which Secure Boot is off.
+
+    :returns: True also for one that cannot be looked into
+    """
+    try:
+        data = varstore.unpack(pack(place, None))
+        return (data.startswith(varstore.QCOW2)
+                or varstore.has_platform_key(data))
+    except errors.Damaged:
+        return True
 
 
 def write(place: Place, packed: bytes, size: int | None) -> None:
@@ -185,10 +254,12 @@ def remove(place: Place) -> None:
 def remove_from_libvirt(name: str) -> None:
     """Remove what libvirt's folder has under a domain's name.
 
-    Only for domains that this host does not have any more.
+    What was renamed because it could not be used is removed too. Only for
+    domains that this host does not have any more.
     """
-    for place in filter(exists, places.in_libvirt(name)):
-        remove(place)
+    for place in places.in_libvirt(name):
+        if not _as_needed(files.remove_all, privileged.remove_all, *place):
+            continue
         LOG.info('Removed the UEFI variable store %s of a guest that is not '
                  'here any more', place.path)
 

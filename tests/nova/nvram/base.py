@@ -69,6 +69,9 @@ class Domain:
     def ID(self):
         return -1
 
+    def isPersistent(self):
+        return True
+
     def UUIDString(self):
         return UUID
 

@@ -144,7 +144,7 @@ class CopiesTest(base.StoresTestCase):
 
         with self.nova('power_off'):
             self.driver.power_off(self.instance)
-        self.assertIn('could not be copied to the store',
+        self.assertIn('Copying the variable store has failed',
                       self.stdlog.logger.output)
         self.assertRaises(OSError, self.offload)
 

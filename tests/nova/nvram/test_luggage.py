@@ -12,6 +12,7 @@ import shutil
 from unittest import mock
 
 import nova.conf
+from nova import exception
 from oslo_concurrency import processutils
 
 from nova_arm_ext.compute.nvram import luggage
@@ -279,8 +280,11 @@ class TwoHostsTest(base.StoresTestCase):
         self.spawn()
         self.store.write_bytes(b'')
 
-        self.assertRaises(store.StoreNotUsable, self.migrate, 'b')
+        error = self.assertRaises(exception.InstanceFaultRollback,
+                                  self.migrate, 'b')
 
+        # Nova shows the inner one, and leaves the instance as it is
+        self.assertIsInstance(error.inner_exception, store.StoreNotUsable)
         self.assertTrue(self.folder.exists())
 
     def test_a_store_that_cannot_be_sent_leaves_the_guest_here(self):

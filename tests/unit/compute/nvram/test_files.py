@@ -158,11 +158,28 @@ class WriteTest(StoreFilesTestCase):
         with (fixtures.MonkeyPatch('os.fsync', fsync),
               fixtures.MonkeyPatch('os.rename', rename)):
             self.write(b'new')
-            files.put_aside(self.folder, NAME)
-            files.remove(self.folder, NAME)
+            aside = files.put_aside(self.folder, NAME)
+            files.remove(self.folder, aside)
+            # nothing to remove is nothing to write
+            files.remove(self.folder, aside)
 
         self.assertEqual(['3 bytes', 'rename', 'folder', 'rename', 'folder',
                           'folder'], steps)
+
+    def test_what_was_put_aside_can_be_removed_too(self) -> None:
+        self.write(b'new')
+        files.put_aside(self.folder, NAME)
+        self.write(b'new')
+        files.put_aside(self.folder, NAME)
+        other = f'{NAME}1{files.ASIDE}x'
+        (self.guest.parent / other).write_bytes(b'')
+
+        self.assertTrue(files.remove_all(self.folder, NAME))
+
+        self.assertFalse(files.remove_all(self.folder, NAME))
+        self.assertFalse(files.remove_all(self.folder, 'no/such'))
+        self.assertEqual([pathlib.Path(other).name],
+                         os.listdir(self.guest))
 
     def test_a_missing_folder_is_not_made(self) -> None:
         shutil.rmtree(self.guest)
