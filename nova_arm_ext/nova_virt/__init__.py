@@ -7,9 +7,10 @@ that pkg_resources knows. So an import finder answers for this one name, with
 the module `arm_ext` beside this file. It stands last in `sys.meta_path`: a
 module of that name inside Nova would win.
 
-The file nova_arm_ext.pth in site-packages installs the finder whenever Python
-starts, in every process of the environment. Therefore this module imports
-nothing but `sys`, and the driver is imported when somebody asks for it.
+The file nova_arm_ext.start in site-packages, or before Python 3.15 the file
+nova_arm_ext.pth, installs the finder whenever Python starts, in every process
+of the environment. Therefore this module imports nothing but `sys`, and the
+driver is imported only when Nova asks for it.
 """
 
 import sys

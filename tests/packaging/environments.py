@@ -24,6 +24,7 @@ import venv
 
 ROOT = pathlib.Path(__file__).parents[2]
 PTH = 'nova_arm_ext.pth'
+START = 'nova_arm_ext.start'
 
 # What the caller's shell says must not reach the environments under test.
 _UNWANTED = ('PYTHONPATH', 'PYTHONHOME', 'PYTHONSTARTUP', 'VIRTUAL_ENV')

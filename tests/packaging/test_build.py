@@ -26,13 +26,14 @@ class WheelTest(base.TestCase):
                    if path.endswith(f'.dist-info/{name}'))
         return self.wheel.read(path).decode()
 
-    def test_only_the_package_and_the_path_file_are_in_it(self):
+    def test_only_the_package_and_the_startup_files_are_in_it(self):
         roots = {name.split('/')[0] for name in self.wheel.namelist()}
 
         roots = {name for name in roots
                  if not name.endswith(('.dist-info', '.data'))}
 
-        self.assertEqual({'nova_arm_ext', environments.PTH}, roots)
+        self.assertEqual(
+            {'nova_arm_ext', environments.PTH, environments.START}, roots)
 
     def test_the_data_are_samples_for_deployment_tools(self):
         data = {name.partition('.data/')[2] for name in self.wheel.namelist()}
@@ -64,6 +65,10 @@ class WheelTest(base.TestCase):
 
         self.assertEqual(1, len(lines))
         self.assertTrue(lines[0].startswith('import '), lines)
+
+    def test_start_file_is_one_entry_point(self):
+        self.assertEqual(b'nova_arm_ext.nova_virt:install\n',
+                         self.wheel.read(environments.START))
 
     def test_requirements_are_the_declared_ones_without_nova(self):
         metadata = email.message_from_string(self.dist_info('METADATA'))
@@ -119,5 +124,6 @@ class SdistTest(base.TestCase):
 
         needed = {'LICENSE', 'PKG-INFO', 'pyproject.toml', 'requirements.txt',
                   'setup.cfg', 'setup.py', 'build_backend/backend.py',
-                  f'build_backend/{environments.PTH}'}
+                  f'build_backend/{environments.PTH}',
+                  f'build_backend/{environments.START}'}
         self.assertEqual(set(), needed - names)

@@ -149,7 +149,7 @@ def nova(place: Surroundings) -> Iterator[Finding]:
     if alias is None:
         yield fault(
             f'{ALIAS} cannot be found: Python has not read '
-            f'nova_arm_ext.pth',
+            f'nova_arm_ext.pth or nova_arm_ext.start',
             'install the package with pip into a site directory, without '
             '--target')
     first, last = seams.TESTED

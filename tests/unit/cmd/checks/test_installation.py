@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Faults of installation and configuration."""
 
+import importlib.metadata
 import sys
 from unittest import mock
 
@@ -42,7 +43,8 @@ class HooksTest(base.ChecksTestCase):
 
     def test_no_metadata(self) -> None:
         self.useFixture(fixtures.MonkeyPatch(
-            'importlib.metadata.entry_points', lambda **_: ()))
+            'importlib.metadata.entry_points',
+            lambda **_: importlib.metadata.EntryPoints()))
 
         self.assert_finds('failure', installation.hooks,
                           'no hook is installed', 'install it again')
@@ -136,10 +138,11 @@ class NovaTest(base.ChecksTestCase):
             self.assert_finds('failure', installation.nova,
                               'cannot be imported', 'pip check')
 
-    def test_the_path_file_was_not_read(self) -> None:
+    def test_the_startup_files_were_not_read(self) -> None:
         import importlib.util
         find = importlib.util.find_spec
         with mock.patch('importlib.util.find_spec', lambda name:
                         None if name == installation.ALIAS else find(name)):
             self.assert_finds('failure', installation.nova,
-                              'nova_arm_ext.pth', '--target')
+                              'nova_arm_ext.pth', 'nova_arm_ext.start',
+                              '--target')
