@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of a guest's UEFI variable store, whatever happens to it.
+"""What happens to a guest's UEFI variable store (NVRAM file), as one table.
 
-This is only the plan, as one table; the documentation's table is made of it.
-What is done to files is in compute/nvram/.
+The documentation's table is made from it. compute/nvram/ acts on it.
 """
 
 import dataclasses
@@ -15,10 +14,10 @@ from oslo_config import cfg
 
 GROUP = 'arm_nvram'
 
-#: The image property that says what becomes of the store on rebuild.
+#: The image property that says what happens to the store on rebuild.
 ON_REBUILD_PROPERTY = 'arm_nvram_on_rebuild'
 
-#: The image property in which a snapshot carries the store.
+#: The image property that holds the store of a snapshot.
 STORE_PROPERTY = 'arm_nvram_store'
 
 #: The namespace of entry points of store drivers.
@@ -29,72 +28,73 @@ OPTS: tuple[cfg.Opt, ...] = (
         'on_damage',
         default='fail',
         choices=[
-            ('fail', 'The guest does not start, and the store stays where it '
-                     'is; the error says what is wrong with it.'),
-            ('fresh', 'The store is put aside beside its place, and the guest '
-                      'starts with a new one, with a WARNING.')],
+            ('fail', 'The instance does not start. The store is not changed; '
+                     'the error says what is wrong with it.'),
+            ('fresh', 'nova-compute renames the store, logs a WARNING, and '
+                      'the instance starts with a new one.')],
         help="""
-What happens when a guest is to start and its UEFI variable store is damaged,
-is no plain file, or is made for another firmware. Firmware itself would erase
-such a store without a word. ``nova-arm-ext nvram restore`` and ``reset`` put
-one in order.
+What to do when an instance starts and its UEFI variable store (NVRAM file) is
+damaged, is not a regular file, or belongs to another firmware. The firmware
+would erase such a store silently. Use ``nova-arm-ext nvram restore`` or
+``reset`` to repair it.
 """),
     cfg.StrOpt(
         'on_rebuild',
         default='reset',
         choices=[
-            ('reset', 'The rebuilt guest starts with a new store.'),
-            ('keep', 'It keeps the one that it had.')],
+            ('reset', 'The rebuilt instance starts with a new store.'),
+            ('keep', 'The rebuilt instance keeps its store.')],
         help=f"""
-What becomes of a guest's UEFI variables when it is rebuilt. A new image brings
-boot entries of its own, so they are reset by default, as Nova does. The
-property ``{ON_REBUILD_PROPERTY}`` of the image, with the same values, goes
-before.
+What happens to the UEFI variables of an instance that is rebuilt. They are
+reset by default, as in Nova, because a new image has its own boot entries.
+The image property ``{ON_REBUILD_PROPERTY}`` has the same values and
+takes precedence.
 """),
     cfg.StrOpt(
         'store',
         default='',
         help="""
-The driver of a store for copies of UEFI variables, keyed by the guest's uuid;
-none if it is empty. A copy is made whenever a guest is switched off, is used
-when a guest is unshelved, or evacuated without its files, or when its store
-was removed by hand, and goes when the guest is deleted. Without one a guest
-loses its variables in these cases, as with Nova alone. ``directory`` is the
-driver for a folder on shared storage; others are found by entry points in the
-namespace ``nova_arm_ext.nvram_stores``.
+The driver that keeps copies of UEFI variables; empty for no copies. A copy is
+made when an instance is powered off, and removed when the instance is deleted.
+It is used when an instance is unshelved, when it is evacuated without its
+files, and when its store was removed by hand. Without copies an instance loses
+its variables in these cases, as with Nova's own driver. ``directory`` keeps
+copies in a folder on shared storage. Other packages can add drivers with entry
+points in the namespace ``nova_arm_ext.nvram_stores``.
 """),
     cfg.StrOpt(
         'directory',
         default='/var/lib/nova/nvram',
         help="""
-The folder of the store driver ``directory``. It has to be the same, shared
-storage on all compute hosts, writable for nova-compute, and closed to others.
-A copy has about 10 KB.
+The folder of the driver ``directory``. It must be on storage that all compute
+hosts share. nova-compute must be able to write to it; no other user may have
+access. A copy takes about 10 KB.
 """),
     cfg.IntOpt(
         'copy_interval',
         default=0, min=0,
         help="""
-Copy the variables of running guests into ``store`` every so many seconds as
-well, at the next update of the host's resources; 0 copies at power-off alone.
-What was changed since is lost where a host dies.
+Seconds between copies of the variables of running instances. A copy is made at
+the next update of the host's resources. With 0, copies are made only at
+power-off. If a host fails, changes since the last copy are lost.
 """),
     cfg.StrOpt(
         'image_key_file',
         default='',
         help=f"""
-A file with a secret of at least 32 bytes, the same on all compute hosts and
-readable for nova-compute alone. With it the snapshot of a guest carries its
-UEFI variables, as the property ``{STORE_PROPERTY}`` of the image, and guests
-that are made of that image, rebuilt with it or unshelved start with them; the
-secret keeps others from writing that property. Whoever can read the image can
-read the variables. Without it, which is the default, no image carries any.
+A file with a secret of at least 32 bytes. It must be the same on all compute
+hosts, and only nova-compute may be able to read it. With this file, a snapshot
+keeps the instance's UEFI variables in the image property
+``{STORE_PROPERTY}``. Instances that are created from that image,
+rebuilt with it or unshelved start with these variables. Values of the property
+that were not made with the secret are refused. Everyone who can read the image
+can read the variables. Without this file, images hold no variables.
 """),
 )
 
 
 class Event(enum.Enum):
-    """What happens to a guest, from where a host sees it."""
+    """What happens to a guest, as one host sees it."""
 
     SPAWN = 'create'
     HARD_REBOOT = ('hard reboot; soft reboot; stop and start; start with the '
@@ -104,50 +104,50 @@ class Event(enum.Enum):
     RESCUE = 'rescue'
     UNRESCUE = 'unrescue'
     REBUILD = 'rebuild'
-    MIGRATE = 'cold migrate, resize: where the guest comes from'
-    ARRIVE = 'cold migrate, resize: where it goes to'
-    CONFIRM = 'confirm: where the guest came from'
-    REVERT = 'revert: where the guest goes back to'
-    LEAVE = 'revert: where it has been'
-    LIVE_MIGRATE = 'live migration: where the guest went to'
-    LIVE_MIGRATED = 'live migration: where the guest came from'
-    LIVE_FAILED = 'live migration that failed: where it should have gone'
+    MIGRATE = 'cold migration, resize: on the source'
+    ARRIVE = 'cold migration, resize: on the destination'
+    CONFIRM = 'confirm: on the source'
+    REVERT = 'revert: on the source'
+    LEAVE = 'revert: on the destination'
+    LIVE_MIGRATE = 'live migration: on the destination'
+    LIVE_MIGRATED = 'live migration: on the source'
+    LIVE_FAILED = 'live migration that failed: on the destination'
     SHELVE_OFFLOAD = 'shelve offload'
     UNSHELVE = 'unshelve; resize to another cell'
     EVACUATE = 'evacuate'
-    RETURN = 'return of a host that was evacuated'
+    RETURN = 'evacuated host is back'
     DELETE = 'delete'
 
 
 class Fate(enum.Enum):
-    """What becomes of the store."""
+    """What happens to the store."""
 
-    KEEP = 'kept as it is'
-    FRESH = 'a new one; what lies in its place is put aside'
-    LOST = 'a new one, and a WARNING; what lies in its place is put aside'
-    BROUGHT = 'the one that came along takes the place of what lies there'
-    IMAGE = 'the one that the image carries takes the place of what lies there'
-    SAVED = 'the copy in the store driver takes the place of what lies there'
-    COPY = 'kept; a copy is used, and goes with the rescue'
-    SEND = 'kept until the guest is confirmed; a packed copy goes along'
+    KEEP = 'kept'
+    FRESH = 'new; an existing file is renamed'
+    LOST = 'new, with a WARNING; an existing file is renamed'
+    BROUGHT = 'replaced by the store that the operation brought'
+    IMAGE = 'replaced by the store in the image'
+    SAVED = 'replaced by the copy of the store driver'
+    COPY = 'kept; the rescue uses a copy, which is removed afterwards'
+    SEND = 'kept until confirm; a packed copy is sent'
     REMOVE = 'removed'
-    LEAVE = "left alone: it is the other host's by now"
+    LEAVE = 'not touched: it belongs to the other host now'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class State:
-    """What is found when it happens.
+    """What is known about the store at an event.
 
-    :param present: a file lies in the store's place
-    :param had: the guest has run, with a store that was to stay there
-    :param inside: that place is in the instance directory, where the stores
-        of guests are that were not made by Nova alone
-    :param brought: this operation has brought a store of this firmware
-    :param saved: the store driver has a copy of this firmware
-    :param carried: the image carries a store of this firmware
-    :param other_firmware: Secure Boot is asked for and was not, or the other
-        way round: the store that there is has no keys for it, or has them
-    :param of_other: the file is one of the other host, which shares the
+    :param present: the file exists
+    :param had: the guest has run with a store at this path
+    :param inside: the path is in the instance directory, where the stores of
+        guests are that the extension created
+    :param brought: this operation has brought a store for this firmware
+    :param saved: the store driver has a copy for this firmware
+    :param carried: the image holds a store for this firmware
+    :param other_firmware: Secure Boot is to be switched on or off, so that the
+        keys in the store that there is do not fit
+    :param of_other: the file belongs to the other host, which shares the
         instance directory with this one
     """
 
@@ -163,10 +163,10 @@ class State:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Rule:
-    """What becomes of the store at an event, under a condition.
+    """What happens to the store at an event, under a condition.
 
-    :param when: what must be so, by the names of State
-    :param unless: what must not be so
+    :param when: names of State that must be true
+    :param unless: names of State that must be false
     """
 
     event: Event
@@ -187,21 +187,23 @@ class Rule:
 
 
 _WORDS = {
-    'present': ('it is there', 'it is not there'),
-    'had': ('the guest had one, which somebody has removed',
-            'the guest has not run with one'),
+    'present': ('the store exists', 'there is no store'),
+    'had': ('the store was removed by hand',
+            'the instance has not run with one'),
     'inside': ('in the instance directory', "in libvirt's folder"),
-    'brought': ('it came along', 'it did not come along'),
-    'saved': ('the store driver has a copy', 'no copy'),
-    'carried': ('the image carries one', 'the image carries none'),
+    'brought': ('the operation brought one',
+                'the operation brought none'),
+    'saved': ('the store driver has a copy', 'the store driver has no copy'),
+    'carried': ('the image holds one', 'the image holds none'),
     'other_firmware': ('Secure Boot is switched on or off',
-                       'the firmware stays'),
-    'of_other': ('shared instance directory', 'own instance directory'),
+                       'Secure Boot stays as it is'),
+    'of_other': ('the instance directory is shared',
+                 'the instance directory is not shared'),
 }
 
-#: The first rule of an event that fits decides; the last fits always.
-#: Firmware for Secure Boot would not insist on it with a store without keys,
-#: so no rule gives a guest a store of another firmware.
+#: The first rule of an event that fits decides; the last one always fits.
+#: Without keys, firmware for Secure Boot does not enforce it, so no rule gives
+#: a guest a store of another firmware.
 RULES: tuple[Rule, ...] = (
     Rule(event=Event.SPAWN, fate=Fate.IMAGE, when=('carried',)),
     Rule(event=Event.SPAWN, fate=Fate.LOST, when=('other_firmware',)),
@@ -226,7 +228,7 @@ RULES: tuple[Rule, ...] = (
     Rule(event=Event.REBUILD, fate=Fate.FRESH),
     Rule(event=Event.MIGRATE, fate=Fate.SEND),
     Rule(event=Event.ARRIVE, fate=Fate.LOST, when=('other_firmware',)),
-    # a resize on one host: libvirt's folder is not part of what Nova moves
+    # a resize on one host: Nova does not move libvirt's folder
     Rule(event=Event.ARRIVE, fate=Fate.KEEP, when=('present',),
          unless=('inside',)),
     Rule(event=Event.ARRIVE, fate=Fate.BROUGHT, when=('brought',)),
@@ -256,7 +258,7 @@ RULES: tuple[Rule, ...] = (
 
 
 def decide(event: Event, state: State) -> Fate:
-    """What becomes of the store."""
+    """What happens to the store."""
     return next(rule.fate for rule in RULES
                 if rule.event is event and rule.fits(state))
 
@@ -266,8 +268,8 @@ def file_of(folder: str, uuid: str, like: str | None = None, *,
     """The path of a guest's store in its instance directory.
 
     :param folder: the instance directory
-    :param like: a path whose suffix it is to have
-    :param suffix: or this one; without any it gets that of its template
+    :param like: a path with the suffix to use
+    :param suffix: the suffix without `like`; empty to add it later
         (`with_suffix`)
     """
     suffix = os.path.splitext(like)[1] if like else suffix
@@ -275,10 +277,10 @@ def file_of(folder: str, uuid: str, like: str | None = None, *,
 
 
 def with_suffix(path: str, template: str | None) -> str:
-    """A path of a store with a suffix, as libvirt names them.
+    """A path of a store with the suffix that libvirt gives it.
 
-    :param template: its template: libvirt 9.2 and newer takes its suffix,
-        older ones know ``.fd`` alone
+    :param template: path of its template. libvirt 9.2 and later uses its
+        suffix, older versions always ``.fd``.
     """
     if not path.endswith('_VARS'):
         return path
@@ -291,22 +293,21 @@ def undefine_keeps(*, inside: bool, in_libvirt: bool, removed: bool,
     """Whether libvirt is to keep the file when it undefines the domain.
 
     libvirt removes only files in its own folder. A store in the instance
-    directory is removed when Nova removes that directory, and stays when it
-    does not: on shared storage the same file is the other host's, and in use
-    there.
+    directory is removed only together with that directory: on shared storage
+    the other host uses the same file.
 
     :param removed: Nova removes the guest's disks on this host
-    :param leaving: the guest is to be on another host, or is there
+    :param leaving: the guest moves to another host, or is there already
     """
     return inside or not in_libvirt or not (removed or leaving)
 
 
 def on_rebuild(default: str, properties: Any) -> str:
-    """What becomes of the store on rebuild: ``reset`` or ``keep``.
+    """What happens to the store on rebuild: ``reset`` or ``keep``.
 
     :param default: ``[arm_nvram] on_rebuild``
-    :param properties: the new image's, by name; another value than these two
-        is no answer
+    :param properties: the new image's, by name; other values than these two
+        are ignored
     """
     asked = properties.get(ON_REBUILD_PROPERTY)
     return str(asked) if asked in ('reset', 'keep') else default
@@ -314,11 +315,13 @@ def on_rebuild(default: str, properties: Any) -> str:
 
 def table(rules: Sequence[Rule] = RULES) -> str:
     """The plan as a table of reStructuredText."""
-    rows = [('What happens', 'If', 'The variable store')]
+    rows = [('What happens', 'If', 'The variable store is')]
     last = None
     for rule in rules:
-        rows.append((rule.event.value if rule.event is not last else '',
-                     rule.condition, rule.fate.value))
+        is_first = rule.event is not last
+        rows.append((rule.event.value if is_first else '',
+                     rule.condition or ('always' if is_first else 'otherwise'),
+                     rule.fate.value))
         last = rule.event
     lines = ['.. list-table::', '   :header-rows: 1', '   :widths: 4 3 5', '']
     for row in rows:

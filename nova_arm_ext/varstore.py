@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A guest's UEFI variable store as a value: is it sound, how does it travel.
+"""UEFI variable stores: checks, and the packed form that is sent and saved.
 
-A raw store is a flash image of edk2: a firmware volume at its beginning
-(768 KiB in AAVMF), and nothing behind it up to the size of the flash
-(64 MiB). Firmware that finds the volume unsound erases it and starts with no
-variables, without a word to anyone (edk2, OvmfPkg/VirtNorFlashDxe,
-ValidateFvHeader). So what it looks at is looked at here before.
+A raw store is a flash image of edk2: it begins with a firmware volume (768 KiB
+in AAVMF), and the rest of the flash (64 MiB) is unused. Firmware erases a
+damaged volume silently, and starts without variables (edk2,
+OvmfPkg/VirtNorFlashDxe, ValidateFvHeader). Therefore the same checks are made
+here first.
 """
 
 import base64
@@ -21,9 +21,9 @@ from nova_arm_ext import errors
 
 MIB = 1024 * 1024
 
-#: The flash that QEMU's virt machine has for variables.
+#: Bytes of flash that QEMU's virt machine has for variables.
 MAX_SIZE = 64 * MIB
-#: What a sound store of any size fits in when it is packed.
+#: Bytes that a packed store may have; valid stores have far less.
 MAX_PACKED = 1 * MIB
 
 #: gEfiSystemNvDataFvGuid and gEfiAuthenticatedVariableGuid of edk2.
@@ -44,7 +44,7 @@ _VARIABLE = struct.Struct('<HBxI28xII16s')
 _START, _ERASED = 0x55aa, 0xffff
 _UNWRITTEN, _HEADER_ONLY = 0xff, 0x7f
 _ADDED, _REPLACED = 0x3f, 0x3e
-#: Those, and deleted, from either.
+#: States of a complete variable: these two, and deleted in either state.
 _WRITTEN = (_ADDED, _REPLACED, 0x3d, 0x3c)
 
 QCOW2 = b'QFI\xfb'
@@ -56,24 +56,24 @@ _QCOW2_CORRUPT, _QCOW2_DATA_FILE = 1 << 1, 1 << 2
 MAGIC = b'UEFIVARS'
 VERSION = 1
 _BLOCK = 64 * 1024
-# magic, version, byte that fills the rest, firmware, size; behind it the
-# SHA-256 of that and of the content, which saves half a second for the 63 MiB
-# between
+# magic, version, the byte that fills the unused rest, firmware, size. The
+# SHA-256 that follows covers these and the content; leaving out the unused
+# 63 MiB saves half a second.
 _PACKED = struct.Struct('>8sHBBQ')
 # 0 where the firmware is unknown
 _FIRMWARE = {None: 0, False: 1, True: 2}
 _HEADER = _PACKED.size + hashlib.sha256().digest_size
 
-#: Characters that the property of an image may have. Glance keeps 65,535.
+#: Characters of the image property. Glance allows 65,535.
 MAX_PROPERTY = 60 * 1024
-#: Bytes that a key must have at least: those of what is made with it.
+#: The shortest key in bytes: the length of the HMAC.
 MIN_KEY = hashlib.sha256().digest_size
 _PROPERTY = '1:'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Variable:
-    """One variable; a name alone is not unique, with its GUID it is."""
+    """One variable; name and GUID together are unique."""
 
     name: str
     guid: uuid.UUID
@@ -82,17 +82,17 @@ class Variable:
 
 
 def check(data: bytes, size: int | None = None) -> None:
-    """Whether firmware will find the variables in a store.
+    """Check that firmware will find the variables in a store.
 
-    A raw store that was never written, all zeros or all ones, is sound: it is
-    what Debian 12 has as a template, and firmware makes its volume at the
-    first start. Of a qcow2 store the header is checked alone; a store that
-    needs another file, which its header could name at will, is not sound.
+    A raw store that was never written (all zeros or all ones) is valid:
+    Debian 12 has such a template, and firmware creates the volume at the first
+    start. Of a qcow2 store only the header is checked. A header that names
+    another file is not valid, because it could name any file of the host.
 
     :param data: the whole file
-    :param size: bytes of flash that the loader's template stands for; None
-        if that is not known
-    :raises Damaged: with what is wrong, at which byte
+    :param size: bytes of flash for which the loader's template is made; None
+        if unknown
+    :raises Damaged: with what is wrong, and at which byte
     """
     actual = len(data)
     if data.startswith(QCOW2):
@@ -111,14 +111,13 @@ def is_blank(data: bytes) -> bool:
 
 
 def variables(data: bytes) -> tuple[Variable, ...]:
-    """The variables of a raw store, in the order in which they stand there.
+    """The variables of a raw store, in the order of the file.
 
-    A variable that was being written when the guest ended is none yet, and
-    its old value holds (edk2, MdeModulePkg/Universal/Variable,
-    UpdateVariableStore).
+    If the guest stopped while it wrote a variable, the old value counts (edk2,
+    MdeModulePkg/Universal/Variable, UpdateVariableStore).
 
     :param data: the whole file
-    :raises Damaged: with what is wrong, at which byte
+    :raises Damaged: with what is wrong, and at which byte
     """
     if is_blank(data):
         return ()
@@ -129,7 +128,7 @@ def variables(data: bytes) -> tuple[Variable, ...]:
          guid) = _VARIABLE.unpack_from(data, place)
         if start == _ERASED or (start == _START and state == _UNWRITTEN):
             break
-        # edk2 takes anything for the end, and what is behind it for free
+        # edk2 takes anything else as the end, and the rest as free space
         if start != _START:
             raise errors.Damaged(
                 f'no variable and no free space at byte {place}: {start:#06x}')
@@ -151,7 +150,7 @@ def variables(data: bytes) -> tuple[Variable, ...]:
                 name=name[:-2].decode('utf-16-le', 'replace'),
                 guid=uuid.UUID(bytes_le=guid), attributes=attributes,
                 data=data[content:content + size])
-            # one that is replaced holds as long as there is no other
+            # the replaced one counts until the new one is complete
             known = found.get((one.name, guid))
             if known is None or state >= known[0]:
                 found[one.name, guid] = state, one
@@ -244,13 +243,13 @@ def _check_qcow2(data: bytes) -> int:
 
 def pack(data: bytes, limit: int = MAX_PACKED, *,
          secure_boot: bool | None = None) -> bytes:
-    """A store in the form in which it travels: small, and with a checksum.
+    """A store in its packed form: small, and with a checksum.
 
     :param data: the whole file, raw or qcow2
     :param limit: bytes that the result may have
     :param secure_boot: whether its firmware is for Secure Boot, if known
-    :raises Damaged: when it does not fit: what firmware writes does, so the
-        guest has written elsewhere in its flash
+    :raises Damaged: when it is longer, because the guest has written to the
+        unused part of its flash; firmware does not
     """
     fill = data[-1:] or b'\0'
     content = _without_end(data, fill)
@@ -259,8 +258,8 @@ def pack(data: bytes, limit: int = MAX_PACKED, *,
     packed = told + _digest(told, content) + zlib.compress(content, 9)
     if len(packed) > limit:
         raise errors.Damaged(
-            f'it has {len(packed)} bytes when packed, and {limit} may '
-            f'travel: there is more in it than variables')
+            f'it has {len(packed)} bytes when packed, more than {limit}: '
+            f'there is more in it than variables')
     return packed
 
 
@@ -271,10 +270,10 @@ def _digest(told: bytes, content: bytes) -> bytes:
 
 
 def _without_end(data: bytes, fill: bytes) -> bytes:
-    """The data up to its last byte that is another than this.
+    """The data up to its last byte that differs from the fill byte.
 
-    A raw store ends with 63 MiB of one byte; zlib needs half a second for
-    them, and bytes.rstrip ten.
+    A raw store ends with 63 MiB of one byte. zlib needs half a second for
+    them, bytes.rstrip ten seconds.
     """
     block, end = fill * _BLOCK, len(data)
     while end >= _BLOCK and data[end - _BLOCK:end] == block:
@@ -285,8 +284,8 @@ def _without_end(data: bytes, fill: bytes) -> bytes:
 def unpack(packed: bytes, limit: int = MAX_SIZE) -> bytes:
     """The store that was packed, byte for byte.
 
-    :param limit: bytes that it may have; no more memory than that is taken
-    :raises Damaged: when it is not whole, or has more
+    :param limit: bytes that it may have; this also limits the memory used
+    :raises Damaged: when it is incomplete or longer
     """
     if len(packed) < _HEADER or not packed.startswith(MAGIC):
         raise errors.Damaged('this is not a packed variable store')
@@ -301,7 +300,7 @@ def unpack(packed: bytes, limit: int = MAX_SIZE) -> bytes:
                              f'more than {limit}')
     expanding = zlib.decompressobj()
     try:
-        # one byte more, because it stops at what it has to give
+        # with a limit of just this size it stops before the stream's end
         content = expanding.decompress(packed[_HEADER:], size + 1)
     except zlib.error as e:
         raise errors.Damaged(
@@ -342,12 +341,12 @@ def has_platform_key(data: bytes) -> bool:
 def seal(packed: bytes, key: bytes, *, secure_boot: bool) -> str:
     """A packed store as the property of an image.
 
-    Whoever owns an image can write its properties, and with a store the keys
-    that a guest trusts, so it is authenticated (HMAC-SHA256).
+    The owner of an image can write its properties, and a store has the keys
+    that the guest trusts. Therefore the value is authenticated (HMAC-SHA256).
 
     :param key: the operator's, at least MIN_KEY bytes
-    :param secure_boot: whether it is a store of firmware for Secure Boot
-    :raises Damaged: when it is longer than MAX_PROPERTY
+    :param secure_boot: whether the store belongs to firmware for Secure Boot
+    :raises Damaged: when the result is longer than MAX_PROPERTY
     """
     data = bytes([secure_boot]) + packed
     value = _PROPERTY + base64.b64encode(_code(data, key) + data).decode()
@@ -359,10 +358,10 @@ def seal(packed: bytes, key: bytes, *, secure_boot: bool) -> str:
 
 
 def unseal(value: str, key: bytes) -> tuple[bytes, bool]:
-    """The packed store that was made the property of an image.
+    """The packed store in the property of an image.
 
-    :returns: with whether it is one of firmware for Secure Boot
-    :raises Damaged: when it is not one that was made with this key
+    :returns: the store, and whether it belongs to firmware for Secure Boot
+    :raises Damaged: when the value was not made with this key
     """
     if len(value) > MAX_PROPERTY or not value.startswith(_PROPERTY):
         raise errors.Damaged(f'this is no variable store of form '

@@ -308,7 +308,7 @@ class PackTest(base.TestCase):
     def test_what_holds_more_than_variables_does_not_travel(self) -> None:
         noise = random.Random(2).randbytes(2 * stores.MIB)
 
-        self.assertIn(f'{varstore.MAX_PACKED} may travel',
+        self.assertIn(f'{varstore.MAX_PACKED}: there is more',
                       fault(varstore.pack, noise))
         self.assert_same(noise, varstore.unpack(
             varstore.pack(noise, limit=4 * stores.MIB)))
