@@ -4,14 +4,14 @@
 ::
 
     ArmExtError
-    ├── ConfigurationError   nova.conf or an installed hook; stops the start
-    ├── InvalidDocument      no domain XML, or a wrong value in it
-    ├── InvalidFacts         a facts file with a wrong shape
-    ├── Refused              a hook deliberately refuses what is asked for
+    ├── ConfigurationError   nova.conf or an installed hook is wrong
+    ├── InvalidDocument      not domain XML, or a wrong value in it
+    ├── InvalidFacts         a facts file with a wrong form
+    ├── Refused              a hook refuses what was requested
     ├── HookFailed           a hook crashed or broke its contract
     ├── InvalidResult        libvirt must not get the hooks' result
-    ├── Damaged              a variable store that must not be used
-    └── Busy                 a variable store that another process writes
+    ├── Damaged              a variable store that cannot be used
+    └── Busy                 another process writes the variable store
 """
 
 from collections.abc import Callable
@@ -20,13 +20,13 @@ from typing import Any
 
 
 class ArmExtError(Exception):
-    """The root of all errors of nova-arm-ext."""
+    """The base class of all errors of nova-arm-ext."""
 
 
 class ConfigurationError(ArmExtError):
-    """The set-up cannot work.
+    """The configuration cannot work.
 
-    :param faults: every fault that was found, a sentence each
+    :param faults: every fault that was found, one sentence per fault
     """
 
     def __init__(self, faults: Sequence[str]) -> None:
@@ -36,18 +36,18 @@ class ConfigurationError(ArmExtError):
 
 
 class InvalidDocument(ArmExtError):
-    """The text is not a libvirt document that can be worked on."""
+    """The text is not valid XML of libvirt."""
 
 
 class InvalidFacts(ArmExtError):
-    """Facts have a wrong shape; the text names the place and the value."""
+    """Facts have a wrong form; the text names the place and the value."""
 
 
 class Refused(ArmExtError):
-    """The guest cannot have what it asks for; the text tells a user why.
+    """The guest cannot have what was requested; the text tells users why.
 
     :param sentence: what, where, which value, and what to do
-    :param this_host: the reason is this host, and another host may be able to
+    :param this_host: only this host cannot do it; another host may
     """
 
     def __init__(self, sentence: str, *, this_host: bool = False) -> None:
@@ -69,15 +69,15 @@ class HookFailed(ArmExtError):
 
 
 class InvalidResult(ArmExtError):
-    """libvirt's schema refuses what the hooks made of a valid document."""
+    """The hooks turned valid domain XML into XML that libvirt refuses."""
 
 
 class Damaged(ArmExtError):
-    """The content or the file of a variable store is not as it must be."""
+    """The content or the file of a variable store is not valid."""
 
 
 class Busy(ArmExtError):
-    """A variable store is being written by another process."""
+    """Another process is writing the variable store."""
 
 
 def load_all(*loads: Callable[[], Any]) -> list[Any]:

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a hook may know beyond the domain document: host and guest facts.
+"""What a hook may know besides the domain XML: facts of host and guest.
 
-Everything here is a frozen value, and everything may be unknown: None means
-that it could not be found out, which is not the same as "no".
+All values are immutable. None means "unknown", not "no".
 """
 
 import dataclasses
@@ -62,11 +61,11 @@ class Host:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Guest:
-    """What is known about the guest beyond its document."""
+    """What is known about the guest besides its domain XML."""
 
     extra_specs: Mapping[str, str] | None = None
     image_properties: Mapping[str, str] | None = None
-    #: the domain document that the guest had before; None for a new guest
+    #: the guest's previous domain XML; None for a new guest
     previous: str | None = None
     #: SMBIOS system information, as Nova gives it to x86 guests: the first two
     #: after its release file (/etc/nova/release)
@@ -74,16 +73,16 @@ class Guest:
     system_product: str | None = None
     #: as ``[libvirt] sysinfo_serial`` has it; None also where that is ``none``
     system_serial: str | None = None
-    #: path of its UEFI variable store; if it ends in ``_VARS``, the suffix of
-    #: the store's template is added
+    #: path of its UEFI variable store; after ``_VARS`` the suffix of the
+    #: store's template is added
     nvram: str | None = None
-    #: whether this host no longer has the loader of its previous document
+    #: whether this host no longer has the loader of its previous domain XML
     loader_is_gone: bool | None = None
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Facts:
-    """All that a hook may know besides the document and its own options."""
+    """All that a hook may know besides the domain XML and its own options."""
 
     host: Host = Host()
     guest: Guest = Guest()
@@ -92,11 +91,11 @@ class Facts:
     def from_json(cls, text: str | bytes) -> 'Facts':
         """Read facts from their JSON form.
 
-        What is absent or null is unknown. Names that this release does not
-        know are ignored, so that newer facts can be read.
+        A value that is missing or null is unknown. Unknown names are ignored,
+        so that facts of a newer release can be read.
 
         :param text: a JSON object; an empty object is valid
-        :raises InvalidFacts: with the place and the value that is wrong
+        :raises InvalidFacts: with the place and the wrong value
         """
         try:
             data = json.loads(text)
@@ -242,7 +241,7 @@ class _Reader:
 
 
 def _step(name: str) -> str:
-    """A name in a place, quoted if it cannot be read on one line."""
+    """A name in a place, quoted if it does not fit on one line."""
     return name if name.isprintable() and len(name) <= 60 else _shown(name)
 
 

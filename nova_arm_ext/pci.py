@@ -59,15 +59,15 @@ or by address is not skipped by a rule of this list.
         'skip',
         default='$default_skip',
         help="""
-Rules for PCI devices that are left out of the inventory. Of a device that a
-rule matches only the identity is read; its network interfaces are not read. A
-rule is a vendor and a product such as ``177d:a034``, all
-products of a vendor such as ``177d:*``, an address such as ``0002:01:00.1``, a
-range of addresses such as ``0002:01:00.1-0002:01:1f.7``, a driver such as
-``driver=thunder-nicvf``, or a class code or its first 2 or 4 digits such as
-``class=0200``. To add a rule to the default ones write
-``$default_skip,driver=mine``. nova-compute does not start with a rule that it
-cannot understand. ``nova-arm-ext pci`` shows which rule skips which device.
+Rules for PCI devices that are left out of the inventory. Of such a device only
+the identity is read, not its network interfaces. A rule is a vendor and a
+product such as ``177d:a034``, all products of a vendor such as ``177d:*``, an
+address such as ``0002:01:00.1``, a range of addresses such as
+``0002:01:00.1-0002:01:1f.7``, a driver such as ``driver=thunder-nicvf``, or a
+class code or its first 2 or 4 digits such as ``class=0200``. To add a rule to
+the default ones write ``$default_skip,driver=mine``. nova-compute does not
+start if a rule is invalid. ``nova-arm-ext pci`` shows which rule skips which
+device.
 """),
     cfg.IntOpt(
         'min_interval',
@@ -116,7 +116,7 @@ _NAME = re.compile(
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Identity:
-    """What a PCI device is, according to its document.
+    """What a PCI device is, according to its XML.
 
     :param physical_function: the address of the device of which this one is
         a virtual function
@@ -151,9 +151,9 @@ def address_in(name: str) -> Address | None:
 
 
 def parse(xml: str) -> Any:
-    """The root element of a node device document.
+    """The root element of a node device's XML.
 
-    :raises InvalidDocument: when it is not such a document
+    :raises InvalidDocument: if it is not such XML
     """
     parser = etree.XMLParser(resolve_entities=False, no_network=True)
     try:
@@ -169,7 +169,7 @@ def parse(xml: str) -> Any:
 def identify(device: Any) -> Identity:
     """Read the identity of a PCI device.
 
-    :param device: the root element of its document
+    :param device: the root element of its XML
     :raises InvalidDocument: with the place and the value that is wrong
     """
     # of several elements with one name the last one counts, as in Nova; plain
@@ -228,7 +228,7 @@ def _capability(device: Any, kind: str) -> Any:
 
 
 def numa_node(device: Any) -> int | None:
-    """The NUMA node of a PCI device, None if its document has none.
+    """The NUMA node of a PCI device, None if its XML has none.
 
     :raises InvalidDocument: with the value that is wrong
     """
@@ -397,7 +397,7 @@ class Settings:
 
     def skipped_by(self, device: Identity,
                    named: 'DeviceSpec') -> str | None:
-        """The rule that skips a device, as it is configured.
+        """The rule that skips a device, as configured; None if none does.
 
         :param named: what ``[pci] device_spec`` names
         """

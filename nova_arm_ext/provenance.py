@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The record in a domain of how it was adjusted: by which hooks, and why.
+"""The record in a domain's XML: which hooks changed what, and why.
 
-It is in the domain's metadata, which libvirt keeps and which moves with the
-domain in a live migration::
+It is in the domain's metadata. libvirt keeps it, also in a live migration::
 
     <metadata>
       <arm:adjusted xmlns:arm="urn:nova-arm-ext:1" version="1.0"
@@ -30,8 +29,8 @@ _ROOT = f'{{{NAMESPACE}}}adjusted'
 _HOOK = f'{{{NAMESPACE}}}hook'
 _REASON = f'{{{NAMESPACE}}}reason'
 
-#: Reasons of third parties' hooks may have any length and number, and libvirt
-#: sends the document with many events and calls.
+#: Limits, because hooks of third parties may give many and long reasons, and
+#: libvirt sends the XML with many events and calls.
 MAX_REASONS = 50
 MAX_LENGTH = 500
 
@@ -73,7 +72,7 @@ class Record:
     hooks: tuple[Hook, ...] = ()
 
     def of(self, reports: Iterable[HookReport]) -> 'Record':
-        """The same with what these reports say."""
+        """A copy with the results in these reports."""
         return dataclasses.replace(self, hooks=tuple(
             Hook(name=report.hook, failure=report.failure, reasons=tuple(
                 Reason(place=place, text=text,
@@ -89,7 +88,7 @@ def digest(hooks: Pipeline) -> str:
 
 
 def write(domain: Domain, record: Record) -> None:
-    """Put the record into the domain's metadata, instead of an older one."""
+    """Put the record into the domain's metadata, replacing an older one."""
     root = etree.Element(_ROOT, nsmap={'arm': NAMESPACE},
                          version=_plain(record.version),
                          options=record.options)

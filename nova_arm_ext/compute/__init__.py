@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The meeting with Nova and libvirt: all imports of nova, all I/O."""
+"""What meets Nova and libvirt: only this package imports nova or does I/O."""

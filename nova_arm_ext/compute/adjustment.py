@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hands the domain XML that Nova generates to the hooks, with the facts."""
+"""Runs the hooks on the domain XML that Nova generates."""
 
 import importlib.metadata
 from collections.abc import Callable
@@ -22,8 +22,7 @@ from nova_arm_ext.pipeline.run import Pipeline
 
 LOG = logging.getLogger(__name__)
 
-#: Of this package. Asking takes a walk over the installed ones, so not each
-#: time that a driver is made.
+#: The version of this package, read only once because that is slow.
 VERSION = importlib.metadata.version('nova-arm-ext')
 
 
@@ -34,10 +33,10 @@ class GuestNotAdjusted(exception.NovaException):
 
 
 class Adjustment:
-    """The hooks, as Nova's driver meets them.
+    """Runs the enabled hooks for the driver.
 
-    :param hooks: those that are enabled
-    :param sysinfo: gives Nova's LibvirtConfigGuestSysinfo of an instance
+    :param hooks: the enabled hooks
+    :param sysinfo: returns Nova's LibvirtConfigGuestSysinfo of an instance
     """
 
     def __init__(self, hooks: Pipeline,
@@ -55,11 +54,11 @@ class Adjustment:
     def adjusted(self, xml: str, instance: Any, image_meta: Any) -> str:
         """The domain XML after the hooks.
 
-        :param xml: as Nova's driver made it
+        :param xml: from Nova's driver
         :returns: the same string for a guest that is not Arm
-        :raises InvalidInput: the request asks for what no host can give
-        :raises GuestNotAdjusted: a hook failed, or this host cannot give what
-            the request asks for and the scheduler may try another
+        :raises InvalidInput: no host can provide what was requested
+        :raises GuestNotAdjusted: a hook failed, or this host cannot provide
+            what was requested and the scheduler may try another one
         """
         doing = operation.on(instance)
         try:
@@ -100,8 +99,8 @@ class Adjustment:
         gone = gather.loader_is_gone(loader, self._host_facts.now().firmware)
         if gone:
             LOG.warning(
-                "The guest's firmware %s is not on this host any more. A "
-                'firmware with the same features takes its place, if there is '
-                'one; the INFO line of this guest names it',
+                "The instance's firmware %s is not on this host any more. "
+                'Another firmware with the same features is used, if there is '
+                'one; the INFO line of this instance names it',
                 loader, instance=instance)
         return gone

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reads the host's CPU, and exchanges it with other hosts."""
+"""Reads the host's CPU, and compares it with those of other hosts."""
 
 import ctypes
 import dataclasses
@@ -36,9 +36,9 @@ _SVE_SET_VL_ONEXEC = 1 << 18
 #: The architecture's longest and shortest vectors, in bytes.
 _SVE_LONGEST, _SVE_SHORTEST = 256, 16
 
-#: Where it is carried: a key beside its own in the ``cpu_info`` of a
-#: compute node. Nova 29 to 34 store that as text, hand it to the destination
-#: of a live migration, and show it to administrators in os-hypervisors.
+#: The key in the ``cpu_info`` of a compute node, beside Nova's own keys. Nova
+#: 29 to 34 store it as text, send it to the destination of a live migration,
+#: and show it to administrators in os-hypervisors.
 KEY = 'arm'
 
 
@@ -50,13 +50,12 @@ def read(connection: Any, *, aarch32_el1: bool | None, root: str = '/',
     :param aarch32_el1: whether KVM can run AArch32 at EL1
     :param root: the folder with ``proc`` and ``sys``
     :param device: the device of KVM
-    :returns: with None for what cannot be found out
+    :returns: None for each value that is unknown
     """
     found = cpu.parse_cpuinfo(_text(pathlib.Path(root, 'proc/cpuinfo')))
     features = found.features
     if features is not None:
-        # no guest has what KVM cannot give; without an answer of KVM the
-        # feature is kept
+        # only if KVM says no; without an answer the feature is kept
         if kvm_can('give guests SVE', _CAP_SVE, device) is False:
             features = frozenset(
                 one for one in features if not one.startswith('sve'))
@@ -78,7 +77,7 @@ def kvm_can(what: str, capability: int, device: str = KVM) -> bool | None:
     """Ask KVM for a capability.
 
     :param what: in words, for the log
-    :returns: None where there is no KVM to ask, as in some containers
+    :returns: None if there is no KVM, as in some containers
     """
     try:
         kvm = os.open(device, os.O_RDWR | os.O_CLOEXEC)
@@ -103,8 +102,8 @@ def into_cpu_info(cpu_info: MutableMapping[str, Any], known: cpu.Cpu) -> None:
 def from_cpu_info(cpu_info: str | None) -> cpu.Cpu:
     """The CPU of the host whose compute node has this ``cpu_info``.
 
-    :param cpu_info: JSON; a host with Nova's own driver has no such key, and
-        a compute node that is not up yet has an empty text
+    :param cpu_info: JSON. With Nova's own driver it has no such key, and
+        before a compute node is up it is empty.
     """
     try:
         data = json.loads(cpu_info or '{}')
@@ -128,7 +127,7 @@ def refusal(source: cpu.Cpu, destination: cpu.Cpu, how: str,
     found = cpu.compare(source, destination)
     reasons = cpu.refused(found, how)
     if reasons:
-        return (f'the CPU of this host is not the one that the guest has '
+        return (f'the CPU of this host differs from that of the source '
                 f'([{cpu.GROUP}] {cpu.COMPARE} = {how}): '
                 + '; '.join(one.text for one in reasons))
     if found:
@@ -141,7 +140,7 @@ def check_mode(host: Any, mode: str | None) -> None:
     """Refuse a value of ``[libvirt] cpu_mode`` that KVM does not have here.
 
     :param host: Nova's Host object
-    :raises InvalidCPUInfo: which keeps nova-compute from starting
+    :raises InvalidCPUInfo: nova-compute then does not start
     """
     if mode in (None, 'none'):
         return
@@ -157,20 +156,20 @@ def check_model(host: Any, model: str) -> None:
     """Refuse one of ``[libvirt] cpu_models`` that KVM does not have here.
 
     :param host: Nova's Host object
-    :raises InvalidCPUInfo: which keeps nova-compute from starting
+    :raises InvalidCPUInfo: nova-compute then does not start
     """
     offered = offered_modes(host.get_connection())
     if offered is not None and model not in offered.get('custom', ()):
         raise exception.InvalidCPUInfo(reason=(
             f'libvirt does not offer the CPU model {model} for AArch64 '
-            f'guests with KVM on this host; guests get its own CPU without '
-            f'[libvirt] cpu_mode'))
+            f'guests with KVM on this host; without [libvirt] cpu_mode guests '
+            f'get the CPU of the host'))
 
 
 def offered_modes(connection: Any) -> dict[str, frozenset[str]] | None:
     """The CPU modes that libvirt supports for KVM, and the models of each.
 
-    :returns: None where libvirt does not say
+    :returns: None if libvirt does not say
     """
     capabilities = _domain_capabilities(connection)
     modes = None if capabilities is None else capabilities.find('cpu')
@@ -192,7 +191,7 @@ def _text(path: pathlib.Path) -> str:
 
 
 def _cores(root: pathlib.Path) -> tuple[cpu.Core, ...] | None:
-    """The cores by their registers; an offline core has an empty file."""
+    """The cores, from their registers; an offline core has an empty file."""
     found = set()
     for folder in root.glob(
             'sys/devices/system/cpu/cpu[0-9]*/regs/identification'):
@@ -213,8 +212,8 @@ def _register(path: pathlib.Path) -> int | None:
 def _sve_lengths() -> tuple[int, ...] | None:
     """The SVE vector lengths in bits that programs of this host can choose.
 
-    KVM gives guests the same (sve_max_virtualisable_vl in Linux). The kernel
-    is asked which length each one would become at the next execve. That does
+    KVM gives guests the same lengths (sve_max_virtualisable_vl in Linux). The
+    kernel is asked which length it would use after the next execve. This does
     not change the vectors of this thread, and is undone afterwards.
     """
     prctl = ctypes.CDLL(None, use_errno=True).prctl
@@ -226,7 +225,7 @@ def _sve_lengths() -> tuple[int, ...] | None:
     found = []
     length = _SVE_LONGEST
     while length >= _SVE_SHORTEST:
-        # the kernel answers with the next shorter length that it has
+        # the kernel answers with the next shorter length that it supports
         answer = prctl(_SVE_SET_VL, length | _SVE_SET_VL_ONEXEC, 0, 0, 0)
         length = answer & _SVE_VL_LEN_MASK if answer >= 0 else 0
         if not length or length * 8 in found:
@@ -249,11 +248,11 @@ def _gic_versions(connection: Any) -> tuple[int, ...] | None:
 
 
 def _domain_capabilities(connection: Any) -> Any:
-    """Of AArch64 guests with KVM; None where libvirt has none."""
+    """libvirt's capabilities of AArch64 guests with KVM; None if unknown."""
     try:
         return etree.fromstring(connection.getDomainCapabilities(
             None, 'aarch64', 'virt', 'kvm', 0))
     except libvirt.libvirtError as e:
-        LOG.info('libvirt does not tell what AArch64 guests with KVM can '
-                 'have: %s', e)
+        LOG.info('The capabilities of AArch64 guests with KVM are unknown: %s',
+                 e)
         return None

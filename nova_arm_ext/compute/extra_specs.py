@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Tells Nova's API which values the extra specs ``arm:*`` may have.
 
-Nova's API finds it by the entry point ``nova.api.extra_spec_validators`` where
-the package is installed in its environment as well, and refuses a wrong value
-when a flavor gets it (microversion 2.86). With it the API also refuses names
-beginning with ``arm:`` that nobody has registered.
+The package must also be installed in the environment of Nova's API, which
+finds it by the entry point ``nova.api.extra_spec_validators``. From
+microversion 2.86 on the API then refuses to set a wrong value or an unknown
+name ``arm:...`` in a flavor.
 """
 
 from nova.api.validation.extra_specs import base
@@ -13,7 +13,7 @@ from nova_arm_ext import metadefs
 
 
 def register() -> list[base.ExtraSpecValidator]:
-    """The validators of all extra specs of the extension."""
+    """The validators of all extra specs of nova-arm-ext."""
     return [base.ExtraSpecValidator(
         name=metadefs.FLAVOR + one.name, description=one.description,
         value={'description': one.title, **_values(one)})

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gathers facts: of the host from libvirt, of a guest from Nova's objects."""
+"""Collects facts: about the host from libvirt, about a guest from Nova."""
 
 import functools
 import json
@@ -21,8 +21,8 @@ from nova_arm_ext.domain import view
 
 LOG = logging.getLogger(__name__)
 
-#: Where QEMU's firmware descriptors are, the later one winning by file name
-#: (docs/interop/firmware.json in QEMU; libvirt adds the user's own folder).
+#: Folders of QEMU's firmware descriptors. Of two files with the same name the
+#: later one counts (docs/interop/firmware.json in QEMU).
 DESCRIPTORS = ('/usr/share/qemu/firmware', '/etc/qemu/firmware')
 
 #: libvirt's names of guest architectures by those of the descriptors
@@ -35,11 +35,11 @@ def host(connection: Any, *, local: bool = True,
          descriptors: Iterable[str] = DESCRIPTORS) -> facts.Host:
     """Facts about the host, from libvirt and this file system.
 
-    What cannot be found out is None in the result, and logged as a WARNING.
+    An unknown value is None, and a WARNING is logged.
 
     :param connection: a libvirt connection; nothing is changed through it
-    :param local: whether the connection leads to this machine, so that its
-        /dev/kvm and its files are the host's
+    :param local: whether the connection leads to this machine; only then
+        /dev/kvm and the files of this machine are used
     :param descriptors: folders of firmware descriptors
     """
     capabilities = _asked('capabilities', lambda: etree.fromstring(
@@ -69,12 +69,13 @@ def guest(instance: Any, image_meta: Any = None,
     """Facts about a guest, from Nova's objects.
 
     :param instance: nova.objects.Instance
-    :param image_meta: nova.objects.ImageMeta of the image that is booted,
-        which in rescue is not the instance's own
-    :param previous: the domain document that the guest had before
+    :param image_meta: nova.objects.ImageMeta of the image that is booted; in
+        rescue that is the rescue image
+    :param previous: the guest's previous domain XML
     :param sysinfo: Nova's LibvirtConfigGuestSysinfo for it, if there is one
-    :param nvram: the path that its variable store is to have
-    :param loader_is_gone: whether the loader of its previous document is gone
+    :param nvram: the path of its variable store
+    :param loader_is_gone: whether this host no longer has the loader of its
+        previous domain XML
     """
     properties = image_properties(instance)
     if image_meta is not None and 'properties' in image_meta:
@@ -96,13 +97,13 @@ def loader_is_gone(loader: str,
                    firmware: Iterable[facts.Firmware] | None) -> bool | None:
     """Whether a guest's loader is not on this host any more.
 
-    libvirt may be in another container, with files of its own. A loader that
-    libvirt knows is there. One that it does not know is looked for here,
-    provided that other firmware of libvirt's is here too.
+    libvirt may run in another container with other files. A loader that
+    libvirt lists exists. Another one is looked for among the files of this
+    process, but only if these include firmware that libvirt lists.
 
     :param loader: its path
-    :param firmware: what libvirt has
-    :returns: None if it is not known
+    :param firmware: the firmware that libvirt has
+    :returns: None if unknown
     """
     known = [one.loader for one in firmware or ()]
     if loader in known or os.path.exists(loader):
@@ -111,10 +112,7 @@ def loader_is_gone(loader: str,
 
 
 def image_properties(instance: Any) -> dict[str, str]:
-    """The properties of an instance's image.
-
-    All of them, those that Nova does not know included.
-    """
+    """All properties of an instance's image, also those unknown to Nova."""
     return {
         name.removeprefix('image_'): str(value)
         for name, value in instance.system_metadata.items()
@@ -171,14 +169,14 @@ def _firmware(connection: Any, virt_types: Mapping[str, tuple[str, ...]],
 
 
 def _exists(path: str, there: set[str] | None) -> bool:
-    # libvirt may see other files than this process, each in a container of
-    # its own, so its answer takes precedence
+    # libvirt may run in another container with other files, so its answer
+    # takes precedence
     return path in there if there is not None else os.path.exists(path)
 
 
 def _loaders(connection: Any, arch: str,
              virt_types: Iterable[str]) -> set[str] | None:
-    """The loaders that libvirt has found, by its domain capabilities."""
+    """The loaders in libvirt's domain capabilities."""
     virt_type = 'kvm' if 'kvm' in virt_types else 'qemu'
     capabilities = etree.fromstring(connection.getDomainCapabilities(
         None, arch, 'virt', virt_type, 0))
@@ -189,10 +187,10 @@ def _loaders(connection: Any, arch: str,
 
 
 def _described(folders: Iterable[str]) -> list[facts.Firmware] | None:
-    """The Arm firmware for split pflash that the descriptors describe.
+    """The Arm firmware for split pflash in the descriptors.
 
-    :returns: in the order of their file names, which is the order of
-        preference; None if there is no folder
+    :returns: in the order of preference, which is that of the file names;
+        None if there is no folder
     """
     files = descriptor_files(folders)
     if files is None:
@@ -209,7 +207,7 @@ def _described(folders: Iterable[str]) -> list[facts.Firmware] | None:
 def descriptor_files(folders: Iterable[str]) -> list[pathlib.Path] | None:
     """The firmware descriptors, in the order of preference.
 
-    :returns: of each file name the one in the last folder; None if there is
+    :returns: for each file name the file in the last folder; None if there is
         no folder
     """
     files: dict[str, pathlib.Path] = {}
@@ -223,14 +221,14 @@ def descriptor_files(folders: Iterable[str]) -> list[pathlib.Path] | None:
 
 
 def read_descriptor(file: pathlib.Path) -> list[facts.Firmware]:
-    """The Arm firmware for split pflash that one descriptor describes.
+    """The Arm firmware for split pflash in one descriptor.
 
     :raises OSError: when it cannot be read
     :raises ValueError: when it is not a descriptor
     """
     data = file.read_bytes()
     if not data:
-        return []     # it masks the file of the same name in another folder
+        return []     # an empty file hides that of an earlier folder
     try:
         return _descriptor(json.loads(data))
     except (ValueError, LookupError, TypeError, AttributeError,
@@ -248,7 +246,7 @@ def _descriptor(data: Any) -> list[facts.Firmware]:
         facts.Firmware(
             arch=_DESCRIPTOR_ARCH[target['architecture']],
             machines=tuple(target['machines']),
-            # fspath takes no number for a path
+            # fspath refuses a number
             loader=os.fspath(mapping['executable']['filename']),
             loader_format=mapping['executable'].get('format', 'raw'),
             template=os.fspath(mapping['nvram-template']['filename']),

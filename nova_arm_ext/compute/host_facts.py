@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What this host is: facts that are asked once and kept for a while."""
+"""Facts about this host, kept for a while."""
 
 import dataclasses
 import os
@@ -17,20 +17,20 @@ from nova_arm_ext.domain.view import Domain
 
 CONF = nova.conf.CONF
 
-#: The trait of a host whose cores run 32-bit guests with KVM.
+#: The trait of a host that runs 32-bit guests with KVM.
 AARCH32_EL1 = 'CUSTOM_ARM_AARCH32_EL1'
 
-#: Seconds after which everything is asked again, for what changes without a
-#: sign of it, such as the permissions of /dev/kvm.
+#: Seconds after which everything is read again. Some changes cannot be
+#: noticed otherwise, such as the permissions of /dev/kvm.
 LIFETIME = 600
 
 
 class HostFacts:
-    """Facts about the host, asked when they are first needed.
+    """Facts about the host, read when they are first needed.
 
-    They are asked again after `LIFETIME` seconds, when a file was added to or
-    removed from a folder of firmware descriptors, and after `forget`. Facts
-    of which one could not be asked are not kept.
+    They are read again after `LIFETIME` seconds, after a change in a folder of
+    firmware descriptors, and after `forget`. They are not kept if an essential
+    one is unknown.
 
     :param host: Nova's Host object
     """
@@ -42,14 +42,14 @@ class HostFacts:
     def now(self) -> facts.Host:
         """The facts."""
         key = _state_of_descriptors()
-        kept = self._kept        # another thread may forget it meanwhile
+        kept = self._kept        # another thread may reset it
         if kept is not None:
             known, until, host = kept
             if known == key and time.monotonic() < until:
                 return host
         host = gather.host(self._host.get_connection())
         if CONF.libvirt.virt_type == 'qemu' and host.virt_types:
-            # that option wants no KVM, whatever libvirt offers
+            # this option disables KVM, even if libvirt offers it
             host = dataclasses.replace(host, virt_types={
                 arch: tuple(kind for kind in kinds if kind != 'kvm')
                 for arch, kinds in host.virt_types.items()})
@@ -60,7 +60,7 @@ class HostFacts:
         return host
 
     def forget(self) -> None:
-        """Ask again next time: the next libvirtd may be a newer one."""
+        """Read the facts again next time, for example from a new libvirtd."""
         self._kept = None
 
     @property
@@ -88,8 +88,8 @@ class HostFacts:
     def has_secure_boot(self, arch: str) -> bool:
         """Whether the host has firmware for Secure Boot, with keys.
 
-        Nova asks libvirt whether loader/@secure may be "yes", which stands
-        for SMM, and which no Arm machine has.
+        Nova asks libvirt whether loader/@secure may be "yes". That means SMM,
+        which no Arm machine has.
         """
         return any(one.arch == arch and one.secure_boot and one.enrolled_keys
                    for one in self.now().firmware or ())
@@ -101,8 +101,7 @@ class HostFacts:
                      if one.loader == has.loader), has.feature('secure-boot'))
 
     def publish_traits(self, provider_tree: Any, nodename: str) -> None:
-        """Have the traits of this host's CPU in Placement, and no others
-        of the kind.
+        """Report exactly the traits of this host's CPU to Placement.
 
         :param provider_tree: Nova's ProviderTree, changed in place
         """
@@ -110,7 +109,7 @@ class HostFacts:
         if self.arch == 'aarch64' and self.now().aarch32_el1:
             wanted |= {AARCH32_EL1}
         present = provider_tree.data(nodename).traits
-        # also where it is unknown: nobody may count on it
+        # a trait is also removed if it is unknown now
         provider_tree.remove_traits(nodename, *(
             trait for trait in present if trait not in wanted
             and (trait == AARCH32_EL1 or cpu.is_ours(trait))))
@@ -128,7 +127,7 @@ class HostFacts:
 
 
 def _state_of_descriptors() -> tuple[int | None, ...]:
-    """What changes when firmware is installed, renamed or removed."""
+    """A value that changes when firmware is installed or removed."""
     return tuple(_modified(folder) for folder in gather.DESCRIPTORS)
 
 

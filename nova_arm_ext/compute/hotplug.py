@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Devices that are plugged into a running guest, and out of it."""
+"""Attaching devices to running guests, and detaching them."""
 
 import contextlib
 from collections.abc import Callable
@@ -18,17 +18,17 @@ from nova_arm_ext.hooks import pcie_root_ports
 
 
 class NoFreeRootPort(exception.NovaException):
-    """A device was to be plugged in and there is no slot for it."""
+    """There is no free PCIe root port for a device."""
 
     # Nova keeps 255 characters of it in the instance's action
-    msg_fmt = ('All %(ports)d PCIe root ports of the guest are taken. A hard '
-               'reboot leaves one free; a new guest gets more with the extra '
-               'spec %(extra_spec)s, the image property %(property)s or '
-               '%(option)s')
+    msg_fmt = ('All %(ports)d PCIe root ports of the instance are in use. '
+               'After a hard reboot one is free; a new instance gets more '
+               'with the extra spec %(extra_spec)s, the image property '
+               '%(property)s or %(option)s')
 
 
 class Hotplug:
-    """What is done around Nova's attaching and detaching.
+    """What the driver adds to Nova's attaching and detaching.
 
     :param host: Nova's Host object
     """
@@ -40,11 +40,11 @@ class Hotplug:
 
     @contextlib.contextmanager
     def plugging(self, instance: Any) -> Iterator[None]:
-        """Have a device keep the place in which it is plugged in.
+        """Keep the address at which a device is attached.
 
-        Where no PCIe slot is left for it, say what can be done: libvirt's own
-        "internal error: No more available PCI slots" does not reach the user,
-        as Nova shows only the class of foreign exceptions.
+        If no PCIe slot is free, raise an error that says what to do: Nova does
+        not show users the text of libvirt's "internal error: No more available
+        PCI slots".
 
         :raises NoFreeRootPort: instead of libvirt's error
         """
@@ -88,14 +88,14 @@ class Hotplug:
 
     def _check_unplugging(self, instance: Any, name: str,
                           is_it: Callable[[devices.Device], bool]) -> None:
-        """Say no before Nova takes a device apart that QEMU cannot unplug.
+        """Refuse to detach a device that QEMU cannot unplug.
 
-        Nova removes it from the stored XML and, an interface, from the host's
-        network first, and then meets QEMU's refusal ("Bus
+        Otherwise Nova would first remove it from the stored XML, and an
+        interface from the host's network, before QEMU refuses ("Bus
         'virtio-mmio-bus.31' does not support hotplugging").
 
-        :raises DeviceDetachFailed: for a device on virtio-mmio of a guest
-            that runs
+        :raises DeviceDetachFailed: if the device is on virtio-mmio and the
+            guest is running
         """
         guest = None
         with extra(f'Checking {name} before it is detached', instance):
@@ -107,15 +107,16 @@ class Hotplug:
             if (address is not None and address.is_virtio_mmio
                     and is_it(device)):
                 raise exception.DeviceDetachFailed(
-                    device=name, reason='it is on virtio-mmio, which devices '
-                    'cannot leave while the guest runs; stop the guest first')
+                    device=name, reason='it is on virtio-mmio, and cannot be '
+                    'detached from a running instance; stop the instance '
+                    'first')
 
     def _keep_plugged(self, instance: Any) -> None:
-        """Keep a device that was plugged in where the guest sees it.
+        """Keep an attached device at the address that the guest sees.
 
-        libvirt puts it on PCI in the running guest, and in the stored XML on
-        virtio-mmio where others are, so that it would move at the next start
-        (9.0.0).
+        libvirt 9.0.0 puts it on PCI in the running guest, but on virtio-mmio
+        in the stored XML if other devices are there. It would move at the next
+        start.
         """
         with extra('Keeping the address of a device for the next start',
                    instance):
@@ -130,11 +131,11 @@ class Hotplug:
 
 
 def _no_slot_is_left(error: BaseException) -> bool:
-    """Whether this, or what it came from, is libvirt out of PCI slots."""
+    """Whether the error, or its cause, is that libvirt has no PCI slot."""
     found: BaseException | None = error
     while found is not None:
-        # virDomainPCIAddressGetNextAddr (libvirt 8 to 12); its code is that
-        # of every internal error
+        # virDomainPCIAddressGetNextAddr (libvirt 8 to 12); its error code is
+        # that of all internal errors
         if 'No more available PCI slots' in str(found):
             return True
         found = found.__cause__ or found.__context__

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whether a guest that runs can come to this host."""
+"""Whether a guest can be migrated live to this host."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,7 +18,7 @@ CONF = nova.conf.CONF
 class Destination:
     """This host as the destination of a live migration.
 
-    :param arch_of: tells the architecture of an image's guests
+    :param arch_of: returns the architecture of an image's guests
     """
 
     def __init__(self, facts: host_facts.HostFacts,
@@ -29,17 +29,17 @@ class Destination:
         self._arch_of = arch_of
 
     def refusal(self, instance: Any, source: Any) -> str | None:
-        """What would fail if a guest were migrated live to this host.
+        """Why a guest cannot be migrated live to this host.
 
         :param source: fields of the source's compute node
-        :returns: a sentence; None if nothing is known that would fail
+        :returns: a sentence; None if no reason is known
         """
         arch = self._arch_of(instance.image_meta)
         if arch not in view.ARM:
             return None
         missing = self._machines.is_missing(instance, arch)
         if missing is not None:
-            return (f'the guest has the machine {missing}, which QEMU on '
+            return (f'the instance has the machine {missing}, which QEMU on '
                     f'this host does not have')
         host = self._facts.now()
         firmware = instance.image_meta.properties.get('hw_firmware_type')

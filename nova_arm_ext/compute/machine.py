@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The versioned machine that a guest keeps for life, such as ``virt-7.2``."""
+"""The versioned machine that a guest always keeps, such as ``virt-7.2``."""
 
 import contextlib
 from collections.abc import Callable
@@ -15,9 +15,9 @@ from nova_arm_ext.domain import view
 
 LOG = logging.getLogger(__name__)
 
-#: Where Nova records a guest's machine, for `nova-manage libvirt` too.
+#: Where Nova, and `nova-manage libvirt`, record a guest's machine.
 RECORD = 'image_hw_machine_type'
-#: What Nova asks for on Arm; the newest versioned one of the same name.
+#: What Nova requests on Arm; it means the newest versioned ``virt``.
 ALIAS = 'virt'
 
 
@@ -25,7 +25,7 @@ class Machines:
     """The machines of this host's guests.
 
     :param host: Nova's Host object
-    :param arch_of: tells the architecture of an image's guests
+    :param arch_of: returns the architecture of an image's guests
     """
 
     def __init__(self, host: Any, definitions: definition.Definitions,
@@ -35,15 +35,15 @@ class Machines:
         self._arch_of = arch_of
 
     def asked_for(self, instance: Any, image_meta: Any) -> Any:
-        """The image, asking for the versioned machine that the guest keeps.
+        """The image with the versioned machine that the guest keeps.
 
-        Nova records the machine in the instance's system_metadata when it
-        makes a guest, and reads it there ever after: the alias ``virt``, which
-        is another machine with every release of QEMU. What is recorded here
-        is the machine that libvirt gave a guest that exists, and for a new
-        one that for which the alias stands now.
+        Nova records the machine of a new guest in the instance's
+        system_metadata, and uses it from then on. It records the alias
+        ``virt``, which is another machine in each release of QEMU. This method
+        records the versioned machine: of an existing guest the one that
+        libvirt has given it, of a new guest the current meaning of the alias.
 
-        :returns: Nova's ImageMeta, a copy where the machine is another
+        :returns: Nova's ImageMeta; a copy if the machine differs
         """
         arch = self._arch_of(image_meta)
         if (arch not in view.ARM
@@ -53,8 +53,7 @@ class Machines:
         try:
             machine = self._host.get_canonical_machine_type(arch, machine)
         except exception.InternalError:
-            # libvirt does not say, or QEMU no longer has it: then nothing
-            # keeps the guest on it
+            # unknown to libvirt, or gone from QEMU: the guest cannot keep it
             LOG.warning('QEMU on this host does not have the machine %s',
                         machine, instance=instance)
             return image_meta
@@ -65,7 +64,7 @@ class Machines:
 
     @contextlib.contextmanager
     def forgetting(self, instance: Any) -> Iterator[None]:
-        """Leave recorded what was, if no guest was made.
+        """Restore the record if the guest could not be created.
 
         The next host may have another QEMU.
         """
@@ -80,7 +79,7 @@ class Machines:
             raise
 
     def record(self, instance: Any) -> None:
-        """Record the machine of a guest whose domain XML stays behind."""
+        """Record a guest's machine, because its domain XML is not moved."""
         if instance.system_metadata.get(RECORD) == ALIAS:
             machine = self._known(instance,
                                   self._arch_of(instance.image_meta))
@@ -88,7 +87,7 @@ class Machines:
                 instance.system_metadata[RECORD] = machine
 
     def is_missing(self, instance: Any, arch: str) -> str | None:
-        """The versioned machine of a guest, if QEMU here does not have it."""
+        """A guest's versioned machine, if QEMU here does not have it."""
         machine = _versioned(instance.system_metadata.get(RECORD))
         if machine is None:
             return None
@@ -99,7 +98,7 @@ class Machines:
         return None
 
     def _known(self, instance: Any, arch: str) -> str | None:
-        """The versioned machine of a guest that exists."""
+        """The versioned machine of an existing guest."""
         recorded = _versioned(instance.system_metadata.get(RECORD))
         if recorded is not None:
             return recorded
@@ -110,5 +109,5 @@ class Machines:
 
 
 def _versioned(machine: str | None) -> str | None:
-    """A machine, if it is a versioned one of ours."""
+    """The machine if it is a versioned ``virt``, else None."""
     return machine if (machine or '').startswith(f'{ALIAS}-') else None

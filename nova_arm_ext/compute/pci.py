@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The inventory of the host's PCI devices that Nova's resource tracker reads.
+"""The inventory of the host's PCI devices for Nova's resource tracker.
 
 Nova 29 to 34 stop the whole resource update when one device cannot be read,
 treat a failed listing as an empty one, and search all devices for each device.
-Here a device that cannot be read is left out, or keeps its last answer for a
-while, and each document is read once.
+Here a device that cannot be read keeps its last answer for a while, and is
+then left out. The XML of each device is read only once.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from nova import exception
 from nova.objects import fields
 from nova.pci import utils as pci_utils
 
-# Its `libvirt` is asked for where it is used: Nova's tests replace it.
+# `host.libvirt` is looked up where it is used: Nova's tests replace it.
 from nova.virt.libvirt import host as libvirt_host
 from oslo_log import log as logging
 from oslo_serialization import jsonutils
@@ -34,7 +34,7 @@ LOG = logging.getLogger(__name__)
 PF = fields.PciDeviceType.SRIOV_PF
 VF = fields.PciDeviceType.SRIOV_VF
 
-#: What is asked, and of which device.
+#: What was asked about which device.
 _Key = tuple[str, str]
 _LISTING: _Key = ('list', '')
 
@@ -45,11 +45,11 @@ _KINDS = ('pci', 'net', 'vdpa')
 class Inventory:
     """The PCI devices of one host.
 
-    Several threads may use it. Events of libvirt only mark it as out of date:
-    they arrive in a native thread, where eventlet allows nothing more.
+    It is thread-safe. Events of libvirt only mark it as out of date, because
+    they arrive in a native thread, where eventlet allows nothing else.
     """
 
-    #: all that are in use, for ``forget_all``
+    #: all inventories in use, for ``forget_all``
     _every: ClassVar['weakref.WeakSet[Inventory]'] = weakref.WeakSet()
 
     def __init__(self, settings: pci.Settings, host: Any,
@@ -64,7 +64,7 @@ class Inventory:
         self._device_spec = device_spec
         self._clock = clock
         self._lock = threading.Lock()
-        # the connection that events come from, and the events registered there
+        # the connection with its registered events
         self._connection: Any = None
         self._events: set[int] = set()
         self._skipped: dict[str, list[str]] = {}
@@ -77,7 +77,7 @@ class Inventory:
         return self._skipped
 
     def forget(self) -> None:
-        """Forget everything, so that the next answer is a new one."""
+        """Forget everything, so that the next inventory is a new one."""
         self._memory = _Memory(self._settings.keep_last_good)
         self._answer: str | None = None
         self._taken = self._due = 0.0
@@ -93,7 +93,7 @@ class Inventory:
             one.forget()
 
     def json(self) -> str:
-        """The inventory in the form of Nova's own, a list in JSON."""
+        """The inventory as a JSON list, in Nova's form."""
         if not self._settings.enabled:
             return '[]'
         named = pci.DeviceSpec(self._device_spec())
@@ -119,7 +119,7 @@ class Inventory:
             return self._answer
 
     def _take(self, named: pci.DeviceSpec) -> None:
-        """Make a new answer, or keep the last one."""
+        """Make a new inventory, or keep the last one."""
         try:
             devices = self._list()
         except Exception as e:
@@ -162,7 +162,7 @@ class Inventory:
                 in self._host.get_connection().listAllDevices(flags)]
 
     def _listen(self) -> None:
-        """Have libvirt tell when devices come, go or change."""
+        """Register for events about devices that come, go or change."""
         libvirt = libvirt_host.libvirt
         try:
             connection = self._host.get_connection()
@@ -177,8 +177,8 @@ class Inventory:
         except Exception as e:
             # the listing reports a lost connection; the next inventory
             # registers again
-            LOG.debug('libvirt does not report changed devices, so only the '
-                      'age of the PCI inventory decides: %s', e)
+            LOG.debug('libvirt does not report changed devices; the PCI '
+                      'inventory is only read again by age: %s', e)
 
     def _on_event(self, *args: Any) -> None:
         self._out_of_date = True
@@ -189,7 +189,7 @@ class _LeftOut(Exception):
 
 
 class _Memory:
-    """The last good answers, and since when something cannot be read."""
+    """The last good answers, and the current faults."""
 
     def __init__(self, keep: float) -> None:
         """
@@ -198,7 +198,7 @@ class _Memory:
         self._keep = keep
         self._now = 0.0
         self._good: dict[_Key, Any] = {}
-        # since when, and whether the last good answer is used
+        # since when it fails, and whether the last good answer is used
         self._faults: dict[_Key, tuple[float, bool]] = {}
         self._asked: set[_Key] = set()
         #: there was a temporary fault
@@ -227,8 +227,7 @@ class _Memory:
         try:
             value = call()
         except Exception as e:
-            # any kind of error: what a broken device may cause is not known,
-            # and it must not affect the other devices
+            # any error, because one broken device must not affect the others
             return self.stand_in(key, e)
         self.good(key, value)
         return value

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""libvirt's own RNG schema of domain documents as a check."""
+"""Checks domain XML with libvirt's own RNG schema."""
 
 import functools
 from typing import Any
@@ -16,22 +16,22 @@ LOG = logging.getLogger(__name__)
 def load(path: str) -> validation.Validator | None:
     """Make a check from a schema; once per process, because it takes 10 ms.
 
-    :param path: of domain.rng, which includes its neighbours
-    :returns: a function that returns None for a valid document and what is
-        wrong with an invalid one; None if the schema cannot be used
+    :param path: of domain.rng, which includes other files of its folder
+    :returns: a function that returns None for valid domain XML, else what is
+        wrong; None if the schema cannot be used
     """
     try:
         schema = etree.RelaxNG(etree.parse(path))
     except OSError:
-        LOG.info('No libvirt schema at %s, documents are not validated', path)
+        LOG.info('No libvirt schema at %s, domain XML is not validated', path)
         return None
     except etree.LxmlError as e:
-        LOG.warning('The libvirt schema %s cannot be used, documents are not '
+        LOG.warning('The libvirt schema %s cannot be used, domain XML is not '
                     'validated: %s', path, e)
         return None
 
     def validate(root: Any) -> str | None:
-        # metadata may contain anything, and takes a tenth of the time
+        # without metadata, which may contain anything and takes time
         metadata = root.find('metadata')
         if metadata is None:
             valid = schema.validate(root)
@@ -42,8 +42,8 @@ def load(path: str) -> validation.Validator | None:
             root.insert(position, metadata)
         if valid:
             return None
-        # the log may be that of another thread, because all use one schema;
-        # an empty one must not look like a valid document
+        # all threads share the schema, so another one may have changed the
+        # log; an empty log must not mean that the XML is valid
         return '; '.join(dict.fromkeys(
             entry.message for entry in schema.error_log)) or 'invalid'
 

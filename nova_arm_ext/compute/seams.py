@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The places at which the driver meets Nova's code.
+"""Checks the methods of Nova that the driver calls or overrides.
 
-Most of them are private, so that a release may move them without a word. They
-are looked at when nova-compute starts, as a method that Nova calls no more
-would leave guests without their adjustments and nobody would notice.
+Most of them are private, so a release of Nova may change them without notice.
+If Nova no longer called one, instances would silently not be adjusted.
+Therefore they are checked when nova-compute starts.
 """
 
 import functools
@@ -26,9 +26,9 @@ LOG = logging.getLogger(__name__)
 #: The first and the last release that the tests run with.
 TESTED = (29, 34)
 
-#: What the driver calls: how many arguments it gives by position (an object
-#: of its class among them), and which by name. What it overrides need not be
-#: listed.
+#: The methods that the driver calls: the number of arguments that it gives by
+#: position (including self), and the names of the others. The ones that it
+#: overrides need not be listed.
 CALLED: tuple[tuple[Any, str, int, tuple[str, ...]], ...] = (
     (driver.LibvirtDriver, '_check_emulation_arch', 2, ()),
     (driver.LibvirtDriver, '_cleanup_remote_migration', 5, ()),
@@ -60,31 +60,31 @@ def release() -> str:
 
 
 def check(ours: type[driver.LibvirtDriver]) -> list[str]:
-    """What of Nova's the driver needs and this release does not have.
+    """Find what the driver needs and this release of Nova does not have.
 
-    A release with which nobody has tested is told of in a WARNING.
+    A WARNING is logged if the release has not been tested.
 
     :param ours: the extension's driver
-    :returns: a sentence for each method that is gone, has other arguments or
-        is called no more
+    :returns: a sentence for each method that is missing, has other arguments
+        or is no longer called
     """
     found = release()
     faults = [f'Nova {found} {fault}; install a release of nova-arm-ext '
-              f'that knows this Nova' for fault in _faults(ours)]
+              f'that supports this Nova' for fault in _faults(ours)]
     first, last = TESTED
     if not first <= int(found.partition('.')[0]) <= last:
         LOG.warning(
             'nova-arm-ext is tested with Nova %d to %d, and this is Nova %s. '
-            '%s Nothing else is known about it: try it with guests that '
-            'nobody needs before you rely on it.', first, last, found,
-            'Not all methods that it builds on are there.' if faults else
-            'All methods that it builds on are there, with the arguments '
-            'that it knows.')
+            '%s Nothing else was checked: try it with test instances first.',
+            first, last, found,
+            'Some methods that it needs are missing or different.'
+            if faults else
+            'All methods that it needs exist, with the expected arguments.')
     return faults
 
 
 def _faults(ours: type[driver.LibvirtDriver]) -> Iterator[str]:
-    # not by its name in Nova's module, where tests put other classes
+    # not by its name, which tests of Nova bind to other classes
     [novas] = ours.__bases__
     used = set(_names_in(novas))
     for name, arguments in overridden(ours):
@@ -102,13 +102,13 @@ def _faults(ours: type[driver.LibvirtDriver]) -> Iterator[str]:
 
 def overridden(ours: type[driver.LibvirtDriver]
                ) -> Iterator[tuple[str, tuple[str, ...]]]:
-    """Each method that takes the place of one of Nova's, and its arguments.
+    """Each method that overrides one of Nova's, and its arguments.
 
-    The driver has no others.
+    The driver has no other methods.
     """
     for name, method in vars(ours).items():
         if inspect.isfunction(method) and not name.startswith('__'):
-            # not its signature, which may be a copy of Nova's
+            # not the signature, which may be copied from Nova's method
             code = method.__code__
             yield name, code.co_varnames[1:code.co_argcount]
 
@@ -118,9 +118,9 @@ def _named(owner: Any, name: str) -> str:
 
 
 def _unlike(owner: Any, name: str, arguments: tuple[str, ...]) -> str:
-    """What is wrong with a method that is overridden.
+    """What is wrong with a method that is overridden; empty if nothing.
 
-    Nova may give its arguments by name, so that these count.
+    The names of arguments are compared too, because Nova may use them.
     """
     method = getattr(owner, name, None)
     if not callable(method):
@@ -148,8 +148,7 @@ def _not_callable(owner: Any, name: str, count: int,
 
 
 def _names_in(owner: type) -> Iterator[str]:
-    """All names that the code of a class, and of what it derives from, has in
-    it, wherever Nova has put a method."""
+    """All names in the code of a class and its base classes."""
     for one in owner.__mro__:
         for method in vars(one).values():
             for function in _functions_in(method):
@@ -159,7 +158,7 @@ def _names_in(owner: type) -> Iterator[str]:
 
 
 def _functions_in(method: Any) -> Iterator[Any]:
-    """What of an attribute of a class may have code."""
+    """The functions in an attribute of a class."""
     if isinstance(method, property):
         yield from (method.fget, method.fset, method.fdel)
     elif isinstance(method, functools.partial | functools.partialmethod):
@@ -169,7 +168,7 @@ def _functions_in(method: Any) -> Iterator[Any]:
 
 
 def _names_in_code(code: types.CodeType) -> Iterator[str]:
-    """The names in code, in the functions and comprehensions in it too."""
+    """The names in code, including its inner functions."""
     yield from code.co_names
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):

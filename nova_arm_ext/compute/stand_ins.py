@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Objects that stand in for Nova's own while one of its methods runs.
+"""Objects that replace Nova's own while one of its methods runs.
 
-Nova's driver asks its Host and Guest objects for what is right on x86. A copy
-of the driver with such an object in its place runs Nova's method unchanged,
-and the driver itself stays as it is for all other threads.
+Nova's Host and Guest objects give answers that are right on x86. Nova's method
+runs unchanged on a copy of the driver that has such an object. The driver
+itself does not change for other threads.
 """
 
 import copy
@@ -50,8 +50,8 @@ class HostWithUefi:
                    has_secure_boot: bool) -> tuple[str, str, bool]:
         """The loader, its template and whether it needs SMM.
 
-        Nova 29 to 32 ask it. Theirs compares libvirt's name of the
-        architecture with the descriptors', and armv7l is "arm" there.
+        Nova 29 to 32 call it. Nova's own method compares libvirt's name of
+        the architecture with that of the descriptors: armv7l with "arm".
 
         :raises UEFINotSupported: as Nova's own does
         """
@@ -62,11 +62,11 @@ class HostWithUefi:
 
 
 class GuestOfStore:
-    """Nova's Guest object, whose variable store may outlive its domain.
+    """Nova's Guest object that can keep the store when it is undefined.
 
-    Nova 29 to 31.2 and 32.1 remove the file whatever the reason, beneath a
-    running guest too (_live_snapshot, _swap_volume); later ones keep it when
-    the guest is about to leave, and remove it on shared storage.
+    Nova 29 to 31.2 and 32.1 always remove the file, even while the guest is
+    running (_live_snapshot, _swap_volume). Later releases keep it when the
+    guest is about to move, but remove it on shared storage.
 
     :param keeps: tells, of the domain XML of an Arm guest, whether the store
         is kept
@@ -103,7 +103,7 @@ class GuestOfStore:
 
 
 class HostOfStores:
-    """Nova's Host object, whose guests are `GuestOfStore`."""
+    """Nova's Host object that returns `GuestOfStore`."""
 
     def __init__(self, host: Any, keeps: Callable[[str], bool]) -> None:
         self._host = host
@@ -117,7 +117,7 @@ class HostOfStores:
 
 
 def keeping_store(argument: Any) -> Any:
-    """The argument; if it is a guest, one that keeps its store."""
+    """The argument; a guest as a `GuestOfStore` that keeps its store."""
     if not NOVA_KEEPS and isinstance(argument, libvirt_guest.Guest):
         return GuestOfStore(argument, lambda document: True)
     return argument

@@ -390,7 +390,7 @@ class PluggingTest(nova.test.NoDBTestCase):
         for detach, name in ((lambda: self.detach('vda'), 'vda'),
                              (self.detach_interface, '52:54:00:00:00:0a')):
             error = self.assertRaises(exception.DeviceDetachFailed, detach)
-            for words in (name, 'virtio-mmio', 'stop the guest first'):
+            for words in (name, 'virtio-mmio', 'stop the instance first'):
                 self.assertIn(words, str(error))
         self.assertEqual([], self.done)
 

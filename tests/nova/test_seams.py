@@ -89,8 +89,8 @@ class SeamsTest(nova.test.NoDBTestCase):
             # beside it, what is called there alone
             self.assertIn(
                 f' Nova 35.0.0 has no {place}.{name}, which nova-arm-ext '
-                f'{use}; install a release of nova-arm-ext that knows this '
-                f'Nova', refusal)
+                f'{use}; install a release of nova-arm-ext that supports '
+                f'this Nova', refusal)
             self.assertEqual(1, refusal.count(' has no '))
         self.assertEqual(len(wanted), len(self.warnings()))
         self.starts()

@@ -67,7 +67,7 @@ class MmioGuestTest(base.GuestTestCase):
         error = self.assertRaises(
             bed.ActionFailed, server.detach_volume, volume)
         self.assertIn('virtio-mmio', str(error))
-        self.assertIn('stop the guest first', str(error))
+        self.assertIn('stop the instance first', str(error))
         self.assertRaises(bed.ActionFailed, server.detach_interface)
 
         self.assertEqual(stored, server.inactive_xml())
