@@ -1,17 +1,17 @@
 #!/bin/bash
-# DevStack calls this in each of its phases: "stack install" and so on.
+# DevStack calls this script in each phase, for example "stack install".
 
 NOVA_ARM_EXT_DIR=${NOVA_ARM_EXT_DIR:-$DEST/nova-arm-ext}
 
 if is_service_enabled n-cpu; then
     case "$1 $2" in
         "stack install")
-            # firmware for AArch64 and for 32-bit guests
+            # firmware for AArch64 and for 32-bit instances
             install_package qemu-efi-aarch64 qemu-efi-arm
             setup_develop "$NOVA_ARM_EXT_DIR"
             ;;
         "stack post-config")
-            # nova-cpu.conf is copied from it later
+            # DevStack copies it to nova-cpu.conf later
             iniset "$NOVA_CONF" DEFAULT compute_driver "$NOVA_ARM_EXT_DRIVER"
             ;;
         "stack test-config")
@@ -20,6 +20,6 @@ if is_service_enabled n-cpu; then
     esac
 fi
 if is_service_enabled n-api && [[ "$1 $2" == "stack install" ]]; then
-    # so that the API knows the extra specs
+    # the API then knows the extra specs
     setup_develop "$NOVA_ARM_EXT_DIR"
 fi

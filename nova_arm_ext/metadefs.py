@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What flavors and images may ask for, in the forms of Glance and of an API.
+"""The extra specs and image properties, also as metadata for Glance.
 
 ``python -m nova_arm_ext.metadefs image`` (or ``flavor``) prints a namespace of
 Glance's metadata definitions.
@@ -24,7 +24,7 @@ FLAVOR, IMAGE = 'arm:', 'arm_'
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Property:
-    """One thing that can be asked for.
+    """One extra spec, image property, or both.
 
     :param name: without the prefix
     :param values: the values that are allowed; empty for any text
@@ -44,44 +44,45 @@ PROPERTIES: tuple[Property, ...] = (
     Property(
         name=pcie_root_ports.EXTRA_SPEC.removeprefix(FLAVOR),
         title='Free PCIe root ports', maximum=pcie.MAX_ROOT_PORTS,
-        description='How many PCIe root ports a new Arm guest has free, for '
-                    'volumes, interfaces and other devices that are plugged '
-                    'in while it runs. The host limits what an image may ask '
-                    'for.'),
+        description='How many PCIe root ports a new Arm instance has free, '
+                    'for volumes, interfaces and other devices that are '
+                    'attached while it runs. The host limits what an image '
+                    'may ask for.'),
     Property(
         name=virtio_mmio.EXTRA_SPEC.removeprefix(FLAVOR),
         title='Transport of virtio devices', values=virtio_mmio.TRANSPORTS,
-        description='Whether the virtio devices of a new Arm guest are on '
+        description='Whether the virtio devices of a new Arm instance are on '
                     'PCI Express or on virtio-mmio, for systems without PCI. '
-                    'No device can be plugged into virtio-mmio.'),
+                    'No device can be attached to virtio-mmio while the '
+                    'instance runs.'),
     Property(
         name=console.EXTRA_SPEC.removeprefix(FLAVOR),
         title='Video model', values=console.MODELS,
-        description='The video model of a new Arm guest with a graphical '
-                    'console; ramfb for systems without a virtio driver.'),
+        description='The video model of a new Arm instance with a graphical '
+                    'console; ramfb is for systems without a virtio driver.'),
     *(Property(name=name.removeprefix(FLAVOR), title=title,
                values=cpu_features.VALUES[name], description=description)
       for name, title, description in (
           (cpu_features.SVE, 'Scalable Vector Extension',
-           'Whether an Arm guest has SVE.'),
+           'Whether an Arm instance has SVE.'),
           (cpu_features.SVE_VECTOR_LENGTH, 'SVE vector length',
-           'The longest SVE vector of an Arm guest, in bits.'),
+           'The longest SVE vector of an Arm instance, in bits.'),
           (cpu_features.PAUTH, 'Pointer authentication',
-           'Whether an Arm guest has pointer authentication.'),
+           'Whether an Arm instance has pointer authentication.'),
           (cpu_features.GIC_VERSION, 'Version of the GIC',
-           'The version of the interrupt controller of an Arm guest; with '
-           'version 2 it can have at most eight vCPUs.'))),
+           'The version of the interrupt controller of an Arm instance. '
+           'With version 2 it can have at most eight vCPUs.'))),
     Property(
         name=nvram.ON_REBUILD_PROPERTY.removeprefix(IMAGE),
         title='UEFI variables on rebuild', values=('reset', 'keep'),
         of_flavor=False,
-        description='Whether an Arm guest keeps its UEFI variables when it is '
-                    'rebuilt.'),
+        description='Whether an Arm instance keeps its UEFI variables when it '
+                    'is rebuilt.'),
     Property(
         name=plugins.SKIP_HOOKS.removeprefix(FLAVOR),
         title='Hooks to skip', of_image=False,
         description='Names of hooks of nova-arm-ext, separated by commas, '
-                    'that do not run for guests of this flavor.'),
+                    'that do not run for instances of this flavor.'),
 )
 
 
@@ -92,9 +93,9 @@ def namespace(*, of_image: bool) -> dict[str, Any]:
     """
     return {
         'namespace': f'OS::NovaArmExt::{"Image" if of_image else "Flavor"}',
-        'display_name': 'Arm guests (nova-arm-ext)',
-        'description': 'What nova-arm-ext does for Arm guests of the libvirt '
-                       'driver.',
+        'display_name': 'Arm instances (nova-arm-ext)',
+        'description': 'Settings of nova-arm-ext for Arm instances of the '
+                       'libvirt driver.',
         'visibility': 'public',
         'protected': False,
         'resource_type_associations': [
