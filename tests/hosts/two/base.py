@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What becomes of a guest's UEFI variables as it moves between two hosts.
+"""What happens to a guest's UEFI variables when it moves between two hosts.
 
-The guest adds one to a number in a variable at each boot, and says the number:
-a variable that is only there could as well be an old one.
+At each boot the guest adds one to a number in a variable, and reports the
+number. The number shows whether the variable is old.
 """
 
 import typing
@@ -20,7 +20,10 @@ _cloud: clouds.Cloud | None = None
 
 
 def bring_up(*, shared: bool) -> None:
-    """For a module's setUpModule: once for all its tests."""
+    """Start the two hosts for a module's setUpModule.
+
+    :param shared: whether they share the instances folder
+    """
     global _cloud
     if reason := bed.why_not():
         raise unittest.SkipTest(reason)
@@ -28,16 +31,16 @@ def bring_up(*, shared: bool) -> None:
 
 
 def disks(found: list[str]) -> str:
-    """On whose disks files are, one word each."""
+    """The hosts on whose disks these files are, separated by spaces."""
     return ' '.join(file.partition(':')[0] for file in found)
 
 
 class MovingGuestTestCase(base.TestCase):
-    """A test with guests on two hosts, which have one driver."""
+    """A test with guests on two hosts with the same driver."""
 
     driver: typing.ClassVar[str]
 
-    #: Of the driver, in nova.conf.
+    #: The driver's options in nova.conf.
     options: typing.ClassVar[settings.Values] = {}
 
     @classmethod
@@ -67,6 +70,6 @@ class MovingGuestTestCase(base.TestCase):
         self.cloud.power_off(host)
 
     def _give_power(self, host: str) -> None:
-        """For the next test, if this one came to no good end."""
+        """Start the host again for the next test, if this one failed."""
         if not self.cloud.takes_guests(host):
             self.cloud.power_on(host)
