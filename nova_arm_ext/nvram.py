@@ -12,6 +12,9 @@ from typing import Any
 
 from oslo_config import cfg
 
+from nova_arm_ext import errors
+from nova_arm_ext import options
+
 GROUP = 'arm_nvram'
 
 #: The image property that says what happens to the store on rebuild.
@@ -74,9 +77,9 @@ access. A copy takes about 10 KB.
         'copy_interval',
         default=0, min=0,
         help="""
-Seconds between copies of the variables of running instances. A copy is made at
-the next update of the host's resources. With 0, copies are made only at
-power-off. If a host fails, changes since the last copy are lost.
+Seconds between copies of the variables of running instances. Only instances
+that have written since the last copy are copied. With 0, copies are made only
+at power-off. If a host fails, changes since the last copy are lost.
 """),
     cfg.StrOpt(
         'image_key_file',
@@ -306,11 +309,34 @@ def on_rebuild(default: str, properties: Any) -> str:
     """What happens to the store on rebuild: ``reset`` or ``keep``.
 
     :param default: ``[arm_nvram] on_rebuild``
-    :param properties: the new image's, by name; other values than these two
-        are ignored
+    :param properties: those of the new image, by name
+    :raises Refused: when the image property has another value
     """
     asked = properties.get(ON_REBUILD_PROPERTY)
-    return str(asked) if asked in ('reset', 'keep') else default
+    if asked is None:
+        return default
+    if asked not in ('reset', 'keep'):
+        raise errors.Refused(
+            f'the image property {ON_REBUILD_PROPERTY} is {asked!r}; it can '
+            f'be reset or keep')
+    return str(asked)
+
+
+def faults(conf: cfg.ConfigOpts) -> list[str]:
+    """What is wrong with the options.
+
+    :param conf: parsed configuration; the options are registered here
+    :returns: one sentence per fault
+    """
+    conf.register_opts(OPTS, group=GROUP)
+    found: list[str] = []
+    values = options.read_options(conf, GROUP, OPTS, found)
+    if (getattr(values, 'copy_interval', 0)
+            and not getattr(values, 'store', '')):
+        found.append(
+            f'[{GROUP}] copy_interval is {values.copy_interval}, and '
+            f'[{GROUP}] store names no store for the copies')
+    return found
 
 
 def table(rules: Sequence[Rule] = RULES) -> str:

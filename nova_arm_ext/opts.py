@@ -24,7 +24,7 @@ def _check(group: str, opts: Sequence[cfg.Opt]) -> options.Check:
 
 #: Checks the options that are not the pipeline's, for `Pipeline.load`.
 CHECKS: tuple[options.Check, ...] = (
-    _check(nvram.GROUP, nvram.OPTS), pci.faults, _check(cpu.GROUP, cpu.OPTS))
+    nvram.faults, pci.faults, _check(cpu.GROUP, cpu.OPTS))
 
 #: The options of the host side and the pipeline, by group.
 GROUPS: tuple[tuple[str, tuple[cfg.Opt, ...]], ...] = (

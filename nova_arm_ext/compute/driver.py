@@ -35,6 +35,7 @@ from nova_arm_ext.compute.nvram import images
 from nova_arm_ext.compute.nvram import life
 from nova_arm_ext.compute.nvram import luggage
 from nova_arm_ext.compute.nvram import store
+from nova_arm_ext.compute.nvram.copying import Copying
 from nova_arm_ext.compute.nvram.migration import Migration
 from nova_arm_ext.compute.nvram.removal import Removal
 from nova_arm_ext.domain import view
@@ -71,7 +72,7 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         hooks, copy_store, image_key = errors.load_all(
             lambda: Pipeline.load(CONF, schema=schema.load, checks=(
                 *opts.CHECKS, lambda conf: seams.check(ArmLibvirtDriver))),
-            lambda: copies.load_store(CONF),
+            lambda: copies.load(CONF),
             lambda: images.load_key(CONF))
         super().__init__(virtapi, read_only)
 
@@ -96,6 +97,8 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
             get_image=lambda *args: self._image_api.get(*args),
             is_shared=lambda: (
                 self.image_backend.backend().is_shared_block_storage()))
+        self._copying = Copying(
+            self._host, stores, guest_copies, self._definitions)
         self._migration = Migration(
             stores, instance_files, self._definitions)
         self._removal = Removal(
@@ -108,6 +111,16 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
             lambda: CONF.pci.device_spec)
 
     # -- The host ------------------------------------------------------------
+
+    @_as_nova_has_it
+    def init_host(self, host):
+        super().init_host(host)
+        self._copying.start()
+
+    @_as_nova_has_it
+    def cleanup_host(self, host):
+        self._copying.stop()
+        super().cleanup_host(host)
 
     def _handle_conn_event(self, enabled, reason):
         if not enabled:
@@ -145,9 +158,6 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
     @_as_nova_has_it
     def update_provider_tree(self, provider_tree, nodename, *args, **kwargs):
         super().update_provider_tree(provider_tree, nodename, *args, **kwargs)
-        # called once a minute, and for each instance that is claimed
-        with extra('Copying the variable stores of running instances'):
-            self._life.copy_running()
         with extra("Publishing the traits of this host's CPU"):
             self._facts.publish_traits(provider_tree, nodename)
 
@@ -225,10 +235,12 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
                                  **kwargs)
 
     @_as_nova_has_it
-    def rebuild(self, context, instance, *args, evacuate=False, **kwargs):
-        self._life.rebuilding(instance, evacuate=evacuate)
-        return super().rebuild(context, instance, *args, evacuate=evacuate,
-                               **kwargs)
+    def rebuild(self, context, instance, image_meta, *args, evacuate=False,
+                **kwargs):
+        self._life.rebuilding(context, instance, image_meta,
+                              evacuate=evacuate)
+        return super().rebuild(context, instance, image_meta, *args,
+                               evacuate=evacuate, **kwargs)
 
     @_as_nova_has_it
     def reboot(self, context, instance, network_info, reboot_type, *args,

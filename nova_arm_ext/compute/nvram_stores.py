@@ -7,6 +7,7 @@ A driver is found by an entry point in the namespace
 
 import abc
 import os
+import stat
 from typing import Any
 
 from nova_arm_ext import varstore
@@ -19,6 +20,12 @@ class Store(abc.ABC):
     It is made with the parsed configuration, and registers options of its
     own there, if it has any.
     """
+
+    def check(self) -> None:  # noqa: B027
+        """Check, when nova-compute starts, that copies can be kept.
+
+        :raises Exception: when they cannot; nova-compute does not start
+        """
 
     @abc.abstractmethod
     def save(self, uuid: str, packed: bytes) -> None:
@@ -46,15 +53,36 @@ class Directory(Store):
     def __init__(self, conf: Any) -> None:
         self._folder = conf.arm_nvram.directory
 
+    def check(self) -> None:
+        """Check that the folder is there, and is this user's only.
+
+        It is not made: without its mount it would be on this host only.
+
+        :raises ValueError: with what is wrong, and what to do
+        """
+        try:
+            found = os.stat(self._folder)
+        except OSError as e:
+            raise ValueError(
+                f'{self._folder}: {e.strerror}; mount storage that all '
+                f'compute hosts share there') from e
+        if not stat.S_ISDIR(found.st_mode):
+            raise ValueError(f'{self._folder} is not a directory')
+        if found.st_uid != os.geteuid() or found.st_mode & 0o077:
+            raise ValueError(
+                f'{self._folder} belongs to user {found.st_uid} and has the '
+                f'permissions {stat.S_IMODE(found.st_mode):o}; whoever writes '
+                f'to it decides which keys instances trust (chown '
+                f'{os.geteuid()}, chmod 0700)')
+
     def save(self, uuid: str, packed: bytes) -> None:
-        os.makedirs(self._folder, mode=0o700, exist_ok=True)
         files.write_atomic(self._folder, self._name(uuid), packed,
-                                 files.own())
+                           files.own())
 
     def load(self, uuid: str) -> bytes | None:
         try:
             return files.read(self._folder, self._name(uuid),
-                                    varstore.MAX_PACKED)
+                              varstore.MAX_PACKED)
         except FileNotFoundError:
             return None
 

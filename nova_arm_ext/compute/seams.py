@@ -41,6 +41,7 @@ CALLED: tuple[tuple[Any, str, int, tuple[str, ...]], ...] = (
     (host.Host, 'list_all_devices', 1, ('flags',)),
     (host.Host, 'list_guests', 1, ('only_running',)),
     (host.Host, 'write_instance_config', 2, ()),
+    (guest.Guest, 'get_power_state', 2, ()),
     (guest.Guest, 'get_xml_desc', 1, ('dump_inactive', 'dump_sensitive')),
     (guest.Guest, 'has_persistent_configuration', 1, ()),
     (compute_utils, 'EventReporter', 4, ('graceful_exit',)),

@@ -4,6 +4,7 @@
 import dataclasses
 import itertools
 
+from nova_arm_ext import errors
 from nova_arm_ext import nvram
 from nova_arm_ext.nvram import Event
 from nova_arm_ext.nvram import Fate
@@ -112,5 +113,8 @@ class PlanTest(base.TestCase):
             for asked in ('keep', 'reset'):
                 self.assertEqual(asked, nvram.on_rebuild(
                     default, {'arm_nvram_on_rebuild': asked}))
-            for other in ({}, {'arm_nvram_on_rebuild': 'KEEP'}):
-                self.assertEqual(default, nvram.on_rebuild(default, other))
+            self.assertEqual(default, nvram.on_rebuild(default, {}))
+            said = self.assertRaises(
+                errors.Refused, nvram.on_rebuild, default,
+                {'arm_nvram_on_rebuild': 'KEEP'})
+            self.assertIn("arm_nvram_on_rebuild is 'KEEP'", str(said))

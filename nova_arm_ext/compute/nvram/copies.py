@@ -1,8 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Copies of variable stores, in the store that ``[arm_nvram] store`` names."""
 
+from collections.abc import Callable
 from typing import Any
 
+from oslo_concurrency import lockutils
 from stevedore import extension
 
 from nova_arm_ext import errors
@@ -46,6 +48,24 @@ def load_store(conf: Any) -> nvram_stores.Store | None:
     return made
 
 
+def load(conf: Any) -> nvram_stores.Store | None:
+    """The store driver, ready to keep copies.
+
+    :returns: None if there is none
+    :raises ConfigurationError: also when it says that copies cannot be kept
+    """
+    driver = load_store(conf)
+    if driver is not None:
+        try:
+            driver.check()
+        except Exception as e:
+            # whatever a third party's raises
+            raise errors.ConfigurationError([
+                f'[arm_nvram] store: {conf.arm_nvram.store} cannot keep '
+                f'copies: {e}']) from e
+    return driver
+
+
 class Copies:
     """The copies of this host's guests.
 
@@ -70,25 +90,32 @@ class Copies:
         return None if self._driver is None else self._driver.load(uuid)
 
     def save(self, uuid: str, place: Place | None, guest: view.Domain, *,
-             running: bool = False) -> bool:
+             still: Callable[[], bool] = lambda: True) -> bool:
         """Copy a guest's store.
 
-        :param place: where it is
-        :param running: QEMU may write it meanwhile, so it is read until it is
-            the same twice
+        Nothing else is done to the guest's copy meanwhile, so that an older
+        one never replaces a newer one.
+
+        :param place: where the store is
+        :param still: asked before the copy is written: whether it is wanted
         :returns: whether a copy was kept: not if there is no store for
-            copies, or if the guest's is being written all the time
+            copies, or none of the guest's
         """
         if self._driver is None:
             return False
-        packed = (self._stores.pack_settled(place, guest) if running
-                  else self._stores.pack(place, guest))
-        if packed is None:
-            return False
-        self._driver.save(uuid, packed)
+        with _lock(uuid):
+            packed = self._stores.pack(place, guest)
+            if packed is None or not still():
+                return False
+            self._driver.save(uuid, packed)
         return True
 
     def remove(self, uuid: str) -> None:
         """Remove the copy of a guest's store, if there is one."""
         if self._driver is not None:
-            self._driver.remove(uuid)
+            with _lock(uuid):
+                self._driver.remove(uuid)
+
+
+def _lock(uuid: str) -> Any:
+    return lockutils.lock(f'nova_arm_ext_copy_{uuid}')

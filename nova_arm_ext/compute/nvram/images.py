@@ -83,12 +83,12 @@ class Images:
         if self._key is None or place is None:
             return None
         try:
-            packed = self._stores.pack_settled(place, guest)
+            packed = self._stores.pack(place, guest)
             if packed is not None:
                 return varstore.seal(packed, self._key,
                                      secure_boot=secure_boot)
-            why = 'it is not there, or is being written all the time'
-        except (errors.Damaged, StoreNotUsable, OSError) as e:
+            why = 'it is not there'
+        except (errors.Damaged, errors.Busy, StoreNotUsable, OSError) as e:
             why = str(e)
         LOG.warning('The snapshot does not carry the UEFI variables of this '
                     'guest: %s', why, instance=instance)

@@ -2,19 +2,21 @@
 """The life of a guest's UEFI variable store, call by call of Nova's."""
 
 import contextlib
-import time
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
 import nova.conf
+from nova import exception
 from nova.compute import task_states
 from nova.compute import utils as compute_utils
 from nova.compute import vm_states
 from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
+from nova_arm_ext import errors
 from nova_arm_ext.compute import definition
+from nova_arm_ext.compute import gather
 from nova_arm_ext.compute import host_facts
 from nova_arm_ext.compute import operation
 from nova_arm_ext.compute.extras import extra
@@ -27,6 +29,7 @@ from nova_arm_ext.compute.nvram.luggage import Luggage
 from nova_arm_ext.domain import view
 from nova_arm_ext.nvram import Event
 from nova_arm_ext.nvram import Fate
+from nova_arm_ext.nvram import on_rebuild
 from nova_arm_ext.nvram import STORE_PROPERTY
 
 LOG = logging.getLogger(__name__)
@@ -61,23 +64,45 @@ class Life:
         self._facts = facts
         self._get_image = get_image
         self._is_shared = is_shared
-        self._last_copies = time.monotonic()
         # uuids of instances that Nova is about to spawn because their host
         # is lost: rebuild has returned before that
         self._evacuated: set[str] = set()
 
     # -- A guest starts ------------------------------------------------------
 
-    def rebuilding(self, instance: Any, *, evacuate: bool) -> None:
+    def rebuilding(self, context: Any, instance: Any, image_meta: Any, *,
+                   evacuate: bool) -> None:
         """Remember, for the spawn that follows, what it is for.
 
         Nova's driver does not implement rebuild: destroy and spawn follow,
         and neither says why it is called.
+
+        :param image_meta: the new image
+        :raises InstanceFaultRollback: when the new image cannot be used; the
+            instance stays as it is
         """
         if evacuate:
             self._evacuated.add(instance.uuid)
-        else:
-            self._evacuated.discard(instance.uuid)
+            return
+        self._evacuated.discard(instance.uuid)
+        try:
+            self._check_image(instance, image_meta)
+            self._carried(context, instance, image_meta, Event.REBUILD)
+        except Exception as e:
+            # nothing has been destroyed yet
+            raise exception.InstanceFaultRollback(inner_exception=e) from e
+
+    def _check_image(self, instance: Any, image_meta: Any) -> None:
+        """Check what an image asks for.
+
+        :raises InvalidInput: when a property has an unknown value
+        """
+        if self._definitions.is_arm_image(image_meta):
+            try:
+                on_rebuild(CONF.arm_nvram.on_rebuild,
+                           gather.image_properties(instance))
+            except errors.Refused as e:
+                raise exception.InvalidInput(reason=str(e)) from e
 
     @contextlib.contextmanager
     def spawning(self, context: Any, instance: Any,
@@ -91,6 +116,8 @@ class Life:
         elif (instance.vm_state == vm_states.SHELVED_OFFLOADED
               or instance.task_state == task_states.RESIZE_FINISH):
             event = Event.UNSHELVE
+        else:
+            self._check_image(instance, image_meta)
         carried = (None if event is Event.EVACUATE else
                    self._carried(context, instance, image_meta, event))
         with operation.of(instance, event, carried=carried):
@@ -211,18 +238,3 @@ class Life:
             if guest is not None:
                 self._copies.save(
                     instance.uuid, self._stores.own(instance, guest), guest)
-
-    def copy_running(self) -> None:
-        """Copy the stores of all running guests, if it is time to."""
-        interval = CONF.arm_nvram.copy_interval
-        now = time.monotonic()
-        if (not self._copies.are_kept or not interval
-                or now - self._last_copies < interval):
-            return
-        self._last_copies = now
-        for running in self._host.list_guests():
-            with extra(f'Copying the variable store of {running.uuid}'):
-                guest = view.arm_guest(running.get_xml_desc())
-                if guest is not None:
-                    self._copies.save(running.uuid, self._stores.place(guest),
-                                      guest, running=True)

@@ -16,8 +16,15 @@ from nova_arm_ext.compute.nvram import files
 
 @nova.privsep.sys_admin_pctxt.entrypoint
 def check(folder: str, name: str, size: int | None) -> None:
-    """Check a store (see `varstore.check`)."""
-    varstore.check(files.read(folder, name), size)
+    """Check a store (see `files.read_sound`)."""
+    files.read_sound(folder, name, size)
+
+
+@nova.privsep.sys_admin_pctxt.entrypoint
+def state(folder: str, name: str) -> tuple[int, int, int]:
+    """What changes when a store is written (see `files.state`)."""
+    # privsep hands it over as a list
+    return files.state(folder, name)
 
 
 @nova.privsep.sys_admin_pctxt.entrypoint
@@ -63,8 +70,7 @@ def checked_and_packed(folder: str, name: str, size: int | None,
 
     :raises Damaged: when it is not
     """
-    data = files.read(folder, name)
-    varstore.check(data, size)
+    data = files.read_sound(folder, name, size)
     return varstore.pack(data, secure_boot=secure_boot)
 
 

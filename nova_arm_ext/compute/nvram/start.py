@@ -95,7 +95,7 @@ class Start:
             if event is not Event.RESCUE:
                 # the next start would take it for a new arrival
                 store.remove(arrived)
-        except OSError as e:
+        except (OSError, errors.Busy) as e:
             raise store.StoreNotUsable(reason=(
                 f'The UEFI variable store {place.path} cannot be written or '
                 f'read; what is there and what came along stays: reset the '

@@ -22,9 +22,6 @@ from nova_arm_ext.domain import view
 
 LOG = logging.getLogger(__name__)
 
-#: How often a store that is being written is read again.
-_TRIES = 3
-
 T = TypeVar('T')
 
 
@@ -117,6 +114,8 @@ class Stores:
             if self._conf.arm_nvram.on_damage != 'fresh':
                 raise _not_usable(
                     f'The UEFI variable store {place.path}', e) from e
+        except errors.Busy as e:
+            raise StoreNotUsable(reason=str(e)) from e
 
     def pack(self, place: Place | None, guest: view.Domain
              ) -> bytes | None:
@@ -137,23 +136,8 @@ class Stores:
             LOG.warning('The UEFI variable store %s is not taken along: %s',
                         place.path, e)
             return None
-
-    def pack_settled(self, place: Place | None, guest: view.Domain
-                     ) -> bytes | None:
-        """The store of a guest that may be writing it, packed.
-
-        It is read until it is the same twice.
-
-        :returns: None if there is none, or if it is being written all the
-            time
-        :raises StoreNotUsable: as `pack` does
-        """
-        packed = self.pack(place, guest)
-        for _ in range(_TRIES):
-            before, packed = packed, self.pack(place, guest)
-            if packed == before:
-                return packed
-        return None
+        except errors.Busy as e:
+            raise StoreNotUsable(reason=str(e)) from e
 
     def replace_damaged(self, instance: Any, place: Place,
                         error: Exception) -> None:
@@ -203,10 +187,15 @@ def check(place: Place, size: int | None) -> None:
     :param size: bytes of flash, if known
     :raises Damaged: when it is not sound
     """
-    _as_needed(
-        lambda folder, name, size: varstore.check(
-            files.read(folder, name), size),
-        privileged.check, *place, size)
+    _as_needed(files.read_sound, privileged.check, *place, size)
+
+
+def state(place: Place) -> tuple[int, ...]:
+    """What changes when a store is written.
+
+    :raises FileNotFoundError: when it is not there
+    """
+    return tuple(_as_needed(files.state, privileged.state, *place))
 
 
 def pack(place: Place, size: int | None,

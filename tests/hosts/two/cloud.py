@@ -83,6 +83,8 @@ class Cloud:
         self._progress = progress
         self.ctl = container.Container(
             'ctl', folder / 'ctl', {'/etc/hosts': folder / 'hosts'})
+        # nova-compute does not start unless they are its own only.
+        (folder / 'copies').mkdir(mode=0o700, exist_ok=True)
         self.hosts = {name: self._host(name) for name in settings.HOSTS}
         self._computes: dict[str, container.Daemon] = {}
 

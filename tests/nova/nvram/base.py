@@ -251,12 +251,13 @@ class StoresTestCase(nova.test.NoDBTestCase):
             self.driver.reboot(None, self.instance, None, 'SOFT')
 
     def rebuild(self, *, evacuate=False, **properties):
+        # by the API, before it asks a compute host
+        self.instance.system_metadata.update(properties)
         self.assertRaises(NotImplementedError, self.driver.rebuild, **dict(
-            context=None, instance=self.instance, image_meta=None,
+            context=None, instance=self.instance, image_meta=self.image,
             injected_files=None, admin_password=None, allocations=None,
             bdms=None, detach_block_devices=None, attach_block_devices=None,
             evacuate=evacuate))
-        self.instance.system_metadata.update(properties)
         self.instance.task_state = task_states.REBUILDING
         if not evacuate:
             self.destroy()

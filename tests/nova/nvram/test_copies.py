@@ -6,18 +6,21 @@ import nova.tests.unit
 
 import nova.test  # isort: skip
 
+import os
 import shutil
+import threading
 import time
 
 import nova.conf
 from nova.compute import task_states
 from nova.compute import vm_states
-from nova.virt.libvirt import guest as libvirt_guest
 
 from nova_arm_ext import errors
+from nova_arm_ext import nvram
 from nova_arm_ext import varstore
 from nova_arm_ext.compute.nvram import copies
 from nova_arm_ext.compute.nvram import store
+from nova_arm_ext.domain import view
 from tests.nova.nvram import base
 
 CONF = nova.conf.CONF
@@ -27,6 +30,7 @@ class CopiesTest(base.StoresTestCase):
 
     def setUp(self):
         super().setUp()
+        (self.root / 'copies').mkdir(mode=0o700)
         self.flags(store='directory', directory=str(self.root / 'copies'),
                    group='arm_nvram')
         self.load_stores()
@@ -104,28 +108,6 @@ class CopiesTest(base.StoresTestCase):
 
         self.assertEqual(base.variables('2'), self.started)
 
-    def test_running_guests_are_copied_now_and_then(self):
-        self.spawn()
-        self.stop('1')
-        self.stub_out('nova.virt.libvirt.host.Host.list_guests',
-                      lambda host: [libvirt_guest.Guest(self.domains['a'])])
-        copies = self.root / 'copies'
-
-        self.driver._life._last_copies = 0
-        self.driver._life.copy_running()
-        self.assertFalse(copies.exists())
-
-        self.flags(copy_interval=3600, group='arm_nvram')
-        self.driver._life._last_copies = time.monotonic() - 3600
-        self.driver._life.copy_running()
-        [copy] = copies.iterdir()
-        self.assertEqual(base.variables('1'),
-                         varstore.unpack(copy.read_bytes()))
-
-        copy.unlink()
-        self.driver._life.copy_running()
-        self.assertEqual([], list(copies.iterdir()))
-
     def test_a_guest_is_not_offloaded_where_its_variables_cannot_be_saved(
             self):
         self.spawn()
@@ -139,8 +121,7 @@ class CopiesTest(base.StoresTestCase):
     def test_a_store_that_fails_stops_an_offload_and_no_power_off(self):
         self.spawn()
         self.stop('1')
-        # a file where its folder should be
-        (self.root / 'copies').write_text('')
+        (self.root / 'copies').rmdir()
 
         with self.nova('power_off'):
             self.driver.power_off(self.instance)
@@ -164,8 +145,56 @@ class CopiesTest(base.StoresTestCase):
     def test_a_driver_that_is_not_there_is_told_at_the_start(self):
         self.flags(store='tape', group='arm_nvram')
 
-        error = self.assertRaises(errors.ConfigurationError, copies.load_store,
+        error = self.assertRaises(errors.ConfigurationError, copies.load,
                                   CONF)
 
         self.assertIn("'tape', which is not installed; installed are: "
                       'directory', str(error))
+
+    def test_a_folder_that_cannot_keep_copies_is_told_at_the_start(self):
+        folder = self.root / 'copies'
+        for change, told in (
+                (lambda: folder.chmod(0o750), 'has the permissions 750'),
+                (lambda: os.chown(folder, 1000, 0), 'belongs to user 1000'),
+                (folder.rmdir, 'No such file or directory; mount storage'),
+                (folder.touch, 'is not a directory')):
+            change()
+
+            error = self.assertRaises(errors.ConfigurationError, copies.load,
+                                      CONF)
+
+            self.assertIn(told, str(error))
+
+    def test_a_copy_is_never_older_than_the_one_before(self):
+        """One that was read earlier waits, or is not written."""
+        self.spawn()
+        self.stop('1')
+        life = self.driver._life
+        steps = []
+
+        def still():
+            # the instance is switched off by another thread meanwhile
+            self.stop('2')
+            other = threading.Thread(target=lambda: steps.append(
+                life.after_power_off(self.instance)))
+            other.start()
+            time.sleep(0.1)
+            self.assertEqual([], steps)
+            self.other = other
+            return True
+
+        life._copies.save(base.UUID, life._stores.place(view.arm_guest(
+            self.domains['a'].document)), view.arm_guest(
+                self.domains['a'].document), still=still)
+        self.other.join()
+
+        [copy] = (self.root / 'copies').iterdir()
+        self.assertEqual(base.variables('2'),
+                         varstore.unpack(copy.read_bytes()))
+
+    def test_copies_without_a_store_are_told_at_the_start(self):
+        self.flags(store='', copy_interval=60, group='arm_nvram')
+
+        self.assertEqual(
+            ['[arm_nvram] copy_interval is 60, and [arm_nvram] store names '
+             'no store for the copies'], nvram.faults(CONF))

@@ -133,6 +133,7 @@ class ImagesTest(base.StoresTestCase):
 
     def test_a_guest_that_is_unshelved_has_its_copy_whatever_the_image_has(
             self):
+        (self.root / 'copies').mkdir(mode=0o700)
         self.flags(store='directory', directory=str(self.root / 'copies'),
                    group='arm_nvram')
         self.load_stores()

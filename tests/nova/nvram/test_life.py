@@ -12,6 +12,7 @@ from unittest import mock
 
 import nova.conf
 from lxml import etree
+from nova import exception
 from nova.compute import task_states
 from nova.virt.libvirt import guest as libvirt_guest
 from oslo_utils import timeutils
@@ -138,10 +139,26 @@ class OneHostTest(base.StoresTestCase):
         self.assertEqual(base.variables('old'), self.started)
 
         self.flags(on_rebuild='keep', group='arm_nvram')
-        self.rebuild(image_arm_nvram_on_rebuild='else')
+        del self.instance.system_metadata['image_arm_nvram_on_rebuild']
+        self.rebuild()
         self.assertEqual(base.variables('old'), self.started)
         self.rebuild(image_arm_nvram_on_rebuild='reset')
         self.assertEqual(self.template.read_bytes(), self.started)
+
+    def test_an_image_with_an_unknown_value_changes_nothing(self):
+        self.spawn()
+        self.stop('old')
+        self.instance.system_metadata['image_arm_nvram_on_rebuild'] = 'Keep'
+
+        with self.nova('_check_emulation_arch', lambda *args: self.arch):
+            error = self.assertRaises(
+                exception.InstanceFaultRollback, self.driver.rebuild, None,
+                self.instance, self.image, None, None, None, None, None, None)
+            self.assertRaises(exception.InvalidInput, self.spawn)
+
+        self.assertIsInstance(error.inner_exception, exception.InvalidInput)
+        self.assertIn("arm_nvram_on_rebuild is 'Keep'", str(error))
+        self.assertEqual(base.variables('old'), self.store.read_bytes())
 
     def test_nothing_is_left_of_a_guest_that_is_deleted(self):
         for prepare in (self.spawn, self.adopt):

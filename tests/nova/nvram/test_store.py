@@ -147,6 +147,7 @@ class OwnersTest(base.StoresTestCase):
             self.instance.host = 'a'
 
     def test_the_copy_takes_the_place_of_one_in_libvirts_folder(self):
+        (self.root / 'copies').mkdir(mode=0o700)
         self.flags(store='directory', directory=str(self.root / 'copies'),
                    group='arm_nvram')
         self.load_stores()
