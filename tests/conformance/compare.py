@@ -22,7 +22,7 @@ _ARM = 'nova_arm_ext.compute.driver:ArmLibvirtDriver'
 
 
 class TestCase(base.TestCase):
-    """Runs tests of Nova's, in a process for each processor."""
+    """Runs tests of Nova, one process per processor."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -37,20 +37,20 @@ class TestCase(base.TestCase):
 
     def assert_alike(self, tests: Sequence[str], *, at_least: int,
                      excused: Mapping[str, str]) -> None:
-        """The driver fails none of the tests that an unchanged one passes.
+        """Check that the driver passes all tests that an unchanged one passes.
 
         :param tests: names of modules, classes or methods
-        :param at_least: how many tests there must be that pass; fewer would
-            mean that they were not found, or cannot run
-        :param excused: the reason by the last part of a test's name. One that
-            passes needs no excuse, and is a failure too.
+        :param at_least: the smallest number of tests that pass; fewer mean
+            that they were not found, or cannot run
+        :param excused: reasons by the last part of a test's name. It is also a
+            failure if such a test passes.
         """
         ran, failed = self._run(_ARM, tests)
-        # where nearly all fail, there is nothing to compare with
+        # if nearly all fail, there is nothing to compare
         self.assertGreaterEqual(len(ran) - len(failed), at_least)
 
-        # a subclass that changes nothing is asked for these alone, as with
-        # the others there is nothing that it could excuse
+        # the unchanged subclass runs only the failed tests, because only they
+        # need an excuse
         again, baseline = (self._run('unchanged', tests, failed) if failed
                            else (set(), {}))
 

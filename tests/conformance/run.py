@@ -34,7 +34,7 @@ Nova = driver.LibvirtDriver
 
 
 class Unchanged(Nova):
-    """Changes nothing: what fails with it, fails with every subclass."""
+    """Changes nothing: what fails with it fails with every subclass."""
 
 
 def named(name: str) -> type[Nova]:

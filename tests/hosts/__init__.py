@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whole hosts: one or two with real guests, and the API over fake ones."""
+"""Whole hosts: one or two with real guests, or the API with a fake libvirt."""

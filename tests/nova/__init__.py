@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What needs the installed Nova: its documents, and the driver in it."""
+"""Tests with the installed Nova: its domain XML, and the driver in it."""

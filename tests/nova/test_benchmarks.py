@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The measurements run, and give the rows that the documentation has."""
+"""The measurements run, and give the rows in the documentation."""
 
 import csv
 import pathlib
@@ -16,7 +16,7 @@ _TABLE = _TREE / 'doc/source/admin/speed.csv'
 
 
 def subjects(table: pathlib.Path) -> list[str]:
-    """What is measured, whatever the number of devices and bytes."""
+    """The names of the measurements, without numbers of devices and bytes."""
     with table.open(newline='') as file:
         return [re.sub(r'\d[\d,]*', 'N', row['What'])
                 for row in csv.DictReader(file)][:-1]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Every kind of guest that the installed Nova release can be asked for."""
+"""Every kind of guest that the installed Nova release supports."""
 
 import collections
 import contextlib
@@ -40,7 +40,7 @@ def release() -> guests.Release:
 
 
 class _Documents(base.TestCase):
-    """What holds for the guests of one host, whose name is ``host``."""
+    """Tests for the guests of one host, whose name is ``host``."""
 
     host: str
 
@@ -54,7 +54,7 @@ class _Documents(base.TestCase):
         self.assertNotEqual([], self.guests)
 
     def results(self) -> list[tuple[guests.Guest, str]]:
-        """The guests that are not refused, with their documents."""
+        """The guests that are not refused, with their domain XML."""
         found = []
         for guest in self.guests:
             result = release().adjusted(guest)
@@ -149,7 +149,7 @@ class _ArmDocuments(_Documents):
 
     def changed(self, guest: guests.Guest, document: str,
                 stored: str | None) -> list[str]:
-        """What is elsewhere, or gone, once the guest is defined anew."""
+        """What has moved or is missing after the guest was redefined."""
         if stored is None:
             return []
         known = dataclasses.replace(guest.facts, guest=dataclasses.replace(
@@ -165,14 +165,14 @@ class _ArmDocuments(_Documents):
 
 
 def _is_refused_by_qemu(guest: guests.Guest) -> bool:
-    """Whether libvirt takes it and QEMU, or KVM, ends when it starts."""
+    """Whether libvirt accepts it, and QEMU or KVM fails at the start."""
     return guest.kind.name in (
         'hide-hypervisor', 'vcpus-10', 'windows', 'windows-hidden') or (
         guest.host == kinds.AARCH64_KVM and 'armv7l' in guest.kind.name)
 
 
 def _seen(stored: str) -> collections.Counter[tuple[str, ...]]:
-    """What the guest sees: its firmware, and every device where it is."""
+    """What the guest sees: its firmware, and each device with its address."""
     found: collections.Counter[tuple[str, ...]] = collections.Counter()
     domain = etree.fromstring(stored.encode())
     for name in ('loader', 'nvram'):
@@ -249,7 +249,7 @@ class Kinds(base.TestCase):
 
 def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite,
                pattern: str | None) -> unittest.TestSuite:
-    """All classes but the ones that others are made from."""
+    """All classes except base classes."""
     suite = unittest.TestSuite()
     for case in (Aarch64KvmDocuments, Aarch64TcgDocuments,
                  EmulatedOnX86Documents, X86Documents, Kinds):

@@ -59,7 +59,7 @@ class Raising(hooks.Hook):
 
 
 class Refusing(hooks.Hook):
-    """Says no."""
+    """Refuses."""
 
     this_host = False
 
@@ -68,13 +68,13 @@ class Refusing(hooks.Hook):
 
 
 class RefusingHere(Refusing):
-    """Says no for this host."""
+    """Refuses on this host."""
 
     this_host = True
 
 
 class Noting(hooks.Hook):
-    """Remembers the facts that it was given."""
+    """Records the facts that it gets."""
 
     def __init__(self, options):
         super().__init__(options)
@@ -114,7 +114,7 @@ class DriverTest(nova.test.NoDBTestCase):
                 self.image)
 
     def existing(self, *documents: str | None) -> None:
-        """What libvirt answers, each time it is asked for the guest."""
+        """Set the domain XML that libvirt returns for the guest."""
         answers = list(documents)
 
         def get_guest(host, instance):
@@ -333,7 +333,7 @@ class DriverTest(nova.test.NoDBTestCase):
 
 
 class PluggingTest(nova.test.NoDBTestCase):
-    """Devices that are plugged in and out while some are on virtio-mmio."""
+    """Devices are attached and detached while some are on virtio-mmio."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -456,7 +456,7 @@ class SchedulingTest(nova.test.NoDBTestCase):
 
     def on(self, able: bool | None, *, arch: str = 'aarch64',
            offered: tuple[str, ...] = ('kvm', 'qemu')) -> None:
-        """Have the host be this one."""
+        """Set the host."""
         self.driver._facts.forget()
         self.stub_out('nova_arm_ext.compute.gather.host',
                       lambda connection: facts.Host(
@@ -563,7 +563,7 @@ print(type(made).__module__, type(made).__name__)
 
 
 class StartTest(base.TestCase):
-    """The way in which nova-compute reads its options and makes its driver.
+    """How nova-compute reads its options and makes its driver.
 
     The command itself waits for a conductor first.
     """

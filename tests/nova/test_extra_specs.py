@@ -11,7 +11,7 @@ from tests.support import base
 class ExtraSpecsTest(base.TestCase):
 
     def refused(self, name: str, value: str) -> str:
-        """What the API says to a value."""
+        """The answer of the API to a value."""
         return str(self.assertRaises(exception.ValidationError,
                                      validators.validate, name, value))
 

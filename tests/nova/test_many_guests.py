@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Guests that are started at the same time do not meddle with each other."""
+"""Guests that start at the same time do not affect each other."""
 
 import json
 import os

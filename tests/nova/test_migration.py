@@ -2,8 +2,8 @@
 """Live migration between Arm hosts, through the API of a whole service.
 
 API, scheduler, conductor, placement and two nova-compute run in this process,
-over Nova's fake libvirt, which answers here as libvirt does on AArch64. What
-the hosts tell of their CPUs is read from files of real ones.
+over Nova's fake libvirt, which answers here as libvirt does on AArch64. The
+CPUs of the hosts are read from files of real ones.
 """
 
 # Nova's test packages patch threads as they are imported and must come first.
@@ -140,7 +140,7 @@ class ArmServiceTest(nova_base.LibvirtMigrationMixin,
         return host
 
     def why(self) -> str:
-        """What an administrator is told in the server's actions."""
+        """The error that an administrator sees in the server's actions."""
         place = f'/servers/{self.server["id"]}/os-instance-actions'
         [action] = [one for one in self.api.api_get(place).body[
             'instanceActions'] if one['action'] == 'live-migration']
@@ -285,7 +285,7 @@ class MachineTest(ArmServiceTest):
                         self.defined.append(xml) or original(cls, xml, host))))
 
     def machine(self) -> str:
-        """That of the document which went to libvirt last."""
+        """The machine in the last domain XML."""
         found: str = etree.fromstring(self.defined[-1]).find(
             'os/type').get('machine')
         return found
@@ -295,7 +295,7 @@ class MachineTest(ArmServiceTest):
         return found
 
     def upgrade(self, compute: Any, newest: str = 'virt-9.9') -> None:
-        """Another QEMU, for which the alias is another machine."""
+        """Use another QEMU, in which the alias means another machine."""
         connection = compute.driver._host.get_connection()
         capabilities = connection.getCapabilities
         connection.getCapabilities = lambda: capabilities().replace(
@@ -347,7 +347,7 @@ class MachineTest(ArmServiceTest):
         self.assertEqual(('virt', 'virt'), (self.machine(), self.recorded()))
 
     def existing(self) -> Any:
-        """A guest that stock Nova made when QEMU had virt-4.2."""
+        """A guest from Nova's own driver when QEMU had virt-4.2."""
         compute = self.start('src', 'altra')
         with fixtures.MonkeyPatch(
                 'nova_arm_ext.compute.machine.Machines.'
@@ -531,7 +531,7 @@ class TraitsTest(ArmServiceTest):
 
 
 class StartTest(ArmServiceTest):
-    """Which [libvirt] cpu_mode a host starts with."""
+    """The [libvirt] cpu_mode with which a host starts."""
 
     def modes(self, mode: str, *models: str) -> None:
         self.flags(cpu_mode=mode, cpu_models=list(models), group='libvirt')

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The PCI inventory beside this release's own, and what it survives."""
+"""The PCI inventory compared with this release's own, and with faults."""
 
 # Nova's test packages patch threads as they are imported and must come first.
 import nova.tests.unit
@@ -54,7 +54,7 @@ def libvirt_error(code: int) -> Exception:
 
 
 class PciTest(nova.test.NoDBTestCase):
-    """A test with the fake libvirt and a clock that stands still."""
+    """A test with the fake libvirt and a stopped clock."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -84,14 +84,14 @@ class PciTest(nova.test.NoDBTestCase):
 
 
 class SameAnswerTest(PciTest):
-    """What neither is skipped nor broken is described as Nova does it."""
+    """Devices that are not skipped or broken are described as by Nova."""
 
     def setUp(self) -> None:
         super().setUp()
         self.driver = driver.ArmLibvirtDriver(fake.FakeVirtAPI(), False)
 
     def both(self, tree: pci_tree.Tree) -> tuple[str, str]:
-        """Nova's own answer and this one, about the same devices."""
+        """Nova's own answer and this one for the same devices."""
         own = libvirt_driver.LibvirtDriver._get_pci_passthrough_devices
         own = getattr(own, '__wrapped__', own)     # cached for ever in 34
         host = self.driver._host
@@ -452,7 +452,7 @@ class FaultTest(PciTest):
 
     def broken_at(self, number: int, error: Exception, *,
                   for_ever: bool) -> str:
-        """Have one call fail; returns the device of which it was."""
+        """Let one call fail, and return its device."""
         asked = self.calls[number]
 
         def fault(now: int, name: str, method: str) -> None:
@@ -477,14 +477,14 @@ class FaultTest(PciTest):
                     '.', '_') == name[4:]})
 
     def faults(self) -> Iterator[tuple[int, Exception, bool]]:
-        """Each call with each error, once and for ever."""
+        """Each call with each error, once and permanently."""
         for number in range(self.count):
             for code in CODES.values():
                 yield number, libvirt_error(code), False
                 yield number, libvirt_error(code), True
 
     def quietly(self) -> None:
-        """Thousands of messages take longer than what they tell of."""
+        """Without logging, because thousands of messages take long."""
         self.stub_out('nova_arm_ext.compute.pci.LOG', mock.Mock())
 
     def test_each_call_fails_from_the_beginning(self) -> None:
@@ -762,7 +762,7 @@ _IDS = (" id='0x8086'", " id='8086'", " id='0x177d'", " id='0xa034'",
 
 
 def document_of(choices: bytes) -> str:
-    """A document of a PCI device of which any part may be missing or odd.
+    """XML of a PCI device in which any part may be missing or odd.
 
     :param choices: each decides one thing; drawn at once, for speed
     """

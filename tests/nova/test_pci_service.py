@@ -68,7 +68,7 @@ class PciServiceTest(nova_base.ServersTestBase):
             exception.PciDeviceNotFoundById(id='x'))
 
     def vanishing(self) -> None:
-        """A device that is listed, and gone when it is asked."""
+        """A device that is listed, and gone when it is read."""
         self.tree.pci((0, 0x90, 0, 0))
         gone = fakelibvirt.make_libvirtError(
             libvirt_host.libvirt.libvirtError, 'no such device',

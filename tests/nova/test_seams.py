@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The places at which the driver meets Nova: there, moved, or gone."""
+"""The methods of Nova that the driver needs: present, changed, or missing."""
 
 # Nova's test packages patch threads as they are imported and must come first.
 import nova.tests.unit

@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The package as it is built, installed, found and removed."""
+"""How the package is built, installed, found and removed."""

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Builds of the package and Python environments to install them into.
 
-Both are made once a process, in a temporary directory that goes when the
-process ends. Nova is taken from the interpreter that runs the tests: its
-site directory is copied by hard links, which takes a second where an
+Both are made once per process, in a temporary directory that is removed when
+the process ends. Nova is taken from the interpreter that runs the tests: its
+site directory is copied with hard links, which takes a second, while an
 installation takes minutes.
 """
 
@@ -32,7 +32,10 @@ _UNWANTED = ('PYTHONPATH', 'PYTHONHOME', 'PYTHONSTARTUP', 'VIRTUAL_ENV')
 
 def run(*command: str | os.PathLike[str],
         cwd: pathlib.Path | None = None) -> str:
-    """Run a command; its standard output, or an error with all it said."""
+    """Run a command, and return its standard output.
+
+    :raises AssertionError: with all its output, if it fails
+    """
     environment = {name: value for name, value in os.environ.items()
                    if name not in _UNWANTED}
     environment |= {'PIP_DISABLE_PIP_VERSION_CHECK': '1',
@@ -66,9 +69,9 @@ def fresh(prefix: str) -> pathlib.Path:
 def checkout() -> pathlib.Path:
     """A copy of the tree as a git checkout without tags.
 
-    Building writes beside the sources, and pbr takes into an sdist what git
-    knows: the copy keeps the one off the tree and lets files that are not
-    committed yet take part.
+    A build writes beside the sources, so it must not run in the tree. pbr
+    takes only files that git knows into an sdist, so files that are not
+    committed yet are committed in the copy.
     """
     target = fresh('checkout')
     if (ROOT / '.git').exists():
@@ -110,7 +113,7 @@ def build() -> Build:
 # Environments
 
 class Environment:
-    """A virtual environment of its own."""
+    """A virtual environment."""
 
     def __init__(self, directory: pathlib.Path) -> None:
         self.directory = directory
@@ -119,7 +122,7 @@ class Environment:
             'purelib', 'venv', {'base': str(directory)}))
 
     def python(self, code: str) -> str:
-        """What a plain process prints, away from any source tree."""
+        """What a process prints outside of any source tree."""
         return run(self.interpreter, '-c', code, cwd=self.directory)
 
     def report(self, code: str) -> typing.Any:
@@ -143,7 +146,7 @@ class Environment:
 
 
 def empty() -> Environment:
-    """An environment with pip and nothing else."""
+    """An environment with only pip."""
     directory = fresh('empty')
     venv.create(directory, with_pip=True, symlinks=True)
     return Environment(directory)
@@ -159,7 +162,7 @@ def beside_nova() -> Environment:
 
     As with Nova in a distribution's dist-packages, and pip installing to
     /usr/local, to the user's site directory, or to a virtual environment
-    made with --system-site-packages.
+    with --system-site-packages.
     """
     environment = empty()
     (environment.site / 'dist-packages.pth').write_text(

@@ -1,12 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A Glance that takes metadata definitions; runs where Glance is installed.
+"""Loads metadata definitions into Glance; runs where Glance is installed.
 
     python metadefs_in_glance.py FOLDER NAMESPACES
 
-The folder is for its database, in SQLite; the other one holds JSON files of a
-namespace each. They are loaded as ``glance-manage db_load_metadefs`` does,
-and after they were deleted posted as ``glance md-namespace-import`` does. What
-the API says of each namespace, both times, is printed.
+The first folder is for Glance's SQLite database. The second one has a JSON
+file per namespace. They are loaded like ``glance-manage db_load_metadefs``,
+deleted, and posted like ``glance md-namespace-import``. The API's answer for
+each namespace is printed both times.
 """
 
 import json

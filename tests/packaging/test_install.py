@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The package in an environment: found by Nova, silent, removed whole."""
+"""The package in an environment: found by Nova, silent, removed completely."""
 
 import shutil
 import sys
@@ -47,7 +47,7 @@ needs_nova = testtools.skipUnless(
 
 
 class Reachable:
-    """What holds for every way of installing beside Nova."""
+    """Tests for every way of installing beside Nova."""
 
     environment: environments.Environment
 
@@ -207,7 +207,7 @@ answer = [nova.__file__, nova_arm_ext.__file__]
 
 
 class InstallTest(base.TestCase):
-    """What needs no Nova."""
+    """Tests without Nova."""
 
     def test_interpreter_start_imports_neither_nova_nor_oslo(self):
         environment = environments.empty()
@@ -281,7 +281,7 @@ class InstallTest(base.TestCase):
              'no package': 'quiet'}, remains)
 
     def started(self, environment):
-        """What a process says that redirects its errors to its output."""
+        """The output and the errors of a process."""
         return environments.run(
             'sh', '-c', '"$0" -c "print(\'quiet\')" 2>&1',
             environment.interpreter).strip()

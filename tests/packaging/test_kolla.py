@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""contrib/ and devstack/ against what those who read them do with it."""
+"""contrib/ and devstack/, as Kolla, Kolla-Ansible and others use them."""
 
 import configparser
 import json
@@ -90,7 +90,7 @@ class KollaBuildTest(base.TestCase):
 
 @needs_nova
 class ImageTest(base.TestCase):
-    """What the image does with the plugin, in Nova's own environment."""
+    """What the image does with the plugin, in Nova's environment."""
 
     @classmethod
     def setUpClass(cls):
@@ -143,7 +143,7 @@ answer = [type(made).__name__, nova.conf.CONF.arm_pcie_root_ports.free]
         self.assertEqual(['ArmLibvirtDriver', 8], answer)
 
     def validated(self, generator: str) -> str:
-        """What the command of kolla-ansible validate-config says."""
+        """The output of the command of kolla-ansible validate-config."""
         paths = {'/nova/etc/nova/nova-config-generator.conf':
                  str(self.novas()),
                  '/var/lib/kolla/venv': str(self.environment.directory)}
@@ -161,7 +161,7 @@ answer = [type(made).__name__, nova.conf.CONF.arm_pcie_root_ports.free]
         return done.stderr
 
     def novas(self) -> pathlib.Path:
-        """Nova's own generator file, as far as it matters here."""
+        """The relevant part of Nova's own generator file."""
         path = environments.fresh('nova') / 'nova-config-generator.conf'
         path.write_text('[DEFAULT]\nnamespace = nova.conf\n'
                         'namespace = oslo.log\n')

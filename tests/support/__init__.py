@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What several suites use and no test is in."""
+"""What several suites share; no tests."""

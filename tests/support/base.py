@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What all tests stand on."""
+"""The base of all tests."""
 
 import logging
 
@@ -23,5 +23,5 @@ class TestCase(testtools.TestCase):
 
 
 def compact(view: View) -> str:
-    """A document on one line, as tests of single elements write them."""
+    """The XML of a view on one line, as tests of single elements write it."""
     return etree.tostring(view.element, encoding='unicode')

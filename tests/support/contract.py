@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every hook promises, as tests that any hook's test class takes in.
+"""What every hook promises, as tests for each hook's test class.
 
 ::
 
@@ -8,7 +8,7 @@
         def make_hook(self):
             return mine.Mine(options)
 
-The documents are those of the golden cases, which Nova generated.
+The domain XML is that of the golden cases, which Nova generated.
 """
 
 import contextlib
@@ -40,7 +40,7 @@ class HookContract:
         raise NotImplementedError
 
     def documents(self) -> Iterator[tuple[str, facts.Facts]]:
-        """Documents of Arm guests, with facts and without."""
+        """Domain XML of Arm guests, with and without facts."""
         for case in golden.cases():
             xml = golden.before(case)
             if view.Domain.parse(xml).is_arm:
@@ -49,7 +49,7 @@ class HookContract:
 
     def adjusted(self, xml: str, known: facts.Facts, method: str = 'adjust'
                  ) -> tuple[str, list[tuple[str, str]]] | None:
-        """The document after the hook and its reasons; None if it refuses.
+        """The domain XML after the hook, and its reasons; None if it refuses.
 
         :param method: ``adjust``, or ``keep``, which must not refuse
         """
@@ -184,7 +184,7 @@ def _audit(event: str, arguments: object) -> None:
 
 @contextlib.contextmanager
 def _watched() -> Iterator[list[str]]:
-    """What this thread asks of the system meanwhile."""
+    """The system calls of this thread in the block."""
     # an audit hook stays for the life of the process, so there is one
     if not _audit.__dict__.setdefault('installed', False):
         sys.addaudithook(_audit)

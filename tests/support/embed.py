@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What libvirt makes of a document, quickly, for the tests of the core.
+"""libvirt's verdict on domain XML, fast, for the tests of the core.
 
-The same driver and the same judgement as in ``tests.nova.documents.judge``, in
-a process of its own; but the host is not asked what it can do, which takes
-libvirt a while, as it starts every emulator that is installed.
+The same driver and verdict as in ``tests.nova.documents.judge``, in a separate
+process. The capabilities of the host are not read, because libvirt starts all
+installed emulators for that, which takes long.
 """
 
 import dataclasses
@@ -20,11 +20,11 @@ from tests.nova.documents import judge
 
 
 class Unavailable(Exception):
-    """Here is no QEMU driver of libvirt's; the text says why."""
+    """libvirt's QEMU driver is not available; the error says why."""
 
 
 class Process:
-    """libvirt's QEMU driver in a process of its own, a context manager.
+    """libvirt's QEMU driver in a separate process, a context manager.
 
     :raises Unavailable: on entering
     """
@@ -53,7 +53,7 @@ class Process:
         shutil.rmtree(self._directory)
 
     def define(self, document: str) -> judge.Verdict:
-        """What libvirt says and what it keeps, without the test's folder."""
+        """libvirt's error and XML, without the path of the test's folder."""
         assert self._process.stdin
         self._process.stdin.write(json.dumps(document) + '\n')
         self._process.stdin.flush()

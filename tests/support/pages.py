@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Commands and fragments that README, documents and contrib show."""
+"""Commands and fragments in README, documentation and contrib."""
 
 import dataclasses
 import pathlib
@@ -17,10 +17,10 @@ _LITERAL = re.compile(r'( *)(?!\.\. ).*::$')
 class Block:
     """A literal block.
 
-    :param page: where it stands, from the tree
-    :param source: where its text is from: the page, or what it includes
+    :param page: its page, relative to the tree
+    :param source: the file of its text: the page, or an included file
     :param line: its first line in the page
-    :param language: as the page says; ``text`` where it does not
+    :param language: as the page says, else ``text``
     """
 
     page: str
@@ -34,7 +34,7 @@ class Block:
 
     @property
     def commands(self) -> list[str]:
-        """What is typed at a prompt, without the prompt."""
+        """The commands after a prompt."""
         typed: list[str] = []
         continued = False
         for line in self.text.splitlines():
@@ -57,7 +57,7 @@ def pages() -> list[pathlib.Path]:
 
 
 def blocks() -> Iterator[Block]:
-    """Every literal block of every page."""
+    """The literal blocks of all pages."""
     for path in pages():
         yield from _blocks(path)
 
@@ -96,7 +96,7 @@ def _indented(lines: list[str], indentation: int) -> Iterator[str]:
 
 
 def inline() -> Iterator[tuple[str, str]]:
-    """Each page and text that stands between double backquotes in it."""
+    """Each page with each text between double backquotes in it."""
     for path in pages():
         prose = re.sub(r'\s+', ' ', path.read_text())
         for text in re.findall(r'``([^`]+)``', prose):

@@ -11,7 +11,7 @@ import fixtures
 def locate() -> str:
     """The path of the file that is installed with Nova.
 
-    Looked for once: Nova has thousands of files.
+    Searched only once, because Nova has thousands of files.
     """
     files = importlib.metadata.files('nova') or ()
     return str(next(file for file in files
@@ -19,9 +19,9 @@ def locate() -> str:
 
 
 class InstalledPaste(fixtures.Fixture):
-    """Let Nova's tests run where Nova is installed.
+    """Let Nova's tests run with an installed Nova.
 
-    They look for the file in a source tree.
+    They expect the file in a source tree.
     """
 
     def _setUp(self) -> None:

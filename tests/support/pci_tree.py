@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Trees of node devices, as libvirt describes them, that count each call."""
+"""Trees of node devices, as libvirt describes them; they count calls."""
 
 import collections
 from collections.abc import Callable
@@ -30,7 +30,7 @@ def pci_document(
         numa: int | None = 0, virtual: list[Address] | None = None,
         physical: Address | None = None, serial: str | None = None,
         more: str = '') -> str:
-    """The document of a PCI device."""
+    """The XML of a PCI device."""
     name = pci_name(address)
     domain, bus, slot, function = address
     inner = more
@@ -63,7 +63,7 @@ def pci_document(
 
 def net_document(name: str, parent: str,
                  features: tuple[str, ...] = ('rx', 'tx')) -> str:
-    """The document of a network interface."""
+    """The XML of a network interface."""
     return (
         f'<device><name>{name}</name><parent>{parent}</parent>'
         "<capability type='net'><interface>eth0</interface>"
@@ -73,14 +73,14 @@ def net_document(name: str, parent: str,
 
 
 def vdpa_document(name: str, parent: str) -> str:
-    """The document of a vDPA device."""
+    """The XML of a vDPA device."""
     return (f'<device><name>{name}</name><parent>{parent}</parent>'
             "<capability type='vdpa'><chardev>/dev/vhost-vdpa-0</chardev>"
             '</capability></device>')
 
 
 class Node:
-    """A node device with the methods of libvirt's that Nova calls."""
+    """A node device with the libvirt methods that Nova calls."""
 
     def __init__(self, tree: 'Tree', name: str, parent: str,
                  document: str) -> None:
@@ -107,10 +107,10 @@ class Node:
 
 
 class Tree:
-    """Node devices, and Nova's Host object with its connection in one.
+    """Node devices, Nova's Host object and its connection in one.
 
-    :param fault: is told of each call (its number, device and method) and may
-        raise in place of libvirt
+    :param fault: called for each call (with its number, device and method);
+        may raise an error of libvirt
     """
 
     def __init__(self, fault: Callable[[int, str, str], None]
@@ -163,7 +163,7 @@ class Tree:
 
 
 def functions(first: Address, count: int) -> Iterator[Address]:
-    """Addresses that follow one, as virtual functions have them."""
+    """The next addresses, as virtual functions have them."""
     domain, bus, slot, function = first
     number = (bus << 8) | (slot << 3) | function
     for one in range(number + 1, number + 1 + count):
@@ -189,7 +189,7 @@ def sriov(tree: Tree, physical: Address, count: int, *,
 
 
 def thunderx(tree: Tree, count: int = 8) -> list[str]:
-    """The on-chip NIC of ThunderX: interfaces on virtual functions alone."""
+    """The on-chip NIC of ThunderX: interfaces only on virtual functions."""
     addresses = list(functions((2, 1, 0, 0), count))
     names = [tree.pci((2, 1, 0, 0), vendor=THUNDERX_VENDOR, product=0xa01e,
                       driver='thunder-nic', virtual=addresses)]
@@ -202,7 +202,7 @@ def thunderx(tree: Tree, count: int = 8) -> list[str]:
 
 
 def everything() -> Tree:
-    """One of each kind that Nova describes in its own way."""
+    """One device of each kind that Nova describes differently."""
     tree = Tree()
     tree.pci((0, 0, 0, 0), vendor=0x1b36, product=8, driver=None)
     tree.pci((0, 0, 1, 0), class_code=None, numa=None)

@@ -1,11 +1,11 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Run a function on a host of its own, of which nothing remains.
+"""Run a function on a separate host that leaves nothing behind.
 
 The host is a process tree in private mount, network, IPC and PID namespaces,
 with its own /run and its own libvirt folders. All its processes (libvirtd,
 QEMU, Nova) end with the first of them, and the first ends with the caller.
-Only libvirt's cache lives on: without it libvirt would ask every installed
-emulator for its capabilities anew, which takes longer than a guest's boot.
+Only libvirt's cache is kept, because reading the capabilities of all installed
+emulators takes longer than a guest's boot.
 """
 
 import collections.abc
@@ -50,11 +50,11 @@ _NAMESPACES = ('--mount', '--net', '--ipc', '--pid', '--fork', '--mount-proc',
 
 
 class SandboxError(Exception):
-    """The function did not come to its end; the text says how far it got."""
+    """The function did not finish; the error says how far it got."""
 
 
 def why_not() -> str | None:
-    """What this machine lacks; None if a guest can be booted on it."""
+    """What this machine lacks; None if it can boot a guest."""
     if os.geteuid() != 0:
         return 'needs root, for namespaces and for libvirtd'
     path = search_path()
@@ -82,8 +82,8 @@ def call(function: str, timeout: float,
          **arguments: typing.Any) -> typing.Any:
     """Call `module:name` with JSON arguments; it gives a JSON value back.
 
-    The function gets the folder that it may fill as its first argument; what
-    it writes with `say` is handed to `progress` as it comes.
+    The first argument of the function is a folder for its files. What it
+    writes with `say` is passed to `progress` at once.
     """
     # The sandbox has no network to build the guest with.
     build.ensure()
@@ -154,7 +154,7 @@ def _environment(folder: str) -> dict[str, str]:
 
 
 def _nova() -> int:
-    """The release of Nova; 0 where there is none."""
+    """The release of Nova; 0 without Nova."""
     try:
         return int(importlib.metadata.version('nova').partition('.')[0])
     except importlib.metadata.PackageNotFoundError:
@@ -164,8 +164,8 @@ def _nova() -> int:
 def _end(process: subprocess.Popen[str]) -> None:
     """Kill the first process of the sandbox, which is the child of unshare.
 
-    The kernel ends all others before unshare learns of it, so that nobody
-    writes to the folder any more when it is removed.
+    The kernel ends all other processes before unshare returns, so that none
+    writes to the folder while it is removed.
     """
     pid = process.pid
     children = pathlib.Path(f'/proc/{pid}/task/{pid}/children')
@@ -188,7 +188,7 @@ def inside() -> bool:
 
 
 def say(text: str) -> None:
-    """Tell whoever called what is going on."""
+    """Report progress to the caller."""
     if _protocol is not None:
         _send({'progress': text})
 
@@ -200,7 +200,7 @@ def _send(message: dict[str, typing.Any]) -> None:
 
 
 def _furnish(folder: pathlib.Path) -> None:
-    """Put private folders in the place of the machine's."""
+    """Mount private folders over those of the machine."""
     cache = build.cache_folder() / 'libvirt'
     cache.mkdir(parents=True, exist_ok=True)
     binds = {LIBVIRT_CACHE: cache}
@@ -229,8 +229,8 @@ def _mount(*arguments: str | os.PathLike[str]) -> None:
 
 
 def _await_child(child: int) -> int:
-    """Reap whatever ends until the child has; libvirtd waits for QEMU to be
-    gone, and a QEMU nobody has reaped is still there.
+    """Reap all processes until the child ends: libvirtd waits until QEMU is
+    gone, and a zombie is still there.
     """
     while True:
         pid, status = os.wait()

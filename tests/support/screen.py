@@ -1,9 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads the text on a picture of a Linux text console.
 
-No font is at hand, so what the screen says is proven like a cipher: where a
-known text is on it, each character has one shape everywhere and no two share
-one. Those shapes then read the rest.
+There is no font, so the text is decoded like a cipher: a known text on the
+screen gives the shape of each character. With these shapes the rest is read.
 """
 
 import collections.abc
@@ -19,7 +18,7 @@ BLANK: Shape = (b'\0' * WIDTH,) * HEIGHT
 
 
 def take(connection: typing.Any, domain: typing.Any) -> bytes:
-    """A picture of the guest's first screen, as PNG or portable pixmap."""
+    """A screenshot of the guest's first screen, as PNG or portable pixmap."""
     stream = connection.newStream(0)
     domain.screenshot(stream, 0, 0)
     parts: list[bytes] = []
@@ -31,7 +30,7 @@ def take(connection: typing.Any, domain: typing.Any) -> bytes:
 def pixels(picture: bytes) -> tuple[int, int, int, bytes]:
     """Width, height, bytes of a pixel and the pixels.
 
-    What QEMU makes of a screen: PNG since 7.1 (libvirt 9), before a pixmap.
+    The format of QEMU is PNG since 7.1 (libvirt 9), before that a pixmap.
 
     :raises ValueError: for a picture of another kind
     """

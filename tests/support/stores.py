@@ -20,7 +20,7 @@ ADDED = 0x3f
 
 def variable(name: str, data: bytes, *, guid: uuid.UUID = GLOBAL,
              attributes: int = 7, state: int = ADDED) -> bytes:
-    """One variable with its header, up to the place of the next."""
+    """One variable with its header, padded up to the next one."""
     text = (name + '\0').encode('utf-16-le')
     whole = struct.pack('<HBxIQ16xIII', 0x55aa, state, attributes, 0, 0,
                         len(text), len(data)) + guid.bytes_le + text + data
@@ -49,7 +49,7 @@ def store(*variables: bytes, size: int = MIB) -> bytes:
 def qcow2(*, version: int = 3, backing: int = 0, bits: int = 16,
           size: int = 64 * MIB, encryption: int = 0, table: int = 0x10000,
           features: int = 0) -> bytes:
-    """An image in which nothing but the header is told."""
+    """An image with only a header."""
     return struct.pack(
         '>4sIQIIQIIQQIIQQ', b'QFI\xfb', version, backing, 0, bits, size,
         encryption, 1, table, 0, 0, 0, 0, features).ljust(0x20000, b'\0')

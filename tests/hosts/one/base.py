@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A test that runs on a host of its own, whoever runs it.
+"""A test that runs on its own host, in the sandbox.
 
-Each test is carried out by a process in the sandbox; what came of it is
-reported as if it had run here. Nova is imported in that process alone: its
-test modules patch the interpreter they are imported into.
+Each test runs in a process in the sandbox, and its result is reported as if it
+had run here. Only that process imports Nova, because Nova's test modules patch
+the interpreter.
 """
 
 import pathlib

@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nova's API, scheduler, conductor and compute in one process.
 
-Nova's own functional test base brings them up; the libvirt driver beneath is
-real, and so are libvirtd, QEMU and the guest. Only for use in the sandbox:
-nothing is torn down here, the sandbox ends everything at once.
+Nova's own functional test base starts them. The libvirt driver, libvirtd, QEMU
+and the guest are real. Only for use in the sandbox: nothing is stopped here,
+because the sandbox ends everything at once.
 """
 
 import collections.abc
@@ -65,17 +65,17 @@ _EVENT_HANDLER = getattr(libvirt_host, '_ThreadingLibvirtEventHandler',
 
 
 class GuestTimeout(Exception):
-    """A guest did not say what it was waited for; the text ends with what it
-    said instead.
+    """A guest did not print the expected text in time; the error ends with
+    what it printed.
     """
 
 
 class ActionFailed(Exception):
-    """Nova did not do what it was asked for; the text has its reason."""
+    """Nova did not do what was requested; the error has its reason."""
 
 
 class _FileVolumes(libvirt_volume.LibvirtBaseVolumeDriver):
-    """Volumes that are files, for the connections that Bed makes up."""
+    """Volumes that are files, with invented connections."""
 
     def __init__(self, own_host: typing.Any) -> None:
         super().__init__(own_host, is_block_dev=False)
@@ -175,7 +175,7 @@ class _Services(integrated_helpers._IntegratedTestBase):
         self.flags(compute_driver=driver)
 
     def restart_compute(self) -> None:
-        """What a restart of the nova-compute process does."""
+        """Do what a restart of nova-compute does."""
         self.compute.stop()
         # The old process would be gone, and so would its ears.
         old = self.compute.manager.driver._host
@@ -193,7 +193,7 @@ def _tap(vifs: typing.Any, instance: typing.Any, vif: typing.Any,
 
 
 def _threads() -> str:
-    """Where each thread of the services is, to tell what they wait for."""
+    """The stack of each thread of the services."""
     return '\n'.join(''.join(traceback.format_stack(frame)[-6:])
                      for frame in sys._current_frames().values())
 
@@ -261,7 +261,7 @@ class Bed:
         sandbox.say(f'ready after {time.monotonic() - started:.1f} s')
 
     def _install_hooks(self) -> None:
-        """What `pip install` of a package with hooks leaves behind."""
+        """Write what `pip install` of a package with hooks installs."""
         place = self.folder / 'site-packages'
         dist = place / 'bed_hooks-1.0.dist-info'
         dist.mkdir(parents=True)
@@ -295,7 +295,7 @@ class Bed:
         return self._upload(parts.disk, 'qcow2', 'bare', own | properties)
 
     def image_with(self, **properties: str) -> str:
-        """An image in Glance that is another, with these properties."""
+        """A copy of an image in Glance, with these properties."""
         return self._make_image(**properties)
 
     def parts(self, arch: str = 'aarch64') -> guest.Guest:
@@ -330,7 +330,7 @@ class Bed:
                         on_hook_failure: str = 'fail',
                         options: dict[str, dict[str, object]] | None = None,
                         ) -> None:
-        """Start nova-compute anew with another set-up; guests go on running.
+        """Restart nova-compute with another configuration; guests run on.
 
         :param enable: hooks to run after the default ones
         :param options: of the hooks, by group and name
@@ -345,7 +345,7 @@ class Bed:
         self.services.restart_compute()
 
     def offer_secure_boot(self) -> None:
-        """Give the host the trait of one with Secure Boot.
+        """Give the host the trait for Secure Boot.
 
         An x86 host has it by its firmware for x86 guests.
         """
@@ -363,7 +363,7 @@ class Bed:
              image_properties: dict[str, str] | None = None,
              extra_specs: dict[str, str] | None = None,
              expect: str = 'ACTIVE') -> 'Server':
-        """POST /servers, and wait until it is what is expected."""
+        """POST /servers, and wait for the expected status."""
         flavor = self.services._create_flavor(
             memory_mb=1024, vcpu=1, disk=1, ephemeral=0,
             extra_spec=extra_specs)
@@ -384,7 +384,7 @@ class Bed:
 
     def volume_connection(self, volume: str,
                           attachment: str) -> dict[str, typing.Any]:
-        """What Cinder would say of a volume's connection."""
+        """A volume's connection as Cinder would report it."""
         path = self._volumes / volume
         if not path.exists():
             with path.open('wb') as file:
@@ -400,7 +400,7 @@ class Bed:
         return self._log.read_text() if self._log.exists() else ''
 
     def state(self) -> str:
-        """Everything worth reading after a failure."""
+        """Everything that helps to understand a failure."""
         parts = [f'== log\n{self.log()[-12000:]}']
         for server in self._servers:
             parts.append(f'== console of {server.uuid}\n'
@@ -459,7 +459,7 @@ class Server:
         self._act({'resume': None}, 'compute_resume_instance')
 
     def rescue(self) -> None:
-        """Boot the rescue system, which is a probe guest as well."""
+        """Boot the rescue system, which is also a probe guest."""
         self._act({'rescue': {'rescue_image_ref': self._bed.image}},
                   'compute_rescue_instance')
 
@@ -467,7 +467,7 @@ class Server:
         self._act({'unrescue': None}, 'compute_unrescue_instance')
 
     def rebuild(self, **properties: str) -> None:
-        """Put a new image beneath the guest.
+        """Rebuild the guest.
 
         :param properties: of that image
         """
@@ -481,7 +481,7 @@ class Server:
             self.uuid, {'os-resetState': {'state': 'active'}})
 
     def attach_volume(self) -> str:
-        """Plug a new volume into the running guest."""
+        """Attach a new volume to the running guest."""
         volume = str(uuid.uuid4())
         with self._action('compute_attach_volume'):
             self._api.api_post(
@@ -495,7 +495,7 @@ class Server:
                 f'/servers/{self.uuid}/os-volume_attachments/{volume}')
 
     def attach_interface(self) -> None:
-        """Plug a new network interface into the running guest."""
+        """Attach a new network interface to the running guest."""
         network = self._bed.services.neutron.network_1['id']
         with self._action('compute_attach_interface'):
             self._api.api_post(
@@ -503,7 +503,7 @@ class Server:
                 {'interfaceAttachment': {'net_id': network}})
 
     def detach_interface(self) -> None:
-        """Unplug the first of its network interfaces."""
+        """Detach its first network interface."""
         [port, *_] = self._api.get_port_interfaces(self.uuid)
         with self._action('compute_detach_interface'):
             self._api.detach_interface(self.uuid, port['port_id'])
@@ -534,10 +534,10 @@ class Server:
 
     @contextlib.contextmanager
     def _action(self, event: str) -> collections.abc.Iterator[None]:
-        """Wait until the compute host has done what is asked for inside.
+        """Wait until the compute host has done what the block requests.
 
-        Nova keeps a record of each request, and in it one of each service's
-        part; it may begin after the API has answered.
+        Nova records each request and the events of each service in it. An
+        event may start after the API has answered.
         """
         actions = f'/servers/{self.uuid}/os-instance-actions'
 
@@ -582,12 +582,12 @@ class Server:
     # -- From the guest itself ------------------------------------------------
 
     def reports(self) -> list[guest.Report]:
-        """What the guest has said since it was last switched on."""
+        """The reports of the guest since its last power-on."""
         return guest.reports(self._console())
 
     def report(self, number: int = 1,
                timeout: float | None = None) -> guest.Report:
-        """Wait until the guest has made so many reports; the last one."""
+        """Wait for so many reports of the guest, and return the last one."""
         limit = timeout or (BOOT_TIMEOUT if number == 1 else PLUG_TIMEOUT)
         return self._await_report(
             lambda report: report.number >= number, f'report {number}', limit)
@@ -616,7 +616,7 @@ class Server:
             time.sleep(0.2)
 
     def await_console(self, text: str) -> None:
-        """Wait until the first serial port has said this."""
+        """Wait until this text is on the first serial port."""
         deadline = time.monotonic() + BOOT_TIMEOUT
         while text not in self.console:
             if time.monotonic() > deadline:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Nova's own driver, less the one attribute that libvirt 8.6 to 9.1 refuses.
+"""Nova's own driver without the attribute that libvirt 8.6 to 9.1 refuses.
 
 It stands for the time before nova-arm-ext was installed.
 """
@@ -11,7 +11,7 @@ from nova.virt.libvirt import driver
 
 
 class StockDriver(driver.LibvirtDriver):
-    """LibvirtDriver without `<loader secure=...>` beside auto-selection."""
+    """LibvirtDriver without `<loader secure=...>` for auto-selection."""
 
     def __init__(self, *args: typing.Any, **kwargs: typing.Any) -> None:
         super().__init__(*args, **kwargs)

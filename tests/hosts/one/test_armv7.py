@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""32-bit guests, which boot a kernel of their own or by UEFI."""
+"""32-bit guests, which boot a kernel from Glance or with UEFI."""
 
 from lxml import etree
 

@@ -13,7 +13,7 @@ class SerialConsolesTest(base.GuestTestCase):
 
     @contextlib.contextmanager
     def second_port(self, server, timeout: float):
-        """A connection to the second serial port, as Nova's proxy has it."""
+        """A connection to the second serial port, as Nova's proxy opens it."""
         [source] = etree.fromstring(server.live_xml()).xpath(
             'devices/serial[2]/source')
         with socket.create_connection(
@@ -22,7 +22,7 @@ class SerialConsolesTest(base.GuestTestCase):
             yield port
 
     def heard(self, port, until: bytes) -> bytes:
-        """What the port says until it has said this."""
+        """The output of the port up to this text."""
         said = b''
         while until not in said:
             more = port.recv(4096)

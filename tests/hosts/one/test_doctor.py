@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`nova-arm-ext doctor` on a host with a real libvirtd, sound and spoilt."""
+"""`nova-arm-ext doctor` on a host with a real libvirtd, working or broken."""
 
 import contextlib
 import io
@@ -28,7 +28,7 @@ def doctor(*arguments: str) -> dict[str, typing.Any]:
 
 
 def look(folder: pathlib.Path) -> dict[str, typing.Any]:
-    """What the doctor says of one host before and after it is spoilt."""
+    """The output of the doctor before and after the host is broken."""
     import libvirt
 
     from tests.hosts.one import host

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Who looks at the screen sees the guest, and keys that are typed reach it."""
+"""The graphical console shows the guest's screen and takes key presses."""
 
 import time
 
@@ -22,7 +22,7 @@ WORDS = 'typed words'
 class GraphicalConsoleTest(base.GuestTestCase):
 
     def awaited(self, see, timeout=30.0):
-        """What is seen on the screen, as soon as it is something."""
+        """The text on the screen, as soon as there is some."""
         deadline = time.monotonic() + timeout
         while True:
             picture = screen.take(self.bed.connection, self.server.domain)

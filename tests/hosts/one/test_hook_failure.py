@@ -8,7 +8,7 @@ from tests.hosts.one import breaking_hook
 
 
 def kept(xml):
-    """What a guest must not lose: its variable store and its addresses."""
+    """The variable store and the addresses, which a guest must not lose."""
     tree = etree.fromstring(xml)
     return (tree.findtext('os/loader'), tree.findtext('os/nvram'),
             [(device.tag, sorted(device.find('address').attrib.items()))

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """A guest's UEFI variables live as long as the guest, on one host.
 
-The guest adds one to a number in a variable each time it boots: a number that
-is too small tells of variables that were lost, or of old ones that came back.
+At each boot the guest adds one to a number in a variable. A number that is too
+small shows that variables were lost, or that old ones came back.
 """
 
 import pathlib

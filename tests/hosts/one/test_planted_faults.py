@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`nova-arm-ext doctor` finds what is wrong with a host, and that alone.
+"""`nova-arm-ext doctor` finds what is wrong with a host, and nothing else.
 
-The host is real, with a libvirtd in order. Each fault is planted by shell
-commands in a mount namespace of its own, as if nova-compute were in another
-container than libvirt; nothing has to be put right afterwards. What takes
-Arm hardware or broken devices is in tests/unit/cmd/checks.
+The host and its libvirtd are real. Shell commands plant each fault in its own
+mount namespace, as if nova-compute were in another container than libvirt, so
+nothing has to be repaired. Faults that need Arm hardware or broken devices are
+in tests/unit/cmd/checks.
 """
 
 import contextlib

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A guest finds its machine as it left it, whenever Nova redefines it."""
+"""A guest keeps its hardware whenever Nova redefines it."""
 
 from lxml import etree
 
@@ -18,7 +18,7 @@ class SameMachineTestCase(base.GuestTestCase):
 
     @staticmethod
     def redefined(server):
-        """Its reports after a hard reboot, and after a stop and a start."""
+        """The reports after a hard reboot, and after a stop and a start."""
         server.hard_reboot()
         rebooted = server.report()
         server.stop()
@@ -83,7 +83,7 @@ class AdoptedGuestTest(SameMachineTestCase):
 
 
 class ReturnedGuestTest(SameMachineTestCase):
-    """nova-arm-ext is installed, and taken away again."""
+    """nova-arm-ext is installed, and removed again."""
 
     bed_options = {'driver': 'libvirt.StockDriver'}
 

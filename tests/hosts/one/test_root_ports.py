@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A guest has as many free root ports as are asked for, and fills them."""
+"""A guest has as many free root ports as requested, and can use them all."""
 
 from tests.hosts.one import base
 

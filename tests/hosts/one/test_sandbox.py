@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The sandbox ends in time, and nothing of it remains."""
+"""The sandbox ends in time, and leaves nothing behind."""
 
 import os
 import pathlib
@@ -13,7 +13,7 @@ from tests.support import sandbox
 
 
 def start_a_process(name: str) -> None:
-    """Start what nobody waits for; it can be found by its last argument."""
+    """Start a process that can be found by its last argument."""
     subprocess.Popen(
         [sys.executable, '-c',
          'import time; print(flush=True); time.sleep(600)', name],
@@ -21,7 +21,7 @@ def start_a_process(name: str) -> None:
 
 
 def leave_traces(folder: pathlib.Path, *, name: str) -> bool:
-    """Also write where libvirt does."""
+    """Also write files where libvirt does."""
     start_a_process(name)
     pathlib.Path('/var/lib/libvirt', name).touch()
     pathlib.Path('/run', name).touch()

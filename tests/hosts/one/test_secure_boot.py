@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A guest with Secure Boot, on the firmware that Debian has for it."""
+"""A guest with Secure Boot, with Debian's firmware for it."""
 
 import hashlib
 import pathlib
@@ -18,9 +18,9 @@ OWNER = '6f5d4c3b-2a19-4807-b6e5-d4c3b2a19087'
 
 
 def digest(program: pathlib.Path) -> str:
-    """What firmware compares: all but checksum, signatures and their place.
+    """The digest that firmware compares: without checksum and signatures.
 
-    virt-firmware's pads the program to eight bytes, as one that is signed is.
+    virt-firmware pads the program to eight bytes, like a signed one.
     """
     pe = pefile.PE(program, fast_load=True)
     data = bytes(pe.__data__)
@@ -35,7 +35,7 @@ def digest(program: pathlib.Path) -> str:
 class SecureBootTest(base.GuestTestCase):
 
     def programs(self) -> list[pathlib.Path]:
-        """What the guest's firmware is to start: boot loader and kernel."""
+        """What the guest's firmware starts: boot loader and kernel."""
         parts = self.bed.parts()
         raw, loader = self.bed.folder / 'disk', self.bed.folder / 'loader'
         subprocess.run(['qemu-img', 'convert', '-O', 'raw', parts.disk, raw],
@@ -45,7 +45,7 @@ class SecureBootTest(base.GuestTestCase):
         return [loader, parts.kernel]
 
     def enroll(self, store: str) -> None:
-        """Have the firmware that has this store start the guest's system."""
+        """Let the firmware with this store start the guest's system."""
         varstore = autodetect.open_varstore(store)
         variables = varstore.get_varlist()
         for program in self.programs():

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first steps that the installation guide shows, carried out again."""
+"""The first steps of the installation guide, repeated."""
 
 from tests.support import base
 from tests.support import sandbox

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Two compute hosts to look at and to try things on.
+"""Two compute hosts for experiments.
 
     python -m tests.hosts.two up [--shared] [--stock]
     python -m tests.hosts.two shell [ctl | host1 | host2] [COMMAND ...]
@@ -33,7 +33,7 @@ READY = """\
 
 
 def up(*, shared: bool, stock: bool) -> int:
-    """Start a process that keeps the hosts, and wait until they are there."""
+    """Start a process that runs the hosts, and wait until they are ready."""
     if reason := bed.why_not():
         return _complain(reason)
     if STATE.exists():
@@ -51,7 +51,7 @@ def up(*, shared: bool, stock: bool) -> int:
 
 
 def keep(*, shared: bool, stock: bool) -> int:
-    """Keep the hosts until told to end."""
+    """Run the hosts until a signal arrives."""
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     with bed.Bed(shared=shared,
                  progress=lambda text: print(text, flush=True)) as running:
@@ -73,7 +73,7 @@ def keep(*, shared: bool, stock: bool) -> int:
 
 
 def down() -> int:
-    """End the process that keeps the hosts, and wait until it has ended."""
+    """End the process that runs the hosts, and wait for it."""
     if not STATE.exists():
         return _complain('they are not up')
     keeper = json.loads(STATE.read_text())['keeper']
@@ -84,7 +84,7 @@ def down() -> int:
 
 
 def shell(host: str, command: list[str]) -> int:
-    """Run a command, or else a shell, on a host."""
+    """Run a command, or a shell, on a host."""
     if not STATE.exists():
         return _complain('they are not up')
     pid = json.loads(STATE.read_text())['hosts'][host]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Brings the hosts up, for a module of tests or until someone ends them."""
+"""Starts the hosts for a module of tests."""
 
 import pathlib
 import shutil
@@ -25,7 +25,7 @@ PROGRAMS = {
 
 
 def why_not() -> str | None:
-    """What this machine lacks; None if the hosts can be brought up on it."""
+    """What this machine lacks; None if it can run the hosts."""
     if reason := sandbox.why_not():
         return reason
     missing = {package for program, package in PROGRAMS.items()
@@ -36,7 +36,7 @@ def why_not() -> str | None:
 
 
 class Bed:
-    """The hosts in a folder of their own, a context manager."""
+    """The hosts in their own folder, a context manager."""
 
     def __init__(self, *, shared: bool = False,
                  progress: cloud.Progress = lambda text: None) -> None:
@@ -66,7 +66,7 @@ class Bed:
 
 
 def _glance() -> pathlib.Path:
-    """The environment with Glance in it, made now if need be."""
+    """The environment with Glance; made if it is missing."""
     done = subprocess.run(
         [container.TREE / 'tools/environment', 'glance'], check=True,
         stdout=subprocess.PIPE, text=True)

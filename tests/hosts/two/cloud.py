@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
 """Nova on three hosts: `ctl` for its services, two with guests.
 
-Nothing of it is on the machine: namespaces, a bridge in that of `ctl`, and a
-folder. The two compute hosts have the same paths, each with its own libvirtd.
+They are namespaces, a bridge in that of `ctl`, and a folder; nothing else of
+the machine is changed. The two compute hosts have the same paths, and each has
+its own libvirtd.
 """
 
 import collections.abc
@@ -37,15 +38,15 @@ Progress = collections.abc.Callable[[str], None]
 
 
 class ApiError(Exception):
-    """A service refused a request; the text has its words."""
+    """A service refused a request; the error has its answer."""
 
 
 class NotReady(Exception):
-    """Something does not answer in time; the text ends with its log."""
+    """A service does not answer in time; the error ends with its log."""
 
 
 class _Connection(http.client.HTTPConnection):
-    """To a socket that is a file: the hosts' network is their own."""
+    """To a Unix socket, because the hosts have a network of their own."""
 
     def __init__(self, path: pathlib.Path) -> None:
         super().__init__('localhost', timeout=120)
@@ -58,7 +59,7 @@ class _Connection(http.client.HTTPConnection):
 
 
 def _image_properties() -> dict[str, str]:
-    """What makes Nova start the probe guest, on a host of any kind."""
+    """Image properties with which the probe guest starts on any host."""
     if platform.machine() == 'aarch64':
         return {'hw_machine_type': 'virt'}
     return {'hw_machine_type': 'virt', 'hw_firmware_type': 'uefi',
@@ -100,17 +101,17 @@ class Cloud:
             settings.INSTANCES: self.folder / 'shared'} if self.shared else {})
 
     def disk(self, host: str, place: str) -> pathlib.Path:
-        """Where a folder of a host's own lies on the machine."""
+        """The machine's path of a folder that belongs to one host."""
         return self.folder / host / place.strip('/').replace('/', '-')
 
     def instances(self, host: str) -> pathlib.Path:
-        """The instances folder of a host that has power, as it sees it."""
+        """The instances folder of a running host, as it sees it."""
         return self.hosts[host].path(settings.INSTANCES)
 
     def disks(self) -> collections.abc.Iterator[tuple[str, pathlib.Path]]:
-        """All that the compute hosts keep but logs: whose, and where.
+        """The folders of the compute hosts, except logs: owner and path.
 
-        What they have in common is nobody's: `copies`, `shared`.
+        The owners of common folders are called `copies` and `shared`.
         """
         for name in self.hosts:
             for place in ('/etc/libvirt', '/srv', '/var/lib/libvirt'):
@@ -185,15 +186,15 @@ class Cloud:
     def power_off(self, name: str) -> None:
         """Cut a compute host's power, and tell Nova that it is down.
 
-        What watches over the hosts tells it so; by itself Nova would notice
-        after `service_down_time`.
+        As a monitoring service does; Nova itself would notice only after
+        `service_down_time`.
         """
         self._computes.pop(name, None)
         self.hosts[name].power_off()
         self._force_down(name, True)
 
     def power_on(self, name: str) -> None:
-        """Start a compute host again, and wait until it takes guests."""
+        """Start a compute host again, and wait until it accepts guests."""
         if not self.hosts[name].has_power:
             self.hosts[name].start()
             self._start_host(name)
@@ -204,7 +205,7 @@ class Cloud:
         self._force_down(name, False)
 
     def takes_guests(self, host: str) -> bool:
-        """Whether Nova counts on a compute host."""
+        """Whether Nova sees a compute host as up."""
         return self._service(host)['state'] == 'up'
 
     def _force_down(self, host: str, down: bool) -> None:
@@ -328,7 +329,7 @@ class Cloud:
         return self.folder / host / 'nova.conf'
 
     def stop_compute(self, host: str) -> None:
-        """End nova-compute at once; the guests go on running."""
+        """Kill nova-compute; the guests keep running."""
         if daemon := self._computes.pop(host, None):
             daemon.kill()
 
@@ -341,12 +342,12 @@ class Cloud:
             'compute', '--config-file', self._conf(host))
 
     def restart_compute(self, host: str) -> None:
-        """Start nova-compute anew, and wait until it takes guests."""
+        """Restart nova-compute, and wait until it accepts guests."""
         self.start_compute(host)
         self.await_compute(host)
 
     def signal_at(self, host: str, signal: str, step: str) -> None:
-        """Have nova-compute of a host sent a signal as it comes to a step.
+        """Send a signal to nova-compute of a host when it reaches a step.
 
         :param signal: ``KILL`` or ``STOP``
         :param step: as in tests.hosts.two.steps
@@ -372,11 +373,11 @@ class Cloud:
                     lambda: self._computes[host].is_stopped)
 
     def go_on(self, host: str) -> None:
-        """Let nova-compute of a host continue that was stopped."""
+        """Continue the stopped nova-compute of a host."""
         self._computes[host].go_on()
 
     def set_state(self, server: str, **values: str | None) -> None:
-        """Write into Nova's database, for which the API has nothing.
+        """Write into Nova's database what the API cannot set.
 
         :param values: columns of table `instances`; `migration`: the status
             of its last migration
@@ -469,12 +470,11 @@ class Cloud:
         self._await(daemon, answers)
 
     def await_compute(self, host: str) -> None:
-        """Wait until a compute service that was just started takes guests.
+        """Wait until a restarted compute service accepts guests.
 
-        It reports for the first time when it listens for requests. One report
-        may still be of the process before it, which the conductor was late to
-        take down; a guest that is asked for then can end in ERROR without a
-        fault, as one that was cut off by a restart.
+        Its first report means that it listens for requests. One report may
+        still come from the process before it. A guest that is requested too
+        early can end in ERROR without a fault.
         """
         reports = set()
 
@@ -497,7 +497,7 @@ class Cloud:
     # -- For whoever wants to know why ---------------------------------------
 
     def logs(self) -> collections.abc.Iterator[tuple[str, str]]:
-        """What the services that make a guest have said: who, and what."""
+        """The logs of the services that make guests, by name."""
         for host in (*self.hosts.values(), self.ctl):
             for name in ('nova-compute', 'scheduler', 'conductor'):
                 path = host.folder / f'{name}.log'

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A host: a process tree in namespaces of its own, with folders of its own.
+"""A host: a process tree with its own namespaces and folders.
 
-It ends with whoever started it, and can lose its power before.
+It ends with the process that started it, or when its power is cut.
 """
 
 import collections.abc
@@ -18,11 +18,11 @@ _NAMESPACES = ('--mount', '--net', '--uts', '--ipc', '--pid')
 
 
 class HostError(Exception):
-    """A command on a host failed; the text says what it said."""
+    """A command on a host failed; the error has its output."""
 
 
 def enter(pid: int, *namespaces: str) -> tuple[str, ...]:
-    """The command in front of a command that is to run on a host.
+    """The command prefix that runs a command on a host.
 
     :param pid: of the host's first process
     :param namespaces: options of nsenter, all if there are none
@@ -31,7 +31,7 @@ def enter(pid: int, *namespaces: str) -> tuple[str, ...]:
 
 
 class Daemon:
-    """A program that goes on running on a host."""
+    """A program that keeps running on a host."""
 
     def __init__(self, process: subprocess.Popen[bytes],
                  log: pathlib.Path) -> None:
@@ -53,7 +53,7 @@ class Daemon:
             os.kill(pid, signal.SIGCONT)
 
     def kill(self) -> None:
-        """As the kernel does when memory is short: at once."""
+        """Kill it at once, as the kernel does when memory is short."""
         if not self.ended:
             _kill(_children(self._process.pid))
             # one that waits for a stopped child has stopped itself
@@ -80,7 +80,7 @@ class Container:
         self._daemons: list[Daemon] = []
 
     def start(self) -> None:
-        """Switch it on; it has no network but lo, which is down.
+        """Start it. Its only network is lo, which is down.
 
         It loses its power when the thread that called this ends.
         """
@@ -100,7 +100,7 @@ class Container:
         [self.pid] = _children(self._unshare.pid)
 
     def path(self, place: str) -> pathlib.Path:
-        """A file or a folder of the host, which has power, for the machine."""
+        """The path of a running host's file or folder, for the machine."""
         return pathlib.Path(f'/proc/{self.pid}/root{place}')
 
     @property
@@ -108,7 +108,7 @@ class Container:
         return self._unshare.poll() is None
 
     def power_off(self) -> None:
-        """Cut its power: every process ends at once, its disk stays."""
+        """Cut its power: all processes end at once, the disk stays."""
         if self.has_power:
             _kill([self.pid])
         self._unshare.wait()
@@ -120,7 +120,7 @@ class Container:
 
     def run(self, *command: str | os.PathLike[str], timeout: float = 300,
             **environment: str) -> str:
-        """Run a command there; what it printed."""
+        """Run a command there, and return its output."""
         words = f'{self.name}: {" ".join(map(str, command))}'
         with subprocess.Popen(
                 [*enter(self.pid), *command], stdin=subprocess.DEVNULL,
@@ -141,7 +141,7 @@ class Container:
 
     def spawn(self, name: str, *command: str | os.PathLike[str],
               **environment: str) -> Daemon:
-        """Start a command there that goes on; its output is NAME.log."""
+        """Start a command there in the background; its output is NAME.log."""
         path = self.folder / f'{name}.log'
         with path.open('ab') as log:
             daemon = Daemon(subprocess.Popen(

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The first process of a host: it furnishes the host and then does nothing.
+"""The first process of a host: it mounts the host's folders, then waits.
 
-All others of the host end with it. What ends below it leaves no zombie:
-libvirt waits until a QEMU is gone, and one nobody has reaped is still there.
+All other processes of the host end with it. It reaps each process that ends,
+because libvirt waits until a QEMU is gone, and a zombie is still there.
 """
 
 import json

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The processes on the hosts, by name; each imports no more than it needs.
+"""The processes on the hosts, by name; each imports only what it needs.
 
-There is no keystone: the launcher of a web application adds the headers that
-keystone's middleware would have added, so that every policy applies.
+There is no Keystone: the launcher of a web application adds the headers of
+Keystone's middleware, so that all policies apply.
 """
 
 import collections.abc
@@ -46,7 +46,7 @@ def _glance() -> App:
 
 
 def _neutron() -> App:
-    """As much of Neutron as guests without a network make Nova ask for."""
+    """The part of Neutron that Nova needs for guests without a network."""
 
     def answer(environ: dict[str, typing.Any],
                start_response: App) -> list[bytes]:
@@ -80,7 +80,7 @@ def web(name: str, port: str, path: str) -> None:
 
 
 def libvirt(folder: str) -> None:
-    """libvirt's daemons, which stay when this has ended."""
+    """Start libvirt's daemons, which keep running."""
     from tests.hosts.one import host
     host.start(pathlib.Path(folder))
 

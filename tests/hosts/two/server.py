@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""One guest, as its owner sees it, and the files that the hosts keep of it."""
+"""One guest as its owner sees it, and its files on the hosts."""
 
 import collections.abc
 import contextlib
@@ -22,15 +22,15 @@ Said = typing.TypeVar('Said')
 
 
 class GuestTimeout(Exception):
-    """A guest has not said what it was waited for."""
+    """A guest did not print the expected text in time."""
 
 
 class ActionFailed(Exception):
-    """Nova did not do what it was asked for; the text has its reason."""
+    """Nova did not do what was requested; the error has its reason."""
 
 
 class Server:
-    """A guest that was asked for, on a host of our choice."""
+    """A guest on a given host."""
 
     def __init__(self, cloud: 'clouds.Cloud', host: str) -> None:
         self._cloud = cloud
@@ -50,7 +50,7 @@ class Server:
 
     @property
     def host(self) -> str:
-        """Where Nova has it."""
+        """The host on which it is, according to Nova."""
         return self._show()['OS-EXT-SRV-ATTR:host']
 
     def await_status(self, status: str) -> None:
@@ -69,7 +69,7 @@ class Server:
             time.sleep(0.1)
 
     def await_rest(self) -> str:
-        """Wait until nothing is being done to it; its status."""
+        """Wait until no task is running, and return its status."""
         deadline = time.monotonic() + ACTION_TIMEOUT
         while (server := self._show())['OS-EXT-STS:task_state'] is not None:
             if time.monotonic() > deadline:
@@ -80,7 +80,7 @@ class Server:
         return server['status']
 
     def _fault(self) -> object:
-        """Why Nova has it in ERROR, which it says a little later."""
+        """The fault of a server in ERROR; Nova reports it a little later."""
         deadline = time.monotonic() + FAULT_TIMEOUT
         while not (fault := self._show().get('fault')):
             if time.monotonic() > deadline:
@@ -89,7 +89,7 @@ class Server:
         return fault
 
     def reset_state(self) -> None:
-        """Have Nova believe that nothing is being done to it."""
+        """Reset its status and task in Nova."""
         self.ask({'os-resetState': {'state': 'active'}})
 
     def stop(self) -> None:
@@ -105,7 +105,7 @@ class Server:
             self.ask({'reboot': {'type': 'HARD'}})
 
     def migrate(self, host: str) -> None:
-        """Move it while it is off; it waits to be confirmed or reverted."""
+        """Migrate it cold; it must then be confirmed or reverted."""
         with self._action('compute_finish_resize'):
             self.ask({'migrate': {'host': host}})
         self.await_status('VERIFY_RESIZE')
@@ -121,8 +121,7 @@ class Server:
         self.await_status('ACTIVE')
 
     def live_migrate(self, host: str) -> None:
-        """Move it while it runs, and wait until its old host has cleaned up.
-        """
+        """Migrate it live, and wait until the source has cleaned up."""
         known = {one['uuid'] for one in self._live_migrations()}
         self.ask({'os-migrateLive': {
             'host': host, 'block_migration': 'auto'}})
@@ -145,7 +144,7 @@ class Server:
             '&migration_type=live-migration')['migrations']
 
     def shelve(self) -> None:
-        """Off its host at once: shelved_offload_time is 0."""
+        """Shelve and offload it at once: shelved_offload_time is 0."""
         self.ask({'shelve': None})
         self.await_status('SHELVED_OFFLOADED')
 
@@ -176,16 +175,16 @@ class Server:
 
     def ask(self, action: dict[str, typing.Any],
             version: str | None = None) -> None:
-        """Ask Nova for an action, and wait for no more than its answer."""
+        """Ask Nova for an action, and wait only for its answer."""
         self._cloud.api('POST', f'/servers/{self.uuid}/action', action,
                         version=version)
 
     @contextlib.contextmanager
     def _action(self, event: str) -> collections.abc.Iterator[None]:
-        """Wait until a compute host has done what is asked for inside.
+        """Wait until a compute host has done what the block requests.
 
-        Nova keeps a record of each request, and in it one of each service's
-        part; it may begin after the API has answered.
+        Nova records each request and the events of each service in it. An
+        event may start after the API has answered.
         """
         before = set(self._requests())
         yield
@@ -203,7 +202,7 @@ class Server:
             time.sleep(0.1)
 
     def last_events(self) -> list[dict[str, typing.Any]]:
-        """What the services did for the last request, and what they met."""
+        """The events of the last request, with their results."""
         return self._events(self._requests()[0])
 
     def _requests(self) -> list[str]:
@@ -220,7 +219,7 @@ class Server:
     # -- From libvirt ---------------------------------------------------------
 
     def document(self) -> etree._Element:
-        """Its document, as libvirt of its host has it."""
+        """Its domain XML in libvirt of its host."""
         return etree.fromstring(self._cloud.hosts[self.host].run(
             'virsh', 'dumpxml', self.uuid))
 
@@ -232,22 +231,22 @@ class Server:
     # -- From the guest itself ------------------------------------------------
 
     def boots(self) -> int:
-        """How often it has booted with its variables, as it says itself."""
+        """The number of boots with its variables, as it reports."""
         report = self.report()
         if report.boots is None:
             raise GuestTimeout(f'no EFI variables: {report.text}')
         return report.boots
 
     def report(self) -> guest.Report:
-        """What it says of itself.
+        """Its report of the current boot.
 
-        Waits for the report of the present boot, so ask only once the action
-        has ended: each start of QEMU begins the console anew.
+        Call it only after an action has ended: each start of QEMU begins a new
+        console.
         """
         return self._said(guest.reports)[-1]
 
     def uptime(self) -> int:
-        """The seconds for which it has run, as it said last."""
+        """Its uptime in seconds, from its last report."""
         return self._said(guest.uptimes)[-1]
 
     def _said(self, read: collections.abc.Callable[
@@ -269,18 +268,17 @@ class Server:
     # -- On the hosts' disks --------------------------------------------------
 
     def files(self) -> list[str]:
-        """What the hosts' disks have by its uuid or by libvirt's name of it.
+        """Files on the hosts' disks with its UUID or libvirt's name of it.
 
-        As `host:path`, a folder without what is in it; what both hosts have
-        in common as `shared:path` and `copies:path`. Not what libvirt has of
-        a running QEMU, `domain-N-NAME`, and keeps if the power goes.
+        As `host:path`, and for common folders `shared:path` and `copies:path`.
+        Only the folder itself, not its content. Without libvirt's
+        `domain-N-NAME` of a running QEMU, which stays after a power cut.
         """
         return [f'{disk}:{path.relative_to(root)}'
                 for disk, root, path in self._found()]
 
     def stores(self) -> list[str]:
-        """Each variable store among them, whatever it is called; no copies.
-        """
+        """The variable stores among them, under any name; no copies."""
         return [f'{disk}:{file.relative_to(root)}'
                 for disk, root, path in self._found()
                 for file in (path, *path.rglob('*'))
@@ -299,7 +297,7 @@ class Server:
 
 
 def _is_store(path: pathlib.Path) -> bool:
-    """Whether it is an edk2 firmware volume, or is named like a store."""
+    """Whether it is an edk2 firmware volume, or has the name of a store."""
     if '_VARS' in path.name and path.suffix in ('.fd', '.raw', '.qcow2'):
         return True
     with path.open('rb') as file:

@@ -78,7 +78,7 @@ def control(folder: pathlib.Path) -> str:
 
 def compute(host: str, conf: pathlib.Path, driver: str,
             options: Values) -> str:
-    """nova.conf of a compute host; it knows no database.
+    """nova.conf of a compute host, without a database.
 
     :param options: of the driver, in addition
     """
@@ -141,7 +141,7 @@ def glance(folder: pathlib.Path) -> str:
 
 
 def without_authtoken(paste: pathlib.Path) -> str:
-    """A paste configuration that believes the headers of a request."""
+    """A paste configuration that trusts the headers of a request."""
     return paste.read_text().replace(' authtoken ', ' ')
 
 

@@ -1,15 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Ends or stops nova-compute as it comes to a step that a test names.
+"""Kills or stops nova-compute when it reaches a step that a test names.
 
-The kernel does it (SIGKILL, SIGSTOP), so the process has no say in it. The
-signal and the step are in a file that a test leaves on the host's disk while
-nova-compute runs there:
+It sends itself SIGKILL or SIGSTOP, which no process can handle. A test writes
+signal and step into a file on the host's disk while nova-compute runs there:
 
     KILL before nova_arm_ext.compute.nvram.store:Stores.pack
     STOP after nova.virt.libvirt.utils:copy_image 3
 
-that is before a function is entered, or after it has done its work; with a
-number, the so manyth time from now on.
+That is before a function is called, or after it has returned. With a number N,
+the Nth time from now on.
 """
 
 import collections.abc
@@ -27,7 +26,7 @@ ASKED = '/srv/step'
 
 
 def watch() -> None:
-    """Wait for the file, beside all else that this process does."""
+    """Wait for the file in the background."""
     threading.Thread(target=_watch, daemon=True).start()
 
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A host loses its power at once, and nothing of it remains."""
+"""A power cut ends a host at once, and leaves nothing behind."""
 
 import pathlib
 import subprocess

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What goes wrong while a guest moves, and that its variables come through.
+"""Faults while a guest moves; it keeps its variables.
 
-Each host has an instances folder of its own, and there is no store for copies,
-so that nothing but the guest's own store can have kept its count of boots.
+Each host has its own instances folder, and there is no store for copies, so
+that only the guest's own store can have kept the number of boots.
 """
 
 import concurrent.futures
@@ -30,12 +30,12 @@ class FaultTestCase(base.MovingGuestTestCase):
     driver = cloud.ARM_DRIVER
 
     def assert_boots(self, boots: int, host: str, when: str) -> None:
-        """The guest is on a host, and has kept its variables."""
+        """Check that the guest is on a host and has its variables."""
         self.assertEqual((host, boots),
                          (self.server.host, self.server.boots()), when)
 
     def recover(self) -> None:
-        """As an operator does with a guest that an operation has left."""
+        """Do what an operator does after an operation was interrupted."""
         self.server.reset_state()
         self.server.hard_reboot()
 
@@ -191,9 +191,9 @@ class FullDiskTest(FaultTestCase):
 
     def fill(self, full: str, at: str, step: str,
              says: str = 'o space left') -> None:
-        """Ask for a migration, and fill a host's disk at a step of it.
+        """Start a migration, and fill a host's disk at a step of it.
 
-        :param says: what the guest's fault has to say
+        :param says: words in the guest's fault
         """
         self.cloud.signal_at(at, 'STOP', step)
         self.server.ask({'migrate': {'host': 'host2'}})
@@ -230,7 +230,7 @@ class FullDiskTest(FaultTestCase):
 class AtOnceTest(FaultTestCase):
 
     def test_two_requests_at_once(self):
-        """One is done and the other refused, or both are, one by one."""
+        """One is refused, or both are done one after the other."""
         self.server = self.boot('host1')
         reboot, migrate = {'reboot': {'type': 'HARD'}}, {'migrate': None}
         for requests in ((reboot, migrate), (migrate, reboot),

@@ -35,7 +35,7 @@ class ArmTest(rows.Kept):
 
 
 def hardware(server: servers.Server) -> list[object]:
-    """Machine, firmware, and every device's PCI address; all in order."""
+    """Machine, firmware, and the PCI address of each device, in order."""
     document = server.document()
     return [
         document.find('os/type').get('machine'),

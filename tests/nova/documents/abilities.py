@@ -1,8 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the installed Nova does by itself, found out by trying or looking.
+"""What the installed Nova does by itself, found out by experiments.
 
-``python -m tests.nova.documents.abilities`` prints it as JSON. In a process of
-its own, as Nova's test base patches threads and forbids the real libvirt.
+``python -m tests.nova.documents.abilities`` prints it as JSON. It needs a
+separate process, because Nova's test base patches threads and forbids the real
+libvirt.
 """
 
 # Nova's test packages patch threads as they are imported and must come first.
@@ -27,7 +28,7 @@ from tests.support import pci_tree
 
 
 class Abilities(nova.test.NoDBTestCase):
-    """Nova's fixtures around what is tried; no test."""
+    """Nova's fixtures for the experiments; not a test."""
 
     def runTest(self) -> None:
         logging.disable(logging.CRITICAL)

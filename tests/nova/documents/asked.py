@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a document asks libvirt for, as things that can be counted.
+"""What domain XML asks libvirt for, as things that can be counted.
 
-Two documents ask for the same if their counts are equal, whatever their
-order, their addresses and their white space.
+If the counts are equal, two XML texts ask for the same, apart from order,
+addresses and white space.
 """
 
 import collections
@@ -21,7 +21,7 @@ _WHOLE = ('metadata', 'cputune', 'numatune', 'memoryBacking', 'sysinfo')
 
 
 def _written(element: typing.Any) -> str:
-    """The element in one form, without where it is plugged."""
+    """The element in a normal form, without its address."""
     own = copy.deepcopy(element)
     own.tail = None
     for part in own.iter():
@@ -69,7 +69,7 @@ def _device(device: typing.Any) -> Thing:
 
 
 def things(document: str) -> collections.Counter[Thing]:
-    """Everything that the document asks for."""
+    """Everything that the domain XML asks for."""
     domain = etree.fromstring(document.encode())
     found: collections.Counter[Thing] = collections.Counter()
     for name in ('name', 'uuid', 'memory', 'currentMemory', 'vcpu',
@@ -107,7 +107,7 @@ def things(document: str) -> collections.Counter[Thing]:
 
 
 def missing(document: str, result: str) -> list[Thing]:
-    """What the first document asks for and the second does not."""
+    """What only the first of two domain XML texts asks for."""
     there = things(result)
     lost = things(document) - there
     for thing in list(lost):

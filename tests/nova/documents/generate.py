@@ -1,16 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Documents that the installed Nova release builds for every kind of guest.
+"""Domain XML that the installed Nova generates for every kind of guest.
 
 ``python -m tests.nova.documents.generate DIRECTORY`` writes, for each host and
-kind, ``HOST/KIND.xml`` (Nova's document, untouched) and ``HOST/KIND.json``
-(what the extension may know of the guest, as facts), and ``index.json``,
-which also holds the sentence of Nova's own refusal where Nova makes no
-document.
+kind, ``HOST/KIND.xml`` (Nova's unchanged XML), ``HOST/KIND.json`` (the facts
+of the guest), and ``index.json``, which also has Nova's error if Nova refuses
+the guest.
 
-Nothing of the driver is replaced: its ``_get_guest_xml`` runs whole. Below it
-stands Nova's own LibvirtFixture, told to be the host in question, because no
-Arm host is at hand. It runs in a process of its own, since Nova's test base
-patches threads and forbids the real libvirt.
+Nothing of the driver is replaced: its ``_get_guest_xml`` runs completely.
+Nova's own LibvirtFixture stands for the Arm host. It needs its own process,
+because Nova's test base patches threads and forbids the real libvirt.
 """
 
 # Nova's test packages patch threads as they are imported and must come first.
@@ -58,7 +56,7 @@ _KVM_AND_TCG = ('kvm', 'qemu')
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class HostKind:
-    """A compute host as Nova and the extension see it."""
+    """A compute host for Nova and the extension."""
 
     arch: str
     virt_type: str
@@ -91,7 +89,7 @@ HOSTS = {
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Outcome:
-    """A document, or Nova's own sentence why there is none."""
+    """Domain XML, or Nova's error."""
 
     document: str | None = None
     refusal: str | None = None
@@ -110,7 +108,7 @@ def _option(group: str, name: str, value: object) -> Iterator[None]:
 
 
 def image_properties(host: HostKind, kind: kinds.Kind) -> dict[str, str]:
-    """The image's properties, with what emulation on this host asks for."""
+    """The image's properties, with those for emulation on this host."""
     properties = dict(host.image) | dict(kind.image)
     if host.image and 'hw_architecture' in kind.image:
         properties['hw_architecture'] = host.arch
@@ -121,7 +119,7 @@ def image_properties(host: HostKind, kind: kinds.Kind) -> dict[str, str]:
 
 
 class Build(nova.test.NoDBTestCase):
-    """The documents of one host, built inside Nova's own test environment."""
+    """The domain XML of one host, generated in Nova's own test environment."""
 
     def __init__(self, host: str, asked: Sequence[kinds.Kind], version: int,
                  hv_version: int, previous: pathlib.Path | None) -> None:
@@ -170,7 +168,7 @@ class Build(nova.test.NoDBTestCase):
             self._outcomes[kind.name] = outcome
 
     def outcomes(self) -> dict[str, Outcome]:
-        """What became of each kind; whatever broke is raised."""
+        """The outcome of each kind; errors of the test are raised."""
         result = unittest.TestResult()
         self.run(result)
         for _, text in result.errors + result.failures:
@@ -212,7 +210,7 @@ class Build(nova.test.NoDBTestCase):
 
     @staticmethod
     def _old_guest(place: pathlib.Path) -> dict[str, typing.Any]:
-        """The existing guest as a hard reboot hands it on since Nova 33."""
+        """The existing guest as Nova 33 and later pass it in a hard reboot."""
         known = inspect.signature(
             libvirt_driver.LibvirtDriver._get_guest_xml).parameters
         if 'old_guest' not in known or not place.exists():
@@ -377,7 +375,7 @@ def number(version: str) -> int:
 
 def facts(host: str, kind: kinds.Kind, libvirt: str,
           qemu: str) -> dict[str, typing.Any]:
-    """What the extension may know of this guest, in the facts' format."""
+    """The facts of this guest."""
 
     described = HOSTS[host]
     return {
@@ -401,7 +399,7 @@ def facts(host: str, kind: kinds.Kind, libvirt: str,
 
 def generate(directory: pathlib.Path, libvirt: str, qemu: str,
              previous: pathlib.Path | None) -> None:
-    """Write every document, its facts, and the index."""
+    """Write all domain XML, facts, and the index."""
     release = int(importlib.metadata.version('nova').split('.')[0])
     by_host: dict[str, list[kinds.Kind]] = {}
     for host, kind in kinds.of_release(release):

@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The installed release's documents, what the pipeline makes of them, and
-what libvirt says to both: each worked out once a process, when asked for."""
+"""The installed release's domain XML, the pipeline's result, and libvirt's
+verdict on both; each is computed once per process, when it is needed."""
 
 import contextlib
 import dataclasses
@@ -28,7 +28,7 @@ _TREE = pathlib.Path(__file__).parents[3]
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True, eq=False)
 class Guest:
-    """One kind on one host, as Nova would hand it over."""
+    """One kind on one host, as Nova would pass it."""
 
     host: str
     kind: kinds.Kind
@@ -41,14 +41,14 @@ class Guest:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Adjusted:
-    """What the pipeline made of a guest: a document, or a refusal."""
+    """The result of the pipeline for a guest: domain XML, or a refusal."""
 
     xml: str | None = None
     refusal: str | None = None
 
 
 def why_not() -> str | None:
-    """Why this process cannot judge documents, or None."""
+    """Why this process cannot judge domain XML, or None."""
     for name in ('nova', 'libvirt-python', 'gabbi'):
         try:
             importlib.metadata.version(name)
@@ -64,7 +64,7 @@ def why_not() -> str | None:
 
 
 class Release:
-    """All guests of the installed Nova, with a judge beside them."""
+    """All guests of the installed Nova, with a judge."""
 
     def __init__(self, stack: contextlib.ExitStack) -> None:
         self._judge = stack.enter_context(judge.JudgeProcess())
@@ -83,7 +83,7 @@ class Release:
 
     @functools.cached_property
     def guests(self) -> tuple[Guest, ...]:
-        """Every guest that Nova makes a document for."""
+        """Every guest for which Nova generates domain XML."""
         place = self._directory / 'new'
         index = self._generate(place)
         by_name = {kind.name: kind
@@ -118,7 +118,7 @@ class Release:
 
     @functools.cached_property
     def redefined(self) -> dict[Guest, str]:
-        """What Nova writes when it defines the adjusted guests anew."""
+        """What Nova generates when it redefines the adjusted guests."""
         if self.number < 33:
             # They take no notice of what the guest was.
             return {guest: guest.document for guest in self.guests}
@@ -144,8 +144,8 @@ class Release:
 
     @functools.cache  # noqa: B019  one Release a process
     def recorded(self, guest: Guest) -> str | None:
-        """The adjusted document with the record that the driver leaves in
-        it; None where the guest is refused."""
+        """The adjusted domain XML with the driver's record; None if the guest
+        is refused."""
         ours = provenance.Record(
             version=importlib.metadata.version('nova-arm-ext'),
             options=provenance.digest(self._pipeline))
@@ -168,7 +168,7 @@ class Release:
         return self._verdicts[document]
 
     def counts(self) -> dict[str, typing.Any]:
-        """How many kinds libvirt takes before and after the pipeline."""
+        """How many kinds libvirt accepts before and after the pipeline."""
         by_host = {}
         for host in kinds.EVERY_HOST:
             guests = self.on(host)

@@ -1,13 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
-"""libvirt's own verdict on a document, from its QEMU driver in this process.
+"""libvirt's own verdict on domain XML, from its QEMU driver in this process.
 
 ``qemu:///embed`` is the whole QEMU driver without a daemon, with a root folder
-of its own; nothing on the host is touched. As no KVM for Arm is at hand, a
-document is judged as if it were emulated: ``kvm`` becomes ``qemu`` and
+of its own; nothing on the host is changed. There is no KVM for Arm here, so
+the XML is judged as if it were emulated: ``kvm`` becomes ``qemu`` and
 ``host-passthrough`` becomes ``maximum``, for which libvirt's checks are the
-same. ``<log>`` goes, because it needs virtlogd, and paths lead nowhere.
+same. ``<log>`` is removed, because it needs virtlogd, and paths lead nowhere.
 
-A process can open the driver once, so tests talk to a process of its own:
+A process can open the driver only once, so tests talk to a separate process:
 ``python -m tests.nova.documents.judge`` reads one JSON string per line and
 writes one verdict per line.
 """
@@ -42,7 +42,7 @@ remember_owner = 0
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """What libvirt said; None where it had nothing to object.
+    """What libvirt said; None for what it accepts.
 
     ``define`` is the error of defining the document, ``start`` the one of
     building QEMU's command line for it, which a start does first. ``stored``
@@ -55,7 +55,7 @@ class Verdict:
 
 
 def emulated(document: str, directory: str) -> str:
-    """The document as this machine can define it."""
+    """The domain XML as this machine can define it."""
     parser = etree.XMLParser(resolve_entities=False, no_network=True)
     domain = etree.fromstring(document.encode(), parser)
     domain.set('type', 'qemu')
@@ -97,7 +97,7 @@ class Judge:
         return json.loads(known.to_json())['host']
 
     def verdict(self, document: str) -> Verdict:
-        """Define the document, have its command line built, undefine it."""
+        """Define the domain, have its command line built, undefine it."""
         text = emulated(document, str(self._root))
         try:
             domain = self._connection.defineXML(text)
@@ -124,7 +124,7 @@ def _sentence(error: typing.Any) -> str:
 
 
 class JudgeProcess:
-    """A judge in a process of its own, as a context manager."""
+    """A judge in a separate process, a context manager."""
 
     def __enter__(self) -> 'JudgeProcess':
         # Sockets in the root must fit into 108 characters.

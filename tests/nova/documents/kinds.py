@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The kinds of guest for which a Nova release is asked to build a document.
+"""The kinds of guest for which Nova generates domain XML.
 
 A kind is what an operator and a tenant can say: options of nova.conf, image
 properties, extra specs, devices. It is a value and imports nothing of Nova;
@@ -25,7 +25,7 @@ Strings = Mapping[str, str]
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Kind:
-    """One guest that somebody may ask for.
+    """One kind of guest that a user can request.
 
     ``flags`` are options of nova.conf as ``{(group, name): value}``, with the
     group DEFAULT spelled out. ``since`` is the first release that knows what
@@ -283,7 +283,7 @@ X86_KINDS: tuple[Kind, ...] = (
 
 
 def of_release(release: int) -> Iterator[tuple[str, Kind]]:
-    """Every (host, kind) that this release can be asked for."""
+    """Each (host, kind) that this release supports."""
     for kind in ARM_KINDS + X86_KINDS:
         if kind.since <= release:
             for host in kind.hosts:

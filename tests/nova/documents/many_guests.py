@@ -1,13 +1,12 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Many guests at once through one driver, beside one after the other.
+"""Many guests at once through one driver, compared with one by one.
 
 ``python -m tests.nova.documents.many_guests`` starts guests of many kinds over
-Nova's fake libvirt and reboots them hard: first each by itself, then all at
-once, each in a thread. It prints as JSON how many there were, what kind of
-threads, and which guests were started with another document than by
-themselves. Threads are those of Nova's tests: green ones of eventlet, or
-native ones with OS_NOVA_DISABLE_EVENTLET_PATCHING=1. As that holds for a whole
-process, this is one.
+Nova's fake libvirt and hard reboots them: first one by one, then all at once,
+each in its own thread. It prints as JSON the number of guests, the kind of
+threads, and which guests got different domain XML. Threads are those of Nova's
+tests: green ones of eventlet, or native ones with
+OS_NOVA_DISABLE_EVENTLET_PATCHING=1, which applies to a whole process.
 """
 
 # Nova's test packages patch threads as they are imported and must come first.
@@ -44,7 +43,7 @@ TIMEOUT = 60
 
 
 def every_kind() -> list[kinds.Kind]:
-    """As many guests, each with devices of its own number."""
+    """So many guests, with different numbers of devices."""
     return [kinds.Kind(
         name=f'guest-{number}', volumes=number % 7,
         interfaces=1 + number % 4, config_drive=bool(number % 2),
@@ -55,7 +54,7 @@ def every_kind() -> list[kinds.Kind]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Guest:
-    """What Nova's driver is given of one."""
+    """What Nova's driver gets of one guest."""
 
     instance: Any
     image: Any
@@ -115,7 +114,7 @@ class Crowd(generate.Build):
                              if together[uuid] != alone[uuid])}
 
     def found(self) -> dict[str, Any]:
-        """What came of it; whatever broke is raised."""
+        """The result; errors of the test are raised."""
         result = unittest.TestResult()
         self.run(result)
         for _, text in result.errors + result.failures:
@@ -123,7 +122,7 @@ class Crowd(generate.Build):
         return self._found
 
     def documents(self, *, at_once: bool) -> dict[str, list[str]]:
-        """Those that each guest was started with, by its uuid."""
+        """The domain XML with which each guest was started, by UUID."""
         self._documents: dict[str, list[str]] = collections.defaultdict(list)
         connection = fakelibvirt.Connection(
             'qemu:///system', version=self._version,
@@ -183,7 +182,7 @@ class Crowd(generate.Build):
 
 @contextlib.contextmanager
 def gathering(made: Any) -> Iterator[threading.Barrier]:
-    """Let none pass through the hooks before all have come to them."""
+    """Let no guest pass the hooks before all have reached them."""
     barrier = threading.Barrier(GUESTS)
     run = made._adjustment.pipeline.run
 

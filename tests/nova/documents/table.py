@@ -2,8 +2,8 @@
 """The documentation's table of what each Nova release does by itself.
 
 ``$(tools/environment nova31)/bin/python -m tests.nova.documents.table``
-measures and writes the column of that release. A test of each release
-measures as well and compares, so that the table is what the tests have found.
+measures and writes the column of that release. A test for each release
+measures too, and compares the table.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ _NAME = 'Nova'
 
 
 def column(release: guests.Release) -> dict[str, str]:
-    """What was found about the installed release, by the name of the row."""
+    """The results for the installed release, by the name of the row."""
     counts = release.counts()['hosts'][kinds.AARCH64_KVM]
     tried = _tried()
     refused = counts['refused_by_nova']
