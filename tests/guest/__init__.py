@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The probe guest: a small Arm system that says what it sees."""
+"""The probe guest: a small Arm system that reports its hardware."""
 
 from tests.guest.build import cache_folder
 from tests.guest.build import cached

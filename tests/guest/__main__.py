@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Build the probe guest unless it is there, and print where it lies."""
+"""Build the probe guest if it is missing, and print its path."""
 
 import sys
 

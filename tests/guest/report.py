@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the probe guest wrote to its console, as values."""
+"""The reports of the probe guest on its console, as values."""
 
 import dataclasses
 import re
@@ -49,7 +49,7 @@ class Interface:
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Report:
-    """One look of the guest at its machine."""
+    """One report of the guest about its hardware."""
 
     number: int
     arch: str
@@ -81,14 +81,14 @@ class Report:
 
     @property
     def hardware(self) -> tuple[object, ...]:
-        """What an operating system remembers: slots, and disks with names."""
+        """What a system remembers of its hardware: slots, disks with names."""
         return self.pci, self.virtio, self.disks, self.interfaces
 
 
 def reports(console: str) -> list[Report]:
-    """Every whole report on a console, oldest first; torn ones are left out.
+    """The complete reports on a console, oldest first.
 
-    The console of a guest that was started anew holds the new boot alone.
+    After a new start the console has only the new boot.
     """
     found = []
     number, lines = None, []
@@ -105,7 +105,7 @@ def reports(console: str) -> list[Report]:
 
 
 def uptimes(console: str) -> list[int]:
-    """The seconds since its boot, each time that the guest has said them."""
+    """The uptimes in seconds that the guest has reported."""
     return [int(seconds) for seconds in
             _UPTIME.findall(console.replace('\r', ''))]
 

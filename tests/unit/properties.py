@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How hypothesis runs here: the same examples, nothing in the tree."""
+"""Settings of hypothesis: always the same examples, no files in the tree."""
 
 import os
 import pathlib

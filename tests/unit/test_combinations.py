@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Whatever the hooks are told together, libvirt takes the guest.
+"""libvirt accepts the result for all combinations of settings.
 
-Options, extra specs, image properties and devices, in every combination over
-the golden guests and in generated ones, each result defined by libvirt itself.
+Options, extra specs, image properties and devices are combined, with golden
+guests and with generated ones. libvirt itself defines each result.
 """
 
 import collections
@@ -82,7 +82,7 @@ class _LibvirtTestCase(base.TestCase):
         cls.addClassCleanup(cls.libvirt.__exit__, None, None, None)
 
     def here(self, known: facts.Facts) -> facts.Facts:
-        """The facts, of a host with the libvirt that is asked."""
+        """The facts of a host with this libvirt."""
         import libvirt
         version = libvirt.getVersion()
         return dataclasses.replace(known, host=dataclasses.replace(
@@ -90,7 +90,7 @@ class _LibvirtTestCase(base.TestCase):
                 version // 1000000, version // 1000 % 1000, version % 1000)))
 
     def defined(self, xml: str) -> str:
-        """The document that libvirt keeps of this one."""
+        """The XML that libvirt stores for this one."""
         verdict = self.libvirt.define(xml)
         self.assertEqual((None, None), (verdict.define, verdict.start), xml)
         assert verdict.stored is not None
@@ -98,7 +98,7 @@ class _LibvirtTestCase(base.TestCase):
 
 
 class EveryOptionTest(_LibvirtTestCase):
-    """Every combination of the options over the golden guests."""
+    """Every combination of the options with the golden guests."""
 
     def check(self, cases: list[str]) -> None:
         self.assertGreater(len(cases), 5)
@@ -190,7 +190,7 @@ def _one_of(kind: str, names: str | tuple[str, ...],
 
 
 def _any_number() -> strategies.SearchStrategy[list[Piece]]:
-    """Devices of which a guest may have several, or may get more."""
+    """Devices that a guest may have several times, or get later."""
     return strategies.lists(
         _one_of('disk', ('vda', 'vdb', 'vdc'), ('virtio',))
         | _one_of('disk', ('sda', 'sdb', 'sdc'), ('scsi', 'sata', 'usb'))
@@ -202,7 +202,7 @@ def _any_number() -> strategies.SearchStrategy[list[Piece]]:
 
 
 def _at_most_one() -> strategies.SearchStrategy[list[Piece]]:
-    """Devices that a guest has from its first day."""
+    """Devices that only a new guest can get."""
     return strategies.lists(
         _one_of('rng', ('',)) | _one_of('balloon', ('',))
         | _one_of('watchdog', ('',)) | _one_of('vsock', ('3',))
@@ -214,7 +214,7 @@ def _at_most_one() -> strategies.SearchStrategy[list[Piece]]:
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Guest:
-    """Two documents of one guest, and what is asked for with each."""
+    """Two versions of one guest's XML, with the settings of each."""
 
     first: str
     then: str
@@ -274,7 +274,7 @@ def guests(draw: strategies.DrawFn) -> Guest:
 
 
 def _places(xml: str) -> collections.Counter[tuple[str, ...]]:
-    """Each device with what identifies it, and its address."""
+    """Each device by its identity, with its address."""
     found: collections.Counter[tuple[str, ...]] = collections.Counter()
     for device in etree.fromstring(xml).iterfind('devices/*'):
         address = device.find('address')
@@ -310,7 +310,7 @@ class GeneratedGuestTest(_LibvirtTestCase):
         self.assertEqual(set(), stay - set(_places(then)))
 
     def stays(self, guest: Guest, place: tuple[str, ...]) -> bool:
-        """Whether the device is in both documents by the request."""
+        """Whether both versions have the device."""
         names = {f'fa:16:3e:00:00:0{name}' if kind == 'nic'
                  else f'org.{name}' if kind == 'channel' else name
                  for kind, name, _ in guest.stays}
@@ -319,7 +319,7 @@ class GeneratedGuestTest(_LibvirtTestCase):
 
     def made(self, guest: Guest, number: int, xml: str,
              previous: str | None) -> str:
-        """What the hooks make of it, and make of that."""
+        """The result of the hooks, and of a second run."""
         known = self.here(guest.known[number])
         known = dataclasses.replace(known, guest=dataclasses.replace(
             known.guest, previous=previous))
@@ -338,7 +338,7 @@ class GeneratedGuestTest(_LibvirtTestCase):
 
 def load_tests(loader: unittest.TestLoader, tests: unittest.TestSuite,
                pattern: str | None) -> unittest.TestSuite:
-    """All classes but the one that others are made from."""
+    """All classes except the base class."""
     suite = unittest.TestSuite()
     for case in (EveryOptionTest, GeneratedGuestTest):
         suite.addTests(loader.loadTestsFromTestCase(case))

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What CPUs of Arm servers are, and how two of them differ."""
+"""CPUs of Arm servers, and how two of them differ."""
 
 import dataclasses
 import json
@@ -40,7 +40,7 @@ flags\t\t: fpu vme de
 
 
 def host(name: str, **known: object) -> cpu.Cpu:
-    """A server's CPU of which everything is known."""
+    """A server's CPU with all values known."""
     return dataclasses.replace(
         cpu.parse_cpuinfo(cpus.cpuinfo(name)), **{
             'sve_lengths': {'graviton3': (128, 256),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Facts and their JSON form, with whatever people put into such a file."""
+"""Facts and their JSON form, also with wrong content."""
 
 import json
 

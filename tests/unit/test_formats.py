@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What every released version left behind is read by this one."""
+"""This version reads the files of every released version."""
 
 import dataclasses
 import pathlib
@@ -18,7 +18,7 @@ from tests.support import base
 
 
 def kept(document: str) -> list[tuple[str, ...]]:
-    """Firmware, store, and where each disk, interface and port is."""
+    """Firmware, store, and the address of each disk, interface and port."""
     root = etree.fromstring(document)
     found = [(name, root.findtext(f'os/{name}', ''))
              for name in ('loader', 'nvram')]

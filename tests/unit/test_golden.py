@@ -46,7 +46,7 @@ class GoldenTest(base.TestCase):
             after, again.xml, case))
 
     def check_nova(self, case: str) -> None:
-        """Nova reads back what the pipeline made, and loses no disk."""
+        """Check that Nova reads the result back without losing a disk."""
         # libvirt 9.2 and newer names the template of what it selects when
         # the document is defined, and Nova reads the defined one
         document = golden.after(case).replace(
@@ -68,7 +68,7 @@ class GoldenTest(base.TestCase):
 
 
 def nova_reads_the_store() -> bool:
-    """Nova 29 to 32 do not, and write no path of it either."""
+    """Nova 29 to 32 neither read the store nor write its path."""
     config = nova_config.LibvirtConfigGuest()
     config.parse_str('<domain><os><type>hvm</type><nvram template="t">p'
                      '</nvram></os></domain>')

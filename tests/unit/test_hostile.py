@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The default pipeline with documents and requests that mean it no good."""
+"""The default pipeline with hostile XML and requests."""
 
 import collections
 import copy
@@ -49,7 +49,7 @@ _MOVES = strategies.lists(
 
 @functools.cache
 def known_cases() -> tuple[tuple[str, facts.Facts], ...]:
-    """Documents of Arm guests and their facts."""
+    """Domain XML of Arm guests, with their facts."""
     found = [(golden.before(case), golden.known(case))
              for case in golden.cases()]
     return tuple((xml, known) for xml, known in found
@@ -60,7 +60,7 @@ def known_cases() -> tuple[tuple[str, facts.Facts], ...]:
 def vocabulary() -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
     """Elements, attributes and values of libvirt's schema.
 
-    Where libvirt is not installed, those of the golden cases.
+    Without libvirt, those of the golden cases.
     """
     names: dict[str, set[str]] = {'element': set(), 'attribute': set(),
                                   'value': set()}
@@ -82,9 +82,9 @@ def vocabulary() -> tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]:
 
 
 def mutated(xml: str, moves: Moves) -> str:
-    """The document with some of its parts changed, lost, doubled or new.
+    """The XML with some parts changed, removed, doubled or added.
 
-    :param moves: for each what, where, and two choices
+    :param moves: what, where, and two choices, for each
     """
     elements, attributes, values = vocabulary()
     values += TEXTS
@@ -134,7 +134,7 @@ def ordered(order: tuple[str, ...]) -> Pipeline:
 
 @functools.cache
 def orders() -> tuple[tuple[str, ...], ...]:
-    """Every order of the default hooks, and of some of them, that starts."""
+    """Each allowed order of the default hooks, and of some of them."""
     names = golden.default_pipeline().hooks
     found = []
     for count in range(len(names) + 1):
@@ -148,7 +148,7 @@ def orders() -> tuple[tuple[str, ...], ...]:
 
 
 def slots(xml: str) -> dict[tuple[str, ...], list[tuple[str, str]]]:
-    """Where the disks and interfaces sit that can be told apart."""
+    """The slots of the disks and interfaces that can be identified."""
     found: dict[tuple[str, ...], list[list[tuple[str, str]]]] = {}
     for path, parts in (
             ('disk', (('.', 'device'), ('target', 'dev'), ('target', 'bus'))),
@@ -166,15 +166,15 @@ def slots(xml: str) -> dict[tuple[str, ...], list[tuple[str, str]]]:
 
 
 def board(xml: str) -> tuple[str | None, bool]:
-    """What the slots are slots of."""
+    """Architecture and machine, which decide what the slots mean."""
     domain = view.Domain.parse(xml)
     return domain.arch, domain.is_virt
 
 
 def fine(error: errors.ArmExtError) -> bool:
-    """Whether an error is an answer, and not a crash of a hook.
+    """Whether an error is a refusal, and not a crash of a hook.
 
-    A value that is none of its kind is named with its place.
+    A value of the wrong kind is named with its place.
     """
     if isinstance(error, errors.HookFailed):
         return isinstance(error.__cause__, errors.InvalidDocument)
@@ -197,7 +197,7 @@ class HostileTest(base.TestCase):
 
     def result(self, xml: str, known: facts.Facts,
                order: tuple[str, ...] | None = None) -> str | None:
-        """The document after the hooks, None if there is an error of ours."""
+        """The XML after the hooks, None if the extension raises an error."""
         made = golden.default_pipeline() if order is None else ordered(order)
         try:
             return made.run(xml, known).xml

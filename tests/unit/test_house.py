@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The package stays in rooms that a reader can survey."""
+"""The modules stay small enough to read."""
 
 import os
 import pathlib
@@ -17,7 +17,7 @@ PICTURE = tools.TOOLS.parent / 'doc/source/contributor/house.svg'
 
 
 class FiguresTest(base.TestCase):
-    """Limits that are meant to be loose: none decides about a few lines."""
+    """Loose limits: a few lines more do not matter."""
 
     def test_no_modules_import_each_other(self) -> None:
         self.assertEqual([], house.circles())
@@ -69,7 +69,7 @@ class ToolTest(base.TestCase):
 
 
 class PictureTest(base.TestCase):
-    """What the contributors' pages show; to draw it anew:
+    """The picture in the contributors' pages; to draw it again:
 
     tools/house --picture doc/source/contributor/house.svg
     """

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Imports inside the package point one way."""
+"""Imports inside the package have one direction."""
 
 from tests.support import base
 from tests.support import tools

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What flavors and images may ask for is the same in code, Glance and API."""
+"""Extra specs and image properties are the same in code, Glance and API."""
 
 import pathlib
 import re

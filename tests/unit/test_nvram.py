@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The plan for variable stores."""
+"""The table of what happens to variable stores."""
 
 import dataclasses
 import itertools

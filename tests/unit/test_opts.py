@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The options as the generator of a sample sees them."""
+"""The options for the generator of a sample."""
 
 from oslo_config import cfg
 

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Each command and fragment that documents show is right, and is tried here
-or by a test that is named here.
+"""Each command and fragment in the documentation is right.
+
+It is tried here, or by a test that is named here.
 """
 
 import ast
@@ -91,22 +92,22 @@ def blocks(*languages: str) -> list[pages.Block]:
 
 
 def consoles() -> list[pages.Block]:
-    """What is typed on pages.
+    """The commands on pages.
 
-    The first steps are typed by tests/hosts/one/test_walkthrough.py.
+    tests/hosts/one/test_walkthrough.py runs the first steps.
     """
     return [block for block in blocks('console')
             if not block.source.startswith(FIRST_STEPS)]
 
 
 def commands() -> list[tuple[str, list[str]]]:
-    """Each command that is typed on a page, and its words."""
+    """Each command on a page, and its words."""
     return [(str(block), shlex.split(command.replace('\\\n', '')))
             for block in consoles() for command in block.commands]
 
 
 class FragmentsTest(base.TestCase):
-    """What stands in files."""
+    """Fragments of files."""
 
     def test_each_language_is_known_here(self) -> None:
         self.assertEqual(
@@ -166,7 +167,7 @@ class FragmentsTest(base.TestCase):
 
 
 class MessagesTest(base.TestCase):
-    """What the extension says, as the pages have it."""
+    """Messages of the extension on the pages."""
 
     def assert_shown(self, page: str, message: str) -> None:
         shown = {' '.join(block.text.split()) for block in blocks('text')
@@ -245,7 +246,7 @@ def known_options() -> dict[str, dict[str, cfg.Opt]]:
 class OptionsTest(base.TestCase):
 
     def assert_right(self, text: str, where: object) -> None:
-        """The options of a nova.conf exist, and have values that they may."""
+        """Check that the options of nova.conf exist and have valid values."""
         path = pathlib.Path(self.useFixture(fixtures.TempDir()).path,
                             'nova.conf')
         path.write_text(text)
@@ -289,14 +290,14 @@ class OptionsTest(base.TestCase):
 
 
 class CommandsTest(base.TestCase):
-    """What is typed."""
+    """Commands."""
 
     def setUp(self) -> None:
         super().setUp()
         self.app = app.App(io.StringIO(), io.StringIO())
 
     def parser_of(self, words: list[str]):
-        """The parser of one of our commands, and the words behind it."""
+        """The parser of one of our commands, and the words after its name."""
         factory, name, rest = self.app.command_manager.find_command(words)
         parser = factory(self.app, None, cmd_name=name).get_parser(name)
         parser.error = self.fail
@@ -374,7 +375,7 @@ class CommandsTest(base.TestCase):
                        capture_output=True)
 
     def check_module(self, words: list[str]) -> None:
-        """A module of ours, and options and actions that it knows."""
+        """Check a module of ours, its options and its actions."""
         self.assertEqual('-m', words[1])
         found = importlib.util.find_spec(words[2])
         if found.submodule_search_locations:

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Identities of PCI devices, the rules that skip some, and the options."""
+"""Identities of PCI devices, rules that skip devices, and options."""
 
 import pathlib
 

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The row of hooks, with hooks of every temper."""
+"""The pipeline, with hooks of every kind."""
 
 import concurrent.futures
 import pathlib
@@ -67,7 +67,7 @@ class Marks(hooks.Hook):
 
 
 class Does(hooks.Hook):
-    """Does what the test says."""
+    """Does what the test wants."""
 
     def __init__(self, what, *, changes=(), required=False) -> None:
         super().__init__(None)
@@ -81,7 +81,7 @@ class Does(hooks.Hook):
 
 
 class Never(Marks):
-    """Does not apply."""
+    """Never applies."""
 
     def applies_to(self, domain, facts):
         return False
@@ -261,7 +261,7 @@ class PreviousTest(base.TestCase):
 
 
 class FailureTest(base.TestCase):
-    """Hooks that crash or do what they may not do."""
+    """Hooks that crash or do what is forbidden."""
 
     BREACHES = {
         'raise': (raises, "KeyError: 'oops'"),

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The README says what is so; its commands are tried by test_pages."""
+"""The README is right; test_pages tries its commands."""
 
 import configparser
 import csv

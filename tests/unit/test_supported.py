@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The supported releases of Nova are the same wherever they are named."""
+"""The supported releases of Nova are the same in all places."""
 
 import csv
 import re

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A variable store as a value: what is sound, and how it travels."""
+"""Variable stores: checks, and the packed form."""
 
 import hashlib
 import pathlib
@@ -41,16 +41,16 @@ def flipped(data: bytes, bit: int) -> bytes:
 
 
 def with_checksum(data: bytes) -> bytes:
-    """The same with the checksum of its header put right."""
+    """The same with the right checksum in its header."""
     data = changed(data, 50, b'\0\0')
     total = sum(struct.unpack_from('<36H', data))
     return changed(data, 50, struct.pack('<H', -total & 0xffff))
 
 
 def fault(function: Callable[..., Any], *arguments: Any) -> str:
-    """What a function says is damaged; nothing if it says nothing.
+    """The text of the Damaged error of a function; empty without an error.
 
-    Not assertRaises, which would print a whole store.
+    Not with assertRaises, which would print the whole store.
     """
     try:
         function(*arguments)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What hosts with known CPUs tell of themselves; see README.rst."""
+"""CPU data of real hosts; see README.rst."""
 
 import pathlib
 

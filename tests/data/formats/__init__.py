@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What each released version left behind, for the next to read.
+"""Files of each released version, which later versions must be able to read.
 
-Each folder is a version. ``domain.xml`` is a guest's document as libvirt 9.0
-keeps it, with the record in its metadata; it is also what goes along with a
-cold migration. ``store.packed`` is the guest's variable store as it goes along
-and as it lies in a store for copies. ``expected.json`` says what is in both.
+Each folder is a version. ``domain.xml`` is a guest's domain XML as libvirt 9.0
+stores it, with the record in its metadata; it is also sent in a cold
+migration. ``store.packed`` is the guest's variable store as it is sent, and as
+a store for copies keeps it. ``expected.json`` has the expected content.
 """
 
 import dataclasses
@@ -25,9 +25,9 @@ VARIABLE = ('Probe', b'left behind')
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Left:
-    """What one version left behind.
+    """The files of one version.
 
-    :param reasons: hook and place of each adjustment that is recorded
+    :param reasons: hook and place of each recorded adjustment
     """
 
     version: str
@@ -37,7 +37,7 @@ class Left:
 
 
 def versions() -> list[str]:
-    """Those of which something is here."""
+    """The versions with files here."""
     return sorted(path.parent.name for path in FOLDER.glob('*/domain.xml'))
 
 
@@ -51,6 +51,6 @@ def left(version: str) -> Left:
 
 
 def store() -> bytes:
-    """The store that is packed in each version's."""
+    """The store in each packed file."""
     name, data = VARIABLE
     return stores.store(stores.variable(name, data), size=64 * stores.MIB)

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes what this version leaves behind.
+"""Writes the files of this version.
 
-``python -m tests.data.formats 1.0.0``, once, when version 1.0.0 is released: a
-folder that exists is never written again.
+``python -m tests.data.formats 1.0.0``, once, when version 1.0.0 is released.
+An existing folder is never overwritten.
 """
 
 import json

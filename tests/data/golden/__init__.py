@@ -1,9 +1,9 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Golden cases: a document and facts, and what the default hooks make of it.
+"""Golden cases: domain XML, facts, and the result of the default hooks.
 
 Each folder is a case of three files: ``before.xml``, ``facts.json`` (as
-``nova-arm-ext preview --facts`` reads it, the guest's previous document
-inside) and ``after.xml``.
+``nova-arm-ext preview --facts`` reads it, with the guest's previous domain
+XML) and ``after.xml``.
 """
 
 import pathlib

@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Writes after.xml of the golden cases anew: ``python -m tests.data.golden``.
+"""Writes after.xml of the golden cases again: ``python -m tests.data.golden``.
 
-With names of cases, of those alone. Read the difference before it is
-committed: it is what guests will see.
+With names of cases, only of those. Read the diff before you commit it: guests
+will see it.
 """
 
 import sys

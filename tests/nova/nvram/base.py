@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Variable stores of guests of the installed Nova, on two hosts of files.
+"""Variable stores of guests of the installed Nova, on two simulated hosts.
 
-Nova's own methods that move disks and networks are left out; what calls them,
+Nova's own methods that move disks and networks are replaced. Their callers,
 and the files of stores and instance directories, are real.
 """
 
@@ -121,7 +121,7 @@ class StoresTestCase(nova.test.NoDBTestCase):
     # -- Two hosts --------------------------------------------------------
 
     def at(self, host):
-        """Be on one of the hosts."""
+        """Act as one of the hosts."""
         self.host = host
         self.instances = self.root / ('shared' if self.shared else host)
         self.instances.mkdir(exist_ok=True)
@@ -161,12 +161,12 @@ class StoresTestCase(nova.test.NoDBTestCase):
     # -- What Nova does -----------------------------------------------------
 
     def nova(self, name, does=None):
-        """Have a method of Nova's driver do no more than this."""
+        """Replace a method of Nova's driver."""
         return mock.patch.object(libvirt_driver.LibvirtDriver, name,
                                  does or (lambda *args, **kwargs: None))
 
     def start(self, *args, **kwargs):
-        """A document is made, and QEMU started with it."""
+        """Generate domain XML, and start QEMU with it."""
         ctx = context.get_admin_context()
         self.folder.mkdir(exist_ok=True)
         with self.nova('_get_guest_xml',
@@ -297,7 +297,7 @@ class StoresTestCase(nova.test.NoDBTestCase):
             self.driver.confirm_migration(None, None, self.instance, None)
 
     def revert(self, source, *, disks_are_shared=False):
-        """On this host, then on the one where the guest came from."""
+        """Revert on this host, then on the source."""
         self.instance.task_state = task_states.RESIZE_REVERTING
         self.clean(removed=not (disks_are_shared or self.shared
                                 or source == self.host))
@@ -322,7 +322,7 @@ class StoresTestCase(nova.test.NoDBTestCase):
         self.instance.task_state = task_states.SPAWNING
 
     def adopt(self):
-        """Have a guest that Nova alone has made."""
+        """Make a guest with Nova's own driver."""
         self.folder.mkdir()
         self.store = self.libvirt / f'{NAME}_VARS.fd'
         self.define(DOCUMENT.replace(

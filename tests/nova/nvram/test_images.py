@@ -25,7 +25,7 @@ CONF = nova.conf.CONF
 
 
 class ImagesTest(base.StoresTestCase):
-    """Snapshots carry the stores of their guests."""
+    """Snapshots hold the stores of their guests."""
 
     IMAGE = '7a0c1a51-3a3b-4a92-8a8a-6d5b2f6f0f0d'
 
@@ -58,7 +58,7 @@ class ImagesTest(base.StoresTestCase):
         self.spawn()
 
     def spawned_and_gone(self):
-        """A guest is made, its snapshot is taken, and it goes."""
+        """Make a guest, take its snapshot, and delete it."""
         self.spawn()
         self.stop('1')
         self.snapshot()

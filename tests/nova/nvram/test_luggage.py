@@ -26,8 +26,8 @@ CONF = nova.conf.CONF
 class TwoHostsTest(base.StoresTestCase):
 
     def places(self):
-        """Guests made here, and by Nova alone, on disks of their own and on
-        shared ones."""
+        """Guests made by this driver and by Nova's own, on separate and on
+        shared disks."""
         for shared in (False, True):
             for prepare in (self.spawn, self.adopt):
                 with self.subTest(prepare.__name__, shared=shared):

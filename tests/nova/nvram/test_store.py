@@ -61,7 +61,7 @@ class OwnersTest(base.StoresTestCase):
         return call
 
     def as_nova(self, function):
-        """Do something as nova-compute's user, whose all but stores is."""
+        """Do something as nova-compute's user, who owns all but the stores."""
         @functools.wraps(function)
         def call(*args, **kwargs):
             self.root.parent.chmod(0o755)
@@ -80,7 +80,7 @@ class OwnersTest(base.StoresTestCase):
             super().boot(*args, **kwargs)
 
     def owned_by_others(self):
-        """The store of a guest, as several others own it."""
+        """The store of a guest, with several other owners."""
         for uid in (0, 64055, 12345):
             with self.subTest(uid=uid):
                 self.stop('2')

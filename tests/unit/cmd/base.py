@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Runs the command as its users do, in this process or in one of its own."""
+"""Runs the command as its users do, in this or another process."""
 
 import contextlib
 import dataclasses
@@ -69,7 +69,7 @@ NO_LIBVIRT = 'qemu+unix:///system?socket=/nonexistent/libvirt-sock'
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Ran:
-    """How a command ended and what it wrote."""
+    """The exit status and output of a command."""
 
     status: int
     out: bytes
@@ -87,7 +87,7 @@ class Ran:
 class CommandTestCase(base.TestCase):
     """A test that runs the command and leaves nothing behind.
 
-    The libvirt of this machine is not asked: the default URI leads nowhere.
+    This machine's libvirt is not used: the default URI leads nowhere.
     """
 
     def setUp(self) -> None:
@@ -123,13 +123,13 @@ class CommandTestCase(base.TestCase):
                    stderr=err.buffer.getvalue().decode())
 
     def preview(self, *arguments, stdin=b'') -> Ran:
-        """Preview the document with the facts."""
+        """Preview the domain XML with the facts."""
         return self.run_command(
             'preview', '--facts', self.facts, *arguments, self.document,
             stdin=stdin)
 
     def environment(self, **more) -> dict[str, str]:
-        """For a process of its own; its caches go with the test."""
+        """The environment of a process, with caches in the test's folder."""
         return {**os.environ, 'XDG_CACHE_HOME': str(self.directory / 'cache'),
                 'PYTHONDONTWRITEBYTECODE': '1', **more}
 
@@ -138,7 +138,7 @@ class CommandTestCase(base.TestCase):
         return [sys.executable, '-m', 'nova_arm_ext.cmd.main', *arguments]
 
     def run_process(self, *arguments, stdin=b'', **environment) -> Ran:
-        """Run the command in a process of its own."""
+        """Run the command in another process."""
         done = subprocess.run(
             self.command(*arguments), input=stdin, capture_output=True,
             env=self.environment(**environment), timeout=60)
@@ -151,8 +151,8 @@ class CommandTestCase(base.TestCase):
 
         :param source: the module `strange_hooks`
         :param namespace: of the entry points
-        :param entry_points: name and what it stands for
-        :returns: environment variables that make it found
+        :param entry_points: names to values
+        :returns: environment variables with which it is found
         """
         where = self.directory / 'plugins'
         metadata = where / 'strange_hooks-1.0.dist-info'
@@ -168,13 +168,13 @@ class CommandTestCase(base.TestCase):
             str(where), os.environ.get('PYTHONPATH'))))}
 
     def assert_fails(self, ran: Ran, *parts: str) -> None:
-        """Exit status 2, one line on standard error, nothing else."""
+        """Check for status 2, one line on standard error, and nothing else."""
         self.assertEqual(2, ran.status, ran)
         self.assertEqual(b'', ran.out)
         self.assert_one_line(ran, *parts)
 
     def assert_one_line(self, ran: Ran, *parts: str) -> None:
-        """Standard error is one line with these words in it."""
+        """Check that standard error is one line with these words."""
         self.assertTrue(ran.stderr.startswith('nova-arm-ext: '), ran.stderr)
         self.assertEqual('\n', ran.stderr[-1])
         self.assertEqual(1, len(ran.stderr.splitlines()), ran.stderr)

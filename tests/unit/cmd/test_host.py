@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A libvirt is asked for as long as one may wait."""
+"""Calls of libvirt have a time limit."""
 
 import os
 import socket

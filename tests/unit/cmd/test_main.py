@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""How the command starts and ends, whatever it is asked to do."""
+"""How the command starts and ends, with any subcommand."""
 
 import importlib.metadata
 import logging
@@ -29,7 +29,7 @@ class Strange(base.Hook):
 
 
 def hook(body: str) -> str:
-    """A module with one hook, and what it does."""
+    """The source of a module with one hook that does this."""
     return HOOK + f'        {body}\n'
 
 
@@ -118,7 +118,7 @@ class WrongUsageTest(base.CommandTestCase):
 
 
 class ProcessTest(base.CommandTestCase):
-    """What only shows when the interpreter starts and ends as well."""
+    """What shows only with a whole process."""
 
     def strange(self, source, *options, value='strange_hooks:Strange',
                 **environment):
@@ -273,7 +273,7 @@ DOCUMENT_OF_50_MB = b'<domain>' + b'<x/>' * (50 * 1024 * 1024 // 4)
 
 
 class LeavesNothingTest(base.CommandTestCase):
-    """Tests and other programs call main() as a function."""
+    """main() as a function leaves nothing changed."""
 
     def test_logging_and_warnings_are_as_before(self):
         root = logging.getLogger()

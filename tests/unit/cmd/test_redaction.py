@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What says whose cloud it is goes, what a bug report needs stays."""
+"""What identifies a cloud is removed; what a bug report needs is kept."""
 
 from nova_arm_ext.cmd import redaction
 from tests.data import golden

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What a variable store says, whatever a guest has written into it."""
+"""The text of a variable store, whatever a guest has written into it."""
 
 import json
 import time

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Reading a host's CPU, from files of real hosts and from what is broken."""
+"""Reading a host's CPU, from files of real hosts and from broken ones."""
 
 import json
 import pathlib
@@ -52,7 +52,7 @@ class Connection:
 
 
 class Kernel:
-    """As much of prctl as SVE needs (Documentation/arch/arm64/sve.rst)."""
+    """The part of prctl for SVE (Documentation/arch/arm64/sve.rst)."""
 
     def __init__(self, *lengths: int) -> None:
         self.lengths = [bits // 8 for bits in lengths]

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Gathering facts, from libvirts that answer and others."""
+"""Collecting facts, from libvirt with and without answers."""
 
 import json
 import os
@@ -43,9 +43,9 @@ FIRMWARE = facts.Firmware(arch='aarch64', machines=('virt-*',),
 
 
 class Connection:
-    """As much of a libvirt connection as is asked here.
+    """The part of a libvirt connection that is used here.
 
-    What is an exception is raised.
+    An exception is raised instead of returned.
     """
 
     def __init__(self, *, capabilities=CAPABILITIES, libvirt=9000000,

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Facts about the host are kept as long as they hold."""
+"""Facts about the host are kept as long as they are valid."""
 
 import os
 import types
@@ -87,7 +87,7 @@ class HostFactsTest(base.TestCase):
         kept = [self.facts._kept]
 
         class Forgotten(host_facts.HostFacts):
-            """What is kept is gone when it has been looked at once."""
+            """A kept value that disappears after it was read once."""
 
             _kept = property(lambda made: kept.pop() if kept else None,
                              lambda made, value: None)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is being done to a guest is seen where it is done, and ends with it."""
+"""The current operation on a guest is visible only while it runs."""
 
 import threading
 import types

@@ -9,7 +9,7 @@ from tests.support import base
 
 
 class Thing:
-    """A view as third parties may write one."""
+    """A view as in a third-party package."""
 
     deep = fields.text('a/b/@c')
     content = fields.text('a/b')

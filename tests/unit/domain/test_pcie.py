@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Which devices take a root port, as libvirt counts them."""
+"""Which devices use a root port, as libvirt counts them."""
 
 from nova_arm_ext.domain import devices
 from nova_arm_ext.domain import pcie

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Devices stay where the guest has seen them."""
+"""Devices keep the addresses that the guest saw."""
 
 import dataclasses
 import re
@@ -443,7 +443,7 @@ _FORMS = {
 
 @dataclasses.dataclass(frozen=True)
 class Pair:
-    """A previous document with addresses and a new one without."""
+    """Previous domain XML with addresses, and new XML without."""
 
     had: str
     now: str
@@ -573,7 +573,7 @@ class PropertiesTest(base.TestCase):
 
 
 class LibvirtTest(base.TestCase):
-    """libvirt itself takes the addresses as they are carried over."""
+    """libvirt itself accepts the addresses that were kept."""
 
     @classmethod
     def setUpClass(cls):
@@ -608,7 +608,7 @@ class LibvirtTest(base.TestCase):
             and device.tag in ('disk', 'interface', 'controller')}
 
     def again(self, case: str, stored: str, change) -> tuple[str, str]:
-        """The guest defined anew, with its document changed beforehand."""
+        """The redefined guest, with its XML changed before."""
         known = golden.known(case)
         known = dataclasses.replace(known, guest=dataclasses.replace(
             known.guest, previous=stored))
@@ -683,6 +683,6 @@ class LibvirtTest(base.TestCase):
 
 
 def _lines(xml: str) -> list[str]:
-    """The lines in any order: libvirt keeps the controllers' own."""
+    """The lines, sorted, because libvirt has its own order of controllers."""
     return sorted(re.sub(r'\s+', ' ', line).strip()
                   for line in xml.splitlines())

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The domain view, and documents that somebody made to hurt."""
+"""The domain view, also with malicious XML."""
 
 import hypothesis
 from hypothesis import strategies

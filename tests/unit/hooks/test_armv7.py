@@ -55,7 +55,7 @@ class Armv7TestCase(base.TestCase):
     def adjusted(self, xml: str, known: facts.Facts, *,
                  accel: str = 'prefer_kvm', previous: str | None = None,
                  ) -> tuple[str, list[str]]:
-        """The document and the places that were reported."""
+        """The domain XML and the reported places."""
         domain = view.Domain.parse(xml, previous)
         report = hooks.Report()
         made = hook(accel)

@@ -59,7 +59,7 @@ class ConsoleTestCase(base.TestCase):
     def adjusted(self, xml: str, known: facts.Facts = UNKNOWN, *,
                  previous: str | None = None,
                  **options: str) -> tuple[str, list[str]]:
-        """The document and the reasons that were reported."""
+        """The domain XML and the reported reasons."""
         hook = console.Console(self.options(**options))
         domain = view.Domain.parse(xml, previous)
         report = hooks.Report()
@@ -68,7 +68,7 @@ class ConsoleTestCase(base.TestCase):
         return base.compact(domain), [reason for _, reason in report.reasons]
 
     def check(self, before: str, after: str, *args, **more) -> None:
-        """What comes of these devices."""
+        """Check the result for these devices."""
         self.assertEqual(document(after), self.adjusted(
             document(before), *args, **more)[0])
 
@@ -355,7 +355,7 @@ class OtherMachinesTest(ConsoleTestCase):
 
 
 class LibvirtTest(base.TestCase):
-    """libvirt takes every combination of the options."""
+    """libvirt accepts every combination of the options."""
 
     def test_whatever_is_configured_libvirt_defines_it(self):
         cases = ('new-guest', 'armv7l', 'kernel-without-uefi',

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""CPU features and GIC as flavor or image ask."""
+"""CPU features and GIC as flavor or image asks."""
 
 import dataclasses
 import types
@@ -209,7 +209,7 @@ class CpuFeaturesTest(base.TestCase):
 
 
 class KeepTest(base.TestCase):
-    """A guest that exists, when what it has may not be asked for any more."""
+    """An existing guest with features that are no longer allowed."""
 
     ASKS = {'arm_sve_vector_length': '256', 'arm_pauth': 'off',
             'arm_gic_version': '3'}
@@ -258,7 +258,7 @@ class CpuFeaturesContractTest(contract.HookContract, base.TestCase):
 
 
 class LibvirtTest(base.TestCase):
-    """What libvirt makes of it, with QEMU's emulation."""
+    """libvirt accepts the result, with QEMU's emulation."""
 
     @classmethod
     def setUpClass(cls) -> None:

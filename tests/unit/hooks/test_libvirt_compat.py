@@ -51,7 +51,7 @@ class RulesTestCase(base.TestCase):
     def adjusted(self, xml: str, known: facts.Facts = LIBVIRT_9,
                  disabled: tuple[str, ...] = (),
                  previous: str | None = None) -> tuple[str, list[str]]:
-        """The document and the names of the rules that were reported."""
+        """The domain XML and the names of the reported rules."""
         domain = view.Domain.parse(xml, previous)
         report = hooks.Report()
         hook(*disabled).adjust(domain, known, report)
@@ -61,7 +61,7 @@ class RulesTestCase(base.TestCase):
 
     def check(self, rule: str, before: str, after: str,
               known: facts.Facts = LIBVIRT_9) -> None:
-        """A rule makes one of the other, and nothing when switched off."""
+        """Check that a rule turns one into the other, unless disabled."""
         self.assertEqual((after, [rule]), self.adjusted(before, known))
         self.assertEqual((before, []), self.adjusted(before, known, (rule,)))
 

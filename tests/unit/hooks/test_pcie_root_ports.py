@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""As many free root ports as are asked for."""
+"""As many free root ports as requested."""
 
 import dataclasses
 import types
@@ -53,7 +53,7 @@ class PortsTestCase(base.TestCase):
     def adjusted(self, xml: str, known: facts.Facts = UNKNOWN, *,
                  previous: str | None = None, free: int = 4,
                  most: int = 16) -> tuple[view.Domain, list[str]]:
-        """The document and the reasons that were reported."""
+        """The domain XML and the reported reasons."""
         domain = view.Domain.parse(xml, previous)
         report = hooks.Report()
         made = hook(free, most)
@@ -196,7 +196,7 @@ class ExistingGuestTest(PortsTestCase):
 
 
 class LibvirtTest(base.TestCase):
-    """libvirt itself finds the ports enough, and adds none."""
+    """libvirt itself finds enough ports, and adds none."""
 
     @classmethod
     def setUpClass(cls):

@@ -55,7 +55,7 @@ class UefiTestCase(base.TestCase):
     def adjusted(self, xml: str, known: facts.Facts = LIBVIRT_9, *,
                  previous: str | None = None,
                  **image: str) -> tuple[str, list[str]]:
-        """The document and the places that were reported."""
+        """The domain XML and the reported places."""
         if image:
             known = dataclasses.replace(known, guest=facts.Guest(
                 image_properties=image))

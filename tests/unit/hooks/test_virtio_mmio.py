@@ -97,7 +97,7 @@ class MmioTestCase(base.TestCase):
     def adjusted(self, xml: str, known: facts.Facts = ASKED, *,
                  using: virtio_mmio.VirtioMmio | None = None,
                  previous: str | None = None) -> tuple[str, list[str]]:
-        """The document and the places that were reported."""
+        """The domain XML and the reported places."""
         domain = view.Domain.parse(xml, previous)
         report = hooks.Report()
         using = using or hook()
@@ -457,7 +457,7 @@ class PropertyTest(MmioTestCase):
 
 def _matching(before: list[devices.Device],
               after: list[devices.Device]) -> list[devices.Device]:
-    """The devices that were there before: controllers may be added."""
+    """The devices that existed before; controllers may be added."""
     added = len(after) - len(before)
     controllers = [one for one in after if isinstance(one, devices.Controller)]
     extra = controllers[len(controllers) - added:] if added else []

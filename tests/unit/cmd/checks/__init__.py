@@ -1,2 +1,2 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What the doctor looks at, with a fault planted for each thing it finds."""
+"""The checks of the doctor, with a planted fault for each finding."""

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""A host of files in a temporary folder, as the checks see it."""
+"""A simulated host: files in a temporary folder."""
 
 import json
 import pathlib
@@ -21,13 +21,13 @@ NO_LIBVIRT = 'qemu+unix:///system?socket=/nonexistent/libvirt-sock'
 
 
 class Place(checks.Surroundings):
-    """Surroundings in which a test says what libvirt says."""
+    """Surroundings with answers of libvirt from the test."""
 
     survey = None
 
 
 class ChecksTestCase(base.TestCase):
-    """A host that is in order; each test spoils one thing."""
+    """A host in order; each test breaks one thing."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -62,7 +62,7 @@ class ChecksTestCase(base.TestCase):
 
     def firmware(self, arch: str, name: str, features=(),
                  form: str = 'raw') -> None:
-        """A descriptor with its files, of which libvirt knows as well."""
+        """A descriptor with its files, which libvirt lists too."""
         paths = {}
         for part in ('CODE', 'VARS'):
             path = self.directory / f'{name}_{part}.fd'
@@ -79,7 +79,7 @@ class ChecksTestCase(base.TestCase):
 
     def place(self, conf: str | None = None, uri: str = 'qemu:///system',
               ) -> checks.Surroundings:
-        """Where the checks are to look now."""
+        """The surroundings for the checks."""
         if conf is not None:
             self.file('nova.conf', conf)
         place = Place(
@@ -105,7 +105,7 @@ class ChecksTestCase(base.TestCase):
         return place
 
     def found(self, check, place=None) -> list[tuple[str, str]]:
-        """Status and sentence of each finding."""
+        """Status and text of each finding."""
         return [(finding.status.value, finding.sentence) for finding in
                 checks.Check('one', check).findings(place or self.place())]
 
@@ -116,7 +116,7 @@ class ChecksTestCase(base.TestCase):
 
     def assert_finds(self, status: str, check, *parts: str,
                      place=None) -> None:
-        """One finding with this status has these words and an advice."""
+        """Check for one finding with this status, these words and advice."""
         found = [finding for finding in
                  checks.Check('one', check).findings(place or self.place())
                  if finding.status is Status(status)]

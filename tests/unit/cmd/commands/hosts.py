@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Hosts that commands look at."""
+"""Hosts for tests of commands."""
 
 import shutil
 
@@ -42,7 +42,7 @@ TEST_HOST = '''\
 
 
 def defined(case: str, ours: provenance.Record) -> str:
-    """A golden case's document after the hooks, with its record."""
+    """A golden case's domain XML after the hooks, with its record."""
     return golden.default_pipeline().run(
         golden.before(case), golden.known(case),
         finish=lambda domain, reports: provenance.write(
@@ -50,7 +50,7 @@ def defined(case: str, ours: provenance.Record) -> str:
 
 
 class RecordedTestCase(base.CommandTestCase):
-    """One with a guest that carries a record of what hooks did."""
+    """A test with a guest whose XML has the record of the hooks."""
 
     def setUp(self) -> None:
         super().setUp()
@@ -73,7 +73,7 @@ class RecordedTestCase(base.CommandTestCase):
 
 
 class LibvirtTestCase(base.CommandTestCase):
-    """One with a libvirt of its own, which knows QEMU."""
+    """A test with its own libvirt, with the QEMU driver."""
 
     def setUp(self) -> None:
         super().setUp()

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`nova-arm-ext audit`: guests of a libvirt, real documents."""
+"""`nova-arm-ext audit`: guests of a libvirt, with real domain XML."""
 
 from nova_arm_ext import provenance
 from nova_arm_ext.cmd import guests

@@ -53,7 +53,7 @@ class DoctorTest(hosts.LibvirtTestCase):
                         stderr=done.stderr.decode())
 
     def findings(self, ran: base.Ran) -> dict[str, list[tuple[str, str]]]:
-        """Status and text of what each check found."""
+        """Status and text of the findings of each check."""
         found = {}
         for one in ran.json['checks']:
             found.setdefault(one['check'], []).append(
@@ -126,7 +126,7 @@ class WithoutLibvirtTest(base.CommandTestCase):
         self.assertEqual('ok', found['option names']['status'])
 
     def copies(self, source: str) -> dict[str, dict[str, str]]:
-        """What is found with a store driver that another package brings."""
+        """The findings with a store driver of another package."""
         conf = self.file('nova.conf', hosts.CONF + (
             '[arm_nvram]\nstore = tape\n[arm_tape]\nreels = 2\n'))
 

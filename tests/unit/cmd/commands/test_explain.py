@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`nova-arm-ext explain`: what a guest's record says."""
+"""`nova-arm-ext explain`: a guest's record."""
 
 import json
 

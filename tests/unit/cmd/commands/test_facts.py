@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`nova-arm-ext facts`: what libvirt tells about the host."""
+"""`nova-arm-ext facts`: what libvirt reports about the host."""
 
 import fixtures
 

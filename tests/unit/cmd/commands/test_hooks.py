@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`nova-arm-ext hooks`: every hook that is installed, whole or broken."""
+"""`nova-arm-ext hooks`: all installed hooks, also broken ones."""
 
 from nova_arm_ext.cmd.commands import hooks
 from nova_arm_ext.hooks import libvirt_compat
@@ -28,11 +28,11 @@ class Silent(Fine):
 class HooksTest(base.CommandTestCase):
 
     def rows(self, ran):
-        """The rows of a list in JSON, by name."""
+        """The rows of a JSON list, by name."""
         return {row['Name']: row for row in ran.json}
 
     def with_plugins(self, config=''):
-        """List the hooks with some of another package."""
+        """List the hooks, including those of another package."""
         return self.run_process(
             'hooks', '-f', 'json',
             '--config-file', self.file('nova.conf', config),

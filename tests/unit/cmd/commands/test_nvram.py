@@ -47,7 +47,7 @@ class NvramTestCase(base.CommandTestCase):
     def guest(self, number: int, *, path: pathlib.Path | None = None,
               running: bool = False, suspended: bool = False,
               template: bool = True) -> str:
-        """Define a domain, whose store need not be there.
+        """Define a domain; its store need not exist.
 
         :returns: its name
         """
@@ -185,7 +185,7 @@ class ListTest(NvramTestCase):
 class ShowTest(NvramTestCase):
 
     def write(self, *variables: bytes) -> str:
-        """A store with these variables; libvirt is not asked for it."""
+        """Write a store with these variables, without libvirt."""
         return self.file('VARS.fd', stores.store(*variables))
 
     def json(self, path: str) -> dict:

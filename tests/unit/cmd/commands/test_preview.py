@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""`nova-arm-ext preview`: documents, facts, formats, exit status."""
+"""`nova-arm-ext preview`: domain XML, facts, formats, exit status."""
 
 import json
 import os
@@ -168,7 +168,7 @@ class DocumentTest(base.CommandTestCase):
 class FactsTest(base.CommandTestCase):
 
     def known(self, *arguments):
-        """The facts that the hooks were given."""
+        """The facts that the hooks got."""
         ran = self.preview('--format', 'json', *arguments)
         self.assertEqual((0, ''), (ran.status, ran.stderr))
         return ran.json['facts']
@@ -297,10 +297,10 @@ class ConfigurationTest(base.CommandTestCase):
 
 
 class LibvirtTest(base.CommandTestCase):
-    """Without --facts the local libvirt is asked."""
+    """Without --facts the local libvirt is used."""
 
     def hanging(self):
-        """A libvirt that takes a call and never answers."""
+        """A libvirt that accepts a call and never answers."""
         path = str(self.directory / 'socket')
         server = socket.socket(socket.AF_UNIX)
         self.addCleanup(server.close)
@@ -384,7 +384,7 @@ class LibvirtTest(base.CommandTestCase):
 class ColourTest(base.CommandTestCase):
 
     def on_terminal(self, **environment):
-        """What a preview writes on a terminal."""
+        """The output of a preview on a terminal."""
         ours, theirs = pty.openpty()
         self.addCleanup(os.close, ours)
         process = subprocess.Popen(

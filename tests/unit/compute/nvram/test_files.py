@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""The files of variable stores: replaced whole, and never through a link."""
+"""The files of variable stores: replaced as a whole, never through a link."""
 
 import errno
 import fcntl
@@ -235,10 +235,10 @@ class FaultTest(StoreFilesTestCase):
                          done.stdout.splitlines())
 
     def killed_at(self, number: int, work) -> bool:
-        """Do something in a process that is killed at a step.
+        """Run something in a process that is killed at a step.
 
-        :param number: how many steps it gets on
-        :returns: whether it was killed; False if it had fewer steps
+        :param number: the number of steps before
+        :returns: whether it was killed; False if there were fewer steps
         """
         def step(real):
             def wrapped(*args, **kwargs):
@@ -349,7 +349,7 @@ class FaultTest(StoreFilesTestCase):
 
 
 class PlantedTest(StoreFilesTestCase):
-    """What others may have put in the place of a store."""
+    """What others may have put in place of a store."""
 
     def setUp(self) -> None:
         super().setUp()
