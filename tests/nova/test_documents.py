@@ -46,7 +46,7 @@ class _Documents(base.TestCase):
 
     def setUp(self) -> None:
         super().setUp()
-        # Hundreds of documents: what each hook did would hide the failure.
+        # The log of hundreds of guests would hide the failure.
         log = logging.getLogger('nova_arm_ext')
         self.addCleanup(log.setLevel, log.level)
         log.setLevel(logging.ERROR)
@@ -105,7 +105,7 @@ class _ArmDocuments(_Documents):
                 read.parse_str(xml)
                 written = etree.fromstring(read.to_xml())
             except Exception as e:
-                # Whatever Nova's parser raises would break a hard reboot.
+                # Any error of Nova's parser would break a hard reboot.
                 faults.append(f'{guest}: {type(e).__name__}: {e}')
                 continue
             if written.findtext('uuid') != read.uuid or read.uuid is None:
@@ -132,13 +132,13 @@ class _ArmDocuments(_Documents):
         for guest, _ in self.results():
             recorded = release().verdict(release().recorded(guest) or '')
             if recorded.stored is None:
-                continue                          # another test tells of it
+                continue                   # another test reports it
             domain = view.Domain.parse(recorded.stored)
 
             said, why = audit.without_us(provenance.read(domain), domain)
 
             alone = release().verdict(release().redefined[guest])
-            # what this machine has not, such as a socket, stops both
+            # what this machine lacks, such as a socket, stops both
             error = (alone.define or (not recorded.start and alone.start)
                      or (said == audit.CANNOT_START
                          and _is_refused_by_qemu(guest)))
@@ -229,7 +229,7 @@ class Kinds(base.TestCase):
 
         refused = release().refused_by_nova
 
-        # A release refuses what its host cannot do, never a plain guest.
+        # Nova refuses what its host cannot do, but never a plain guest.
         self.assertLess(len(refused), made / 20, refused)
         self.assertEqual([], [
             kind for _, kind in refused if kind in ('default', 'config-drive')

@@ -205,7 +205,7 @@ class DriverTest(nova.test.NoDBTestCase):
         self.assertIsNone(operation.current.get())
 
     def test_a_failed_reboot_leaves_the_guest_defined(self) -> None:
-        # before Nova takes it away, and after
+        # before Nova removes it, and after
         self.existing(DOCUMENT, None)
         self.with_hook(Raising)
 
@@ -275,7 +275,7 @@ class DriverTest(nova.test.NoDBTestCase):
                           'arm_free_pcie_root_ports',
                           '[arm_pcie_root_ports] free'):
                 self.assertIn(words, error.format_message())
-            # what Nova keeps of it
+            # Nova keeps only this part
             self.assertLess(len(error.format_message()), 255)
 
     def test_it_is_told_of_an_error_that_nova_has_hidden_too(self) -> None:
@@ -550,7 +550,7 @@ class SchedulingTest(nova.test.NoDBTestCase):
         self.assertEqual(set(), self.traits())
 
 
-#: What nova-compute does before it meets the message bus.
+#: What nova-compute does before it connects to the message bus.
 START = """
 import sys
 import nova.cmd.compute

@@ -61,8 +61,9 @@ class ArmServiceTest(nova_base.LibvirtMigrationMixin,
             super().setUp()
         if not self.needs_threads and hasattr(
                 nova_fixtures, 'SynchronousThreadPoolExecutorFixture'):
-            # Up to Nova 31 green threads would share database transactions:
-            # other tests of this process have imported threading as it is
+            # Up to Nova 31 green threads would share database transactions,
+            # because other tests of this process have imported the unpatched
+            # threading
             self.useFixture(
                 nova_fixtures.SynchronousThreadPoolExecutorFixture())
             self.useFixture(nova_fixtures.SpawnIsSynchronousFixture())
@@ -129,7 +130,7 @@ class ArmServiceTest(nova_base.LibvirtMigrationMixin,
         try:
             self._live_migrate(self.server, expected, 'ACTIVE')
         except client.OpenStackApiException:
-            # nobody waits for the conductor but Nova's test base
+            # only Nova's test base waits for the conductor
             self.assertEqual('error', expected)
         else:
             self.assertEqual('completed', expected)
@@ -206,7 +207,7 @@ class MigrationTest(ArmServiceTest):
 
     def test_novas_workaround_does_not_switch_the_comparison_off(
             self) -> None:
-        # Kolla-Ansible sets it for everybody
+        # Kolla-Ansible sets it on all hosts
         self.flags(skip_cpu_compare_on_dest=True, group='workarounds')
         self.start_two('thunderx2', 'kunpeng-920')
         self.boot(host='src')
@@ -271,7 +272,7 @@ class MachineTest(ArmServiceTest):
     def setUp(self) -> None:
         super().setUp()
         self.defined: list[str] = []
-        # what libvirt made of it, which Nova's fixture does not keep
+        # as libvirt expands it; Nova's fixture does not
         self.libvirt_gave = 'pc-0.12'
         described = fakelibvirt.Domain.XMLDesc
         self.useFixture(fixtures.MonkeyPatch(
@@ -368,7 +369,7 @@ class MachineTest(ArmServiceTest):
     def test_it_keeps_it_on_another_host(self) -> None:
         def migrate(nova_driver: Any, ctxt: Any, instance: Any,
                     *args: Any, **kwargs: Any) -> str:
-            # as on shared storage: both names of the directory are there
+            # as on shared storage: the directory has both names
             folder = pathlib.Path(utils.get_instance_path(instance))
             folder.mkdir(exist_ok=True)
             folder.with_name(f'{folder.name}_resize').mkdir()
@@ -493,7 +494,7 @@ class TraitsTest(ArmServiceTest):
         # another CPU in the same board, and another libvirtd
         compute.driver._host.get_connection().arm_cpu = 'altra'
         compute.driver._facts.forget()
-        # Nova reads placement anew after five minutes
+        # Nova reads Placement again after five minutes
         compute.manager.reportclient.clear_provider_cache()
 
         self._run_periodics()

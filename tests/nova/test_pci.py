@@ -39,8 +39,8 @@ SETTINGS = pci.Settings(
     yielding=frozenset(('177d:a01e', '177d:a034', '177d:0011')),
     min_interval=10, max_age=300, keep_last_good=600)
 
-#: Each error of libvirt's that a call for a node device is known to give, and
-#: some of those that end a connection.
+#: All known errors of libvirt in a call for a node device, and some that end a
+#: connection.
 CODES = {
     'INTERNAL_ERROR': 1, 'NO_SUPPORT': 3, 'OPERATION_FAILED': 9,
     'SYSTEM_ERROR': 38, 'RPC': 39, 'NO_NODE_DEVICE': 53,
@@ -509,7 +509,7 @@ class FaultTest(PciTest):
 
             found = self.by_name(inventory)
 
-            # the last good answer stands, so that all is there
+            # the last good answer is used, so nothing is missing
             self.assertEqual(self.whole, found, (self.calls[number], error))
             if name and for_ever:
                 self.now += 601
@@ -522,7 +522,7 @@ class FaultTest(PciTest):
             self.assertEqual([], self.read(self.inventory(self.tree)))
 
     def test_a_warning_comes_once(self) -> None:
-        # the description of the first device, for ever
+        # the description of the first device fails permanently
         self.broken_at(self.calls.index((self.calls[1][0], 'XMLDesc')),
                        libvirt_error(53), for_ever=True)
         inventory = self.inventory(self.tree)
@@ -657,7 +657,7 @@ class FaultTest(PciTest):
 
         found = self.by_name(inventory)
 
-        # none of them is described by halves
+        # no device is described incompletely
         self.assertEqual(
             {name: one for name, one in self.whole.items()
              if name not in functions | {parent['dev_id']}}, found)
@@ -704,7 +704,7 @@ class FaultTest(PciTest):
         self.assertNotIn(name, self.by_name(inventory))
 
     def test_stock_nova_gives_up_where_one_device_vanishes(self) -> None:
-        # what the tests above are about: it is so in each release
+        # each release has the problem that the tests above are about
         stock = libvirt_driver.LibvirtDriver(fake.FakeVirtAPI(), False)
         own = libvirt_driver.LibvirtDriver._get_pci_passthrough_devices
         own = getattr(own, '__wrapped__', own)
@@ -754,7 +754,7 @@ class LineTest(PciTest):
         self.assertEqual(2 * (middle - small), large - middle)
 
 
-#: Pieces of which documents are made, sound and not.
+#: Parts of XML, valid and invalid.
 _TEXTS = ('0', '1', '255', '256', '-1', '4294967295', '0x10', 'x', '', ' 7 ',
           '99999999999999999999', '\u0663')
 _IDS = (" id='0x8086'", " id='8086'", " id='0x177d'", " id='0xa034'",

@@ -117,7 +117,7 @@ class PciServiceTest(nova_base.ServersTestBase):
         self.assert_a_guest_gets_its_device()
 
     def test_with_stock_nova_there_is_no_host_at_all(self) -> None:
-        # why the inventory is taken differently; each release does so
+        # the reason for our own inventory; each release does this
         self.vanishing()
 
         # Nova's test base finds no compute node (34), or no provider of

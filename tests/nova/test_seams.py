@@ -67,7 +67,7 @@ class SeamsTest(nova.test.NoDBTestCase):
         for name, arguments in OVERRIDDEN.items():
             newer = _lambda(('self', *arguments, 'more', 'still=0'))
             newer.__signature__ = inspect.signature(newer)
-            # it goes on calling what it called
+            # it still calls the same methods
             newer.__wrapped__ = getattr(libvirt_driver.LibvirtDriver, name)
             self.useFixture(fixtures.MockPatchObject(
                 libvirt_driver.LibvirtDriver, name, newer))
@@ -81,12 +81,12 @@ class SeamsTest(nova.test.NoDBTestCase):
                   *((owner, name, 'calls')
                     for owner, name, _, _ in seams.CALLED)]
         for owner, name, use in wanted:
-            # None, as a public one is inherited from ComputeDriver
+            # None, because a public one is inherited from ComputeDriver
             with mock.patch.object(owner, name, None):
                 refusal = self.refusal()
 
             place = owner.__name__.rpartition('.')[2]
-            # beside it, what is called there alone
+            # others that are called only there may be named too
             self.assertIn(
                 f' Nova 35.0.0 has no {place}.{name}, which nova-arm-ext '
                 f'{use}; install a release of nova-arm-ext that supports '
@@ -181,7 +181,7 @@ class ListTest(base.TestCase):
         """Methods of Nova's driver, Host, Guest and PCI functions."""
         ours = vars(driver.ArmLibvirtDriver)
         for node in ast.walk(ast.parse(source)):
-            # a method of the driver may be handed on to be called
+            # a method of the driver may be passed to others
             if (isinstance(node, ast.Attribute)
                     and ast.unparse(node.value) == 'self'
                     and node.attr not in ours

@@ -26,7 +26,7 @@ ROOT = pathlib.Path(__file__).parents[2]
 PTH = 'nova_arm_ext.pth'
 START = 'nova_arm_ext.start'
 
-# What the caller's shell says must not reach the environments under test.
+# Variables of the caller's shell that must not reach the environments.
 _UNWANTED = ('PYTHONPATH', 'PYTHONHOME', 'PYTHONSTARTUP', 'VIRTUAL_ENV')
 
 

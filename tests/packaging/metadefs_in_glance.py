@@ -37,7 +37,7 @@ flavor = keystone
 config_file = {folder}/glance-api-paste.ini
 '''
 
-#: What keystone's middleware would add, which is left out.
+#: The headers of Keystone's middleware, which is not used.
 HEADERS = {
     'X-Identity-Status': 'Confirmed', 'X-User-Id': 'admin',
     'X-Project-Id': 'admin', 'X-Roles': 'admin,member,reader'}

@@ -18,8 +18,8 @@ answer = [alias.__name__, cls is driver.ArmLibvirtDriver,
           issubclass(cls, stock.LibvirtDriver)]
 """
 
-# As nova-compute does it, without a host to talk to: the driver's fakes
-# answer for the compute manager.
+# As nova-compute does it, without a host: Nova's fakes replace the compute
+# manager.
 LOAD = """
 import nova.conf
 from nova.virt import driver, fake
@@ -38,7 +38,7 @@ answer = [sorted(sys.modules), driver.LibvirtDriver.__module__,
           [cls.__name__ for cls in driver.LibvirtDriver.__subclasses__()]]
 """
 
-# All that the startup files may bring into a process that asks for nothing.
+# The only modules that the startup files may import.
 FINDER = {'nova_arm_ext', 'nova_arm_ext.nova_virt'}
 
 needs_nova = testtools.skipUnless(
@@ -102,7 +102,7 @@ class WheelInNovasEnvironmentTest(Reachable, base.TestCase):
         self.assertTrue(added.startswith('nova-arm-ext'), added)
 
     def test_requirements_are_met(self):
-        # pip check speaks of everything in the environment.
+        # pip check would check the whole environment.
         said = self.environment.report("""
 import importlib.metadata
 from pip._vendor.packaging.requirements import Requirement

@@ -28,7 +28,7 @@ from nova_arm_ext.pipeline.run import Pipeline
 from tests.data import golden
 
 _FOREIGN = 'https://example.org/not-known-to-anybody'
-#: what comments and foreign elements are put into
+#: the elements that get comments and foreign elements
 _HOMES = ('.', 'metadata', 'os', 'features', 'cpu', 'devices')
 
 
@@ -145,7 +145,7 @@ class HookContract:
 
     def test_contract_it_touches_nothing_but_the_document(self) -> None:
         documents = list(self.documents())
-        self.adjusted(*documents[0])     # whatever is imported late is now
+        self.adjusted(*documents[0])     # late imports happen here
 
         with _watched() as seen:
             for xml, known in documents:
@@ -170,7 +170,7 @@ def _strangers(document: etree._Element) -> list[str]:
            for node in document.iter(f'{{{_FOREIGN}}}*')])
 
 
-#: events of sys.audit that a computation has no business with
+#: events of sys.audit that a hook must not cause
 _OUTSIDE = ('open', 'os.', 'socket.', 'subprocess.', 'shutil.', 'tempfile.',
             'ctypes.', 'fcntl.')
 _watching: dict[int, list[str]] = {}
@@ -185,7 +185,7 @@ def _audit(event: str, arguments: object) -> None:
 @contextlib.contextmanager
 def _watched() -> Iterator[list[str]]:
     """The system calls of this thread in the block."""
-    # an audit hook stays for the life of the process, so there is one
+    # an audit hook cannot be removed, so there is only one
     if not _audit.__dict__.setdefault('installed', False):
         sys.addaudithook(_audit)
         _audit.__dict__['installed'] = True

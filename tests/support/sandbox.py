@@ -87,7 +87,7 @@ def call(function: str, timeout: float,
     """
     # The sandbox has no network to build the guest with.
     build.ensure()
-    # QEMU runs as a user of its own, which must get at its disks.
+    # QEMU has its own user, which needs access to its disks.
     with tempfile.TemporaryDirectory(prefix='nova-arm-ext-') as name:
         folder = pathlib.Path(name)
         folder.chmod(0o755)
@@ -143,9 +143,9 @@ def _environment(folder: str) -> dict[str, str]:
         'PATH': search_path(),
         'NOVA_ARM_EXT_SANDBOX': folder,
         'NOVA_ARM_EXT_CACHE': str(build.cache_folder()),
-        # stevedore keeps a file there for every sys.path it has seen.
+        # stevedore keeps a file per sys.path there.
         'XDG_CACHE_HOME': folder,
-        # Nova's tests put databases there, and nobody tears them down.
+        # Nova's tests leave databases there.
         'TMPDIR': folder,
         # As nova-compute 34 runs by default; its test packages would choose
         # eventlet, which is what older ones run with.
@@ -212,15 +212,15 @@ def _furnish(folder: pathlib.Path) -> None:
         pathlib.Path(place).mkdir(parents=True, exist_ok=True)
         _mount('--bind', own, place)
     if os.path.exists(KVM):
-        # Guests are emulated. A KVM that only root may use would make
-        # libvirt probe QEMU at every start: it asks as root, and then finds
-        # that QEMU's own user may not (libvirt 9.0, virQEMUCapsIsValid).
+        # Guests are emulated. If only root could use KVM, libvirt would probe
+        # QEMU at every start, because QEMU's own user cannot use it (libvirt
+        # 9.0, virQEMUCapsIsValid).
         nothing = folder / 'no-kvm'
         nothing.touch(mode=0o000)
         _mount('--bind', nothing, KVM)
     _mount('-t', 'tmpfs', '-o', 'mode=755', 'tmpfs', '/run')
-    # The network namespace has its own devices, which sysfs shows as it was
-    # when it was mounted.
+    # sysfs shows the devices of the network namespace in which it was mounted,
+    # so mount it again.
     _mount('-t', 'sysfs', 'sysfs', '/sys')
 
 
@@ -251,7 +251,7 @@ def _work(folder: str, function: str, arguments: str) -> None:
 
 def main(folder: str, function: str, arguments: str, timeout: str) -> int:
     global _protocol
-    # Whatever prints to standard output prints to the log instead.
+    # Standard output goes to the log.
     _protocol = os.fdopen(os.dup(sys.stdout.fileno()), 'w')
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     _furnish(pathlib.Path(folder))
@@ -259,7 +259,7 @@ def main(folder: str, function: str, arguments: str, timeout: str) -> int:
     if child:
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
         return _await_child(child)
-    # Where it hangs, for whoever reads the log once the time is over.
+    # After the time limit the log shows where it hangs.
     faulthandler.dump_traceback_later(
         max(float(timeout) - 5, float(timeout) / 2), file=sys.stderr)
     status = 1
@@ -270,12 +270,12 @@ def main(folder: str, function: str, arguments: str, timeout: str) -> int:
         traceback.print_exc()
     finally:
         sys.stderr.flush()
-        # No thread of Nova's is waited for: the namespace ends them all.
+        # Do not wait for Nova's threads: they end with the namespace.
         os._exit(status)
 
 
 if __name__ == '__main__':
-    # The functions called import this module by its name; there must be one
-    # of it, not a second called __main__.
+    # The called functions import this module by its name, so it must not
+    # exist a second time as __main__.
     from tests.support import sandbox
     sys.exit(sandbox.main(*sys.argv[1:]))

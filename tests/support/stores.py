@@ -6,13 +6,13 @@ import uuid
 
 MIB = 1024 * 1024
 
-#: Of EFI_GLOBAL_VARIABLE, which BootOrder and its like bear.
+#: EFI_GLOBAL_VARIABLE, the GUID of BootOrder and others.
 GLOBAL = uuid.UUID('8be4df61-93ca-11d2-aa0d-00e098032b8c')
 
 VOLUME = 0xc0000
 BLOCK = 0x40000
 HEADER = 0x48
-#: Where the first variable stands.
+#: The offset of the first variable.
 FIRST = HEADER + 28
 
 ADDED = 0x3f

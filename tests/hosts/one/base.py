@@ -21,14 +21,15 @@ from tests.support import sandbox
 class GuestTestCase(base.TestCase):
     """A test with real guests. `self.bed` is there while it runs."""
 
-    #: A whole test, with the start of libvirt and Nova. Waiting for a guest
-    #: has a shorter limit of its own; this one is for what hangs elsewhere.
+    #: Seconds for a whole test, with the start of libvirt and Nova. Waiting
+    #: for a guest has its own, shorter limit.
     timeout = 400.0
 
-    #: The guests that it boots; the sandbox has no network to build them.
+    #: The guests that it boots. They are built before, because the sandbox has
+    #: no network.
     arches: typing.ClassVar[tuple[str, ...]] = ('aarch64',)
 
-    #: What Bed gets beside the folder.
+    #: Arguments of Bed besides the folder.
     bed_options: typing.ClassVar[dict[str, typing.Any]] = {}
 
     def run(self, result: typing.Any = None) -> typing.Any:

@@ -18,7 +18,7 @@ import typing
 import uuid
 
 # isort: off
-# Nova's test packages settle how threads work, before anything else of Nova
+# Nova's test packages choose the kind of threads, before anything else of Nova
 # or its libraries is imported.
 from nova.tests import functional  # noqa: F401
 from nova import test  # noqa: F401
@@ -49,17 +49,17 @@ CONF = cfg.CONF
 ARM_DRIVER = 'arm_ext.ArmLibvirtDriver'
 #: Nova's driver as it is; libvirt 8.6 to 9.1 refuse its AArch64 guests.
 NOVA_DRIVER = 'libvirt.LibvirtDriver'
-#: Nova's driver as far as libvirt 9.0 takes it.
+#: Nova's driver with what libvirt 9.0 accepts.
 STOCK_DRIVER = 'libvirt.StockDriver'
 
 #: Emulation takes 10 to 20 s from power on to the first report.
 BOOT_TIMEOUT = 120.0
-#: A device that is plugged in is reported a second or two later.
+#: An attached device is reported one or two seconds later.
 PLUG_TIMEOUT = 30.0
 ACTION_TIMEOUT = 120.0
 
 
-#: Who hears libvirt's events; before Nova 34 it is Host itself.
+#: The class that gets libvirt's events; before Nova 34 it is Host itself.
 _EVENT_HANDLER = getattr(libvirt_host, '_ThreadingLibvirtEventHandler',
                          libvirt_host.Host)
 
@@ -105,8 +105,8 @@ class _Services(integrated_helpers._IntegratedTestBase):
         raise NotImplementedError
 
     def setUp(self) -> None:
-        # What is forbidden to Nova's tests for good reasons is the point
-        # here: real libvirt, real events, the host's real files.
+        # Undo what Nova's tests forbid: here libvirt, its events and the
+        # host's files are real.
         for name in ('GenericPoisonFixture', 'ImportModulePoisonFixture',
                      'PoisonFunctions', 'SysFsPoisonFixture'):
             self.stub(nova_fixtures, name, _Harmless)
@@ -124,20 +124,20 @@ class _Services(integrated_helpers._IntegratedTestBase):
                    instances_path=str(bed.instances),
                    state_path=str(bed.folder / 'nova'),
                    my_ip='127.0.0.1',
-                   # No Neutron will say that a port is ready.
+                   # There is no Neutron to report that a port is ready.
                    vif_plugging_timeout=0, vif_plugging_is_fatal=False,
-                   # The guest heeds the power button at once; this is for
-                   # one that hangs.
+                   # Only for a guest that hangs; others react to the power
+                   # button at once.
                    shutdown_timeout=20)
         if 'manager_shutdown_timeout' in CONF:
-            # From Nova 34 on a compute service that is stopped cleans up in
-            # a thread, and would go on when the next one is there.
+            # From Nova 34 on a stopped compute service cleans up in a thread,
+            # which would still run when the next service starts.
             self.flags(manager_shutdown_timeout=20)
         self.flags(virt_type='qemu', images_type='qcow2',
                    num_pcie_ports=bed.num_pcie_ports, group='libvirt')
         if platform.machine() != 'aarch64':
-            # Nova writes root ports where the host's own architecture has
-            # them; on an Arm host it would for this guest.
+            # Nova writes root ports only for the host's own architecture; on
+            # an Arm host it would write them for this guest.
             self.stub(libvirt_driver.LibvirtDriver, '_guest_needs_pcie',
                       lambda driver, domain: bool(bed.num_pcie_ports))
         self.use_driver(bed.driver)
@@ -149,17 +149,17 @@ class _Services(integrated_helpers._IntegratedTestBase):
                   bed.volume_connection)
         libvirt_driver.VOLUME_DRIVERS['bed'] = (
             f'{__name__}.{_FileVolumes.__name__}')
-        # libvirt makes the taps; there is nothing to connect them to.
+        # libvirt creates the tap devices; they are not connected.
         vifs = libvirt_vif.LibvirtGenericVIFDriver
         self.stub(vifs, 'get_config', _tap)
         for name in ('plug', 'unplug'):
             self.stub(vifs, name, lambda *args, **kwargs: None)
-        # The machine's own iSCSI and NVMe initiators have no part in this.
+        # The machine's own iSCSI and NVMe initiators are not used.
         self.stub(libvirt_driver.connector, 'get_connector_properties',
                   lambda *args, **kwargs: {'host': 'compute',
                                            'ip': '127.0.0.1'})
-        # One event loop serves the process, also after the compute service
-        # was started anew.
+        # One event loop serves the process, also after a restart of the
+        # compute service.
         loop = _EVENT_HANDLER._native_thread
         running: list[bool] = []
 
@@ -177,7 +177,7 @@ class _Services(integrated_helpers._IntegratedTestBase):
     def restart_compute(self) -> None:
         """Do what a restart of nova-compute does."""
         self.compute.stop()
-        # The old process would be gone, and so would its ears.
+        # Remove the event handlers of the old process.
         old = self.compute.manager.driver._host
         old = getattr(old, '_event_handler', old)
         old._queue_event = lambda event: None
@@ -236,7 +236,7 @@ class Bed:
     def start(self) -> None:
         started = time.monotonic()
         guest.ensure()
-        # Later on Nova's test base has another home, hence another cache.
+        # Nova's test base changes HOME later, and with it the cache.
         self._guests = {arch: made for arch in guest.INGREDIENTS
                         if (made := guest.cached(arch))}
         for place in (self.instances, self._volumes, self.folder / 'nova'):
@@ -393,7 +393,7 @@ class Bed:
                 'data': {'device_path': str(path), 'volume_id': volume,
                          'attachment_id': attachment}}
 
-    # -- For whoever wants to know why --------------------------------------
+    # -- After a failure -----------------------------------------------------
 
     def log(self) -> str:
         """What the extension logged, and Nova's warnings."""

@@ -12,8 +12,8 @@ import uuid
 
 import libvirt
 
-#: Security drivers, namespaces and control groups are the machine's business;
-#: libvirt's own user for QEMU stays, so that files belong to whom they would.
+#: Without security drivers, namespaces and control groups, which belong to the
+#: machine. QEMU's user is libvirt's default, so that files have real owners.
 QEMU_CONF = """\
 security_driver = "none"
 namespaces = []

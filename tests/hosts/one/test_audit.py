@@ -46,6 +46,6 @@ class AuditTest(base.GuestTestCase):
         self.assertIn('arm:skip_hooks', hooks['console']['failure'])
         self.assertIn('root ports',
                       hooks['pcie_root_ports']['reasons'][0]['text'])
-        # the command was given no configuration, so it has the defaults
+        # the command runs without configuration, so with the defaults
         self.assertEqual(('this version, other options', 'unchanged'),
                          self.audit(server))

@@ -15,7 +15,7 @@ KEY_ENTER = 28
 #: Milliseconds; a key that is held for 250 repeats.
 HOLD = 20
 
-#: In letters that are on the screen before.
+#: Only letters that are on the screen already.
 WORDS = 'typed words'
 
 
@@ -55,5 +55,5 @@ class GraphicalConsoleTest(base.GuestTestCase):
         lines = self.awaited(lambda seen: [
             line for line in seen.read(alphabet)
             if answer in seen.read(alphabet) and WORDS in line])
-        # what was typed, as it was typed, and the guest's own words
+        # the typed text, and the guest's answer
         self.assertEqual([WORDS, answer], lines)

@@ -39,7 +39,7 @@ class VariableStoreTest(VariableStoreTestCase):
         self.assertEqual(3, server.report().boots)
 
         server.rescue()
-        # the rescue system counts on a copy, of which nothing remains
+        # the rescue system counts in a copy that is removed afterwards
         self.assertEqual(4, server.report().boots)
         server.unrescue()
         self.assertEqual(4, server.report().boots)
@@ -84,7 +84,7 @@ class AdoptedStoreTest(VariableStoreTestCase):
     bed_options = {'driver': 'libvirt.StockDriver'}
 
     def test_a_guest_of_nova_alone_keeps_them_where_they_are(self):
-        # its place is where Nova alone has put it
+        # its path is that of Nova's own driver
         server = self.bed.boot()
         self.assertEqual(1, server.report().boots)
         [path] = self.stores()

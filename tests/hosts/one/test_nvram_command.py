@@ -49,7 +49,7 @@ def life(folder: pathlib.Path) -> dict[str, typing.Any]:
     backup = str(folder / 'backup')
     domain = libvirt.open('qemu:///system').defineXML(DOMAIN)
     said: dict[str, typing.Any] = {}
-    # its processors stand still, so that the store stays as the template
+    # its processors are stopped, so that the store stays like the template
     domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
     said['owner'] = STORE.stat().st_uid
     said['list'] = command('list', '-f', 'value', '-c', 'State', '-c',
@@ -141,7 +141,7 @@ class NvramCommandTest(base.TestCase):
             said['show, damaged'])
         self.assertEqual([0, ''], said['restore'][::2])
         self.assertTrue(said['is as before'])
-        # libvirt hands the file to QEMU's user, as it did with its own
+        # libvirt gives the file to QEMU's user, as it did before
         self.assertNotEqual(0, said['owner'])
         self.assertEqual(said['owner'], said['owner after'])
         self.assertEqual([0, ''], said['reset'][::2])

@@ -28,7 +28,7 @@ class SameMachineTestCase(base.GuestTestCase):
 
 class RedefinedGuestTest(SameMachineTestCase):
 
-    # Free ports to plug disks into; Nova's default leaves one.
+    # Free ports for disks; Nova's default leaves one.
     bed_options = {'num_pcie_ports': 12}
 
     def test_plugged_disks_stay_where_they_were(self):

@@ -4,7 +4,7 @@
 from tests.hosts.one import base
 
 FREE = 12
-#: Each plug takes the guest five seconds and a look at all its devices.
+#: Each attachment takes the guest five seconds.
 PLUGGED = 120.0
 
 
@@ -22,7 +22,7 @@ class RootPortsTest(base.GuestTestCase):
         server = self.bed.boot()
         first = server.report()
 
-        # all but the ports and the host bridge sit behind a port each
+        # each device except ports and host bridge is behind its own port
         endpoints = len(first.pci) - first.root_ports - 1
         self.assertEqual(endpoints + FREE, first.root_ports)
 
@@ -44,7 +44,7 @@ class RootPortsTest(base.GuestTestCase):
 
         self.assertEqual(plugged.disks, rebooted.disks)
         self.assertEqual(plugged.virtio, rebooted.virtio)
-        # what was there is where it was, and one port is free again
+        # existing devices have not moved, and one port is free again
         self.assertEqual(first.root_ports + 1, rebooted.root_ports)
         self.assertLess(set(plugged.pci), set(rebooted.pci))
         server.attach_volume()

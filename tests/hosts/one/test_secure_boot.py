@@ -13,7 +13,7 @@ from tests.hosts.one import base
 #: Debian's, of the package qemu-efi-aarch64; its template has vendors' keys.
 LOADER = '/usr/share/AAVMF/AAVMF_CODE.ms.fd'
 
-#: Who says that a program may start.
+#: The owner in the entries of db.
 OWNER = '6f5d4c3b-2a19-4807-b6e5-d4c3b2a19087'
 
 

@@ -22,7 +22,7 @@ class MmioGuestTest(base.GuestTestCase):
             self.assertTrue(report.efi)
             self.assertEqual({'mmio'},
                              {one.transport for one in report.virtio})
-            # those that take input are keyboard and tablet
+            # the input devices are keyboard and tablet
             self.assertEqual(
                 collections.Counter(
                     virtio_blk=1, virtio_net=1, virtio_rng=1,
@@ -41,7 +41,7 @@ class MmioGuestTest(base.GuestTestCase):
         volume = server.attach_volume()
         plugged = server.report_with(disks=2, interfaces=1)
 
-        # a guest that is stopped is made anew from what libvirt has stored
+        # a stopped guest starts with the XML that libvirt has stored
         server.stop()
         server.start()
         started = server.report()
@@ -71,7 +71,7 @@ class MmioGuestTest(base.GuestTestCase):
         self.assertRaises(bed.ActionFailed, server.detach_interface)
 
         self.assertEqual(stored, server.inactive_xml())
-        # Nova has a sentence of its own for the user of an interface
+        # Nova shows the user its own message for an interface
         self.assertRegex(self.bed.log(), 'Device detach failed for '
                                          '[0-9a-f:]*: it is on virtio-mmio')
         server.stop()

@@ -64,7 +64,7 @@ def keep(*, shared: bool, stock: bool) -> int:
                 'hosts': {host.name: host.pid for host in hosts}}))
             print(READY.format(folder=running.folder, image=running.image,
                                flavor=running.flavor), flush=True)
-            # Who waits for the end of what is printed need wait no longer.
+            # Close the output, so that its reader does not wait longer.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
             while True:
                 signal.pause()

@@ -11,7 +11,7 @@ from tests.hosts.two import cloud
 from tests.hosts.two import container
 from tests.support import sandbox
 
-#: In addition to what tests.hosts.one asks for.
+#: In addition to what tests.hosts.one needs.
 PROGRAMS = {
     'ip': 'iproute2',
     'mariadbd': 'mariadb-server',

@@ -26,10 +26,10 @@ from tests.hosts.two import steps
 from tests.support import paste
 
 ARM_DRIVER = 'arm_ext.ArmLibvirtDriver'
-#: Nova's driver as far as libvirt 9.0 takes it: tests.hosts.one.stock.
+#: Nova's driver with what libvirt 9.0 accepts: tests.hosts.one.stock.
 STOCK_DRIVER = 'libvirt.StockDriver'
 
-#: The folders that a host has for itself.
+#: The folders that each host has separately.
 DISK = ('/etc/libvirt', '/srv', '/var/lib/libvirt', '/var/log/libvirt')
 
 START_TIMEOUT = 300.0
@@ -93,7 +93,7 @@ class Cloud:
         place = self.folder / name
         binds = {bound: self.disk(name, bound) for bound in DISK}
         binds[settings.COPIES] = self.folder / 'copies'
-        # What every emulator can do is asked once in the machine's life.
+        # The capabilities of all emulators are read only once per machine.
         binds['/var/cache/libvirt'] = guest.cache_folder() / 'libvirt'
         binds |= {'/etc/ssh': self.folder / 'ssh',
                   '/etc/hosts': self.folder / 'hosts'}
@@ -199,8 +199,8 @@ class Cloud:
             self.hosts[name].start()
             self._start_host(name)
         self.start_compute(name)
-        # Only when it has forgotten the guests that were evacuated may Nova
-        # be told that it is up again.
+        # Tell Nova that it is up again only after it has removed the
+        # evacuated guests.
         self.await_compute(name)
         self._force_down(name, False)
 
@@ -220,8 +220,8 @@ class Cloud:
     def _start_host(self, name: str) -> None:
         """Give it a network, sshd and libvirt."""
         host = self.hosts[name]
-        # The other end is made in the namespace of ctl, but by a command
-        # that sees the processes of the machine.
+        # The other end is in the namespace of ctl. The command must see the
+        # processes of the machine.
         subprocess.run(
             [*container.enter(self.ctl.pid, '--net'),
              'ip', 'link', 'add', name, 'master', 'bridge', 'type', 'veth',
@@ -238,8 +238,8 @@ class Cloud:
     def _start_control(self) -> None:
         self._progress('database, message queue')
         data, folder = self.folder / 'mysql', self.folder
-        # Its temporary files are called by its process id, which that of
-        # other hosts on this machine has too.
+        # Its temporary files are named by process id, which is not unique
+        # among the hosts of this machine.
         temporary = {'TMPDIR': str(self.ctl.folder)}
         rabbitmq = self.ctl.spawn(
             'rabbitmq', '/usr/lib/rabbitmq/bin/rabbitmq-server',
@@ -395,7 +395,7 @@ class Cloud:
                      f'--socket={self.folder}/mysql/socket', 'nova',
                      '--execute', ' '.join(statements))
 
-    # -- What is asked for --------------------------------------------------
+    # -- Requests -----------------------------------------------------------
 
     def api(self, method: str, path: str, body: object = None,
             service: str = 'nova', data: typing.Any = None,
@@ -494,7 +494,7 @@ class Cloud:
 
         self._await(self._computes[host], takes_guests)
 
-    # -- For whoever wants to know why ---------------------------------------
+    # -- After a failure ------------------------------------------------------
 
     def logs(self) -> collections.abc.Iterator[tuple[str, str]]:
         """The logs of the services that make guests, by name."""

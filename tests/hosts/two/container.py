@@ -56,7 +56,7 @@ class Daemon:
         """Kill it at once, as the kernel does when memory is short."""
         if not self.ended:
             _kill(_children(self._process.pid))
-            # one that waits for a stopped child has stopped itself
+            # nsenter stops itself when its child is stopped
             self._process.send_signal(signal.SIGCONT)
         self._process.wait()
 
@@ -155,10 +155,10 @@ class Container:
 def _environment() -> dict[str, str]:
     return os.environ | {
         'PATH': os.environ.get('PATH', os.defpath) + ':/usr/sbin:/sbin',
-        # nsenter leads to the root folder.
+        # nsenter starts in the root folder.
         'PYTHONPATH': str(TREE),
         'PYTHONDONTWRITEBYTECODE': '1',
-        # As Nova 34 is meant to run; not its default everywhere yet.
+        # The recommended mode of Nova 34, but not always its default.
         'OS_NOVA_DISABLE_EVENTLET_PATCHING': '1',
         'LC_ALL': 'C.UTF-8'}
 

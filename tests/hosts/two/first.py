@@ -24,15 +24,15 @@ def main(name: str, binds: str, shared: str) -> None:
     :param shared: the same of what other hosts have as well
     """
     socket.sethostname(name)
-    # The network namespace has its own devices, which sysfs shows as it was
-    # when it was mounted.
+    # sysfs shows the devices of the network namespace in which it was mounted,
+    # so mount it again.
     _mount('-t', 'sysfs', 'sysfs', '/sys')
     _mount('-t', 'tmpfs', '-o', 'mode=755', 'tmpfs', '/run')
     for place, own in json.loads(binds).items():
         _mount('--bind', own, place)
     for place, own in json.loads(shared).items():
-        # Of what is mounted by FUSE libvirt takes GlusterFS for shared storage
-        # (9.0, virFileIsSharedFixFUSE), by the name of the type alone.
+        # Of FUSE's file systems libvirt treats GlusterFS as shared storage
+        # (9.0, virFileIsSharedFixFUSE), only by the name of the type.
         subprocess.run(['bindfs', '-o', 'subtype=glusterfs', own, place],
                        check=True)
     if os.path.exists('/dev/kvm'):

@@ -25,7 +25,7 @@ _HEADERS = {
     'HTTP_X_PROJECT_DOMAIN_ID': 'default',
     'HTTP_X_ROLES': 'admin,manager,member,reader,service',
     'HTTP_X_SERVICE_CATALOG': '[]',
-    # Placement's noauth2 takes the name of a user for a token.
+    # Placement's noauth2 takes a user's name as token.
     'HTTP_X_AUTH_TOKEN': 'admin',
 }
 
@@ -66,7 +66,7 @@ _APPS = {'nova': _nova, 'placement': _placement, 'glance': _glance,
 def web(name: str, port: str, path: str) -> None:
     """A web application, for its host's network and for a socket file."""
     import waitress
-    # The applications read what they find there as options.
+    # The applications would read the arguments as their options.
     sys.argv = [name]
     app = _APPS[name]()
 

@@ -54,7 +54,7 @@ class Rows(base.MovingGuestTestCase):
         server.migrate('host2')
         self.look(server, right=2, settled=False)
         server.revert()
-        # What was written on the other host is undone, as on the disk.
+        # What was written on the destination is lost, as on the disk.
         self.look(server, right=2)
         server.migrate('host2')
         self.look(server, right=3, settled=False)

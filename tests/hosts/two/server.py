@@ -12,7 +12,7 @@ from lxml import etree
 from tests import guest
 from tests.hosts.two import cloud as clouds
 
-#: Emulation takes 10 to 20 s from power on to the report, and many times that
+#: Emulation takes 10 to 20 s from power-on to the report, and many times that
 #: on a busy machine.
 BOOT_TIMEOUT = 300.0
 ACTION_TIMEOUT = 300.0

@@ -7,13 +7,13 @@ import sys
 CTL = '10.77.0.1'
 HOSTS = {'host1': '10.77.0.11', 'host2': '10.77.0.12'}
 
-#: One each, also as the name of its socket.
+#: The services; each name is also that of a socket.
 PORTS = {'nova': 8774, 'placement': 8778, 'glance': 9292, 'neutron': 9696}
 
-#: A folder that every Debian has and nobody uses: Nova's on each host.
+#: Nova's folder on each host: one that each Debian has and does not use.
 STATE = '/srv/nova'
 INSTANCES = f'{STATE}/instances'
-#: A folder that both hosts have in common in any case.
+#: A folder that both hosts always share.
 COPIES = '/srv/copies'
 
 Values = dict[str, dict[str, object]]
@@ -49,7 +49,7 @@ def _nova() -> Values:
         'DEFAULT': {
             'transport_url': f'rabbit://guest:guest@{CTL}:5672/',
             'use_stderr': True,
-            # The power loss of a host is told to Nova by the tests.
+            # The tests tell Nova when a host has lost its power.
             'report_interval': 2,
             'service_down_time': 60,
         },
@@ -91,7 +91,7 @@ def compute(host: str, conf: pathlib.Path, driver: str,
         'state_path': STATE,
         'instances_path': INSTANCES,
         'force_raw_images': False,
-        # The guest heeds the power button at once; for one that hangs.
+        # Only for a guest that hangs; others stop at once.
         'shutdown_timeout': 10,
         'allow_resize_to_same_host': False,
         'shelved_offload_time': 0,

@@ -35,7 +35,7 @@ def _watch() -> None:
     while True:
         if asked.exists():
             _arm(*asked.read_text().split())
-            # Whoever wrote it waits for that.
+            # The test waits until the file is gone.
             asked.unlink()
         time.sleep(0.1)
 

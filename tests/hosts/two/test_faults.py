@@ -67,8 +67,8 @@ class KilledTest(FaultTestCase):
             self.assertEqual(runs, self.server.runs('host1'), step)
             if runs:
                 self.assert_boots(boots, 'host1', step)
-            # Nova puts the disks back as it starts, and then fails ("Failed
-            # to revert crashed migration"): the flavor from before is not
+            # Nova moves the disks back when it starts, and then fails ("Failed
+            # to revert crashed migration"), because the old flavor is not
             # recorded yet (_finish_revert_migration_vtpm, 29 to 34).
             self.recover()
             boots += 1
@@ -148,7 +148,7 @@ class KilledTest(FaultTestCase):
                 self.server.uuid, vm_state='resized', task_state=None,
                 migration='finished')
             self.server.revert()
-            # What was written on the other host is undone.
+            # What was written on the destination is lost.
             boots += 1
             self.assert_boots(boots, 'host1', step)
             self.assertEqual('host1', base.disks(self.server.stores()), step)
@@ -157,7 +157,7 @@ class KilledTest(FaultTestCase):
         self.server = self.boot('host1')
         boots = 1
         for step, runs in (
-                # Its files have the name of a guest that has left.
+                # Its files have the suffix of a guest that was migrated.
                 (f'before {DRIVER}.finish_revert_migration', False),
                 (f'before {START}', False),
                 (f'before {LUGGAGE}.remove_document', True),
@@ -183,7 +183,7 @@ class FullDiskTest(FaultTestCase):
     def setUp(self) -> None:
         super().setUp()
         for host in self.cloud.hosts.values():
-            # The flavor has a disk of 1 GB, for which Nova counts whole ones.
+            # The flavor has a disk of 1 GB; Nova counts whole gigabytes.
             host.run('mount', '-t', 'tmpfs', '-o', 'size=2g,mode=755',
                      'tmpfs', settings.INSTANCES)
             self.addCleanup(host.run, 'umount', '--lazy', settings.INSTANCES)
@@ -213,7 +213,7 @@ class FullDiskTest(FaultTestCase):
         self.assert_boots(2, 'host1', 'afterwards')
 
     def test_on_the_way(self):
-        # SFTP, and so scp, has no word for a disk that is full ("Failure").
+        # SFTP, and therefore scp, cannot report a full disk ("Failure").
         self.fill('host2', 'host1', f'after {LUGGAGE}.pack_luggage',
                   'could not be sent to')
 
@@ -243,8 +243,8 @@ class AtOnceTest(FaultTestCase):
             refused = [one.exception() for one in asked if one.exception()]
             self.assertLess(len(refused), 2, refused)
             for error in refused:
-                # The second where Nova's API sees the other one only as it
-                # writes into its database (500).
+                # 500 if Nova's API notices the other request only when it
+                # writes into its database.
                 self.assertRegex(str(error),
                                  ' 409 |nova.exception.UnexpectedTaskState')
             if self.server.await_rest() == 'VERIFY_RESIZE':

@@ -127,7 +127,7 @@ class JudgeProcess:
     """A judge in a separate process, a context manager."""
 
     def __enter__(self) -> 'JudgeProcess':
-        # Sockets in the root must fit into 108 characters.
+        # The paths of sockets in the root have at most 108 characters.
         self._directory = tempfile.mkdtemp(prefix='judge-')
         self._process = subprocess.Popen(
             [sys.executable, '-m', 'tests.nova.documents.judge',

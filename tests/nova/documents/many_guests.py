@@ -38,7 +38,7 @@ from nova_arm_ext.compute import operation
 from tests.nova.documents import kinds
 
 GUESTS = 64
-#: None of them waits so long for the others but if they cannot come.
+#: A guest waits so long for the others only if one has failed.
 TIMEOUT = 60
 
 
@@ -96,7 +96,7 @@ class Crowd(generate.Build):
         described = fakelibvirt.Domain.XMLDesc
 
         def describe(domain: Any, flags: int) -> str:
-            # Nova's fixture keeps but a part of what it was given
+            # Nova's fixture keeps only a part of the XML
             kept = self._documents.get(domain.UUIDString())
             return kept[-1] if kept else described(domain, flags)
 
@@ -145,7 +145,7 @@ class Crowd(generate.Build):
                            for guest in guests]
                 done, _ = concurrent.futures.wait(
                     started, TIMEOUT, concurrent.futures.FIRST_EXCEPTION)
-                barrier.abort()      # for those who wait for one that failed
+                barrier.abort()      # the others must not wait for this one
                 for one in done:
                     one.result()
         if operation.current.get() is not None:

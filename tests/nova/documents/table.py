@@ -20,7 +20,7 @@ from tests.nova.documents import kinds
 
 TREE = pathlib.Path(__file__).parents[3]
 FILE = TREE / 'doc/source/admin/releases.csv'
-#: The libvirt with which it is measured; another one takes other documents.
+#: The libvirt with which it is measured; others accept other XML.
 LIBVIRT = '9.0.0'
 _NAME = 'Nova'
 
