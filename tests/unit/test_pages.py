@@ -398,9 +398,11 @@ class CommandsTest(base.TestCase):
         self.assertIn(f'[testenv:{words[2]}]\n',
                       (pages.TREE / 'tox.ini').read_text())
 
-    def check_file_of_key(self, words: list[str]) -> None:
-        self.assertEqual(['install', '-g', 'nova', '-m', '0640', '/dev/null'],
-                         words[:-1])
+    def check_installed(self, words: list[str]) -> None:
+        """The file of the key, and the folder of copies."""
+        self.assertIn(words[1:-1], (
+            ['-g', 'nova', '-m', '0640', '/dev/null'],
+            ['-d', '-o', 'nova', '-g', 'nova', '-m', '0700']))
 
     def check_key(self, words: list[str]) -> None:
         file = pathlib.Path(self.useFixture(fixtures.TempDir()).path) / 'key'
@@ -414,7 +416,7 @@ class CommandsTest(base.TestCase):
         self.assertIsNotNone(images.load_key(conf))
 
     CHECKS = {
-        'install': check_file_of_key, 'head': check_key,
+        'install': check_installed, 'head': check_key,
         'nova-arm-ext': check_ours, 'nova-arm-ext-status': check_status,
         'openstack': check_openstack, 'nova-manage': check_nova_manage,
         'glance': check_glance, 'virsh': check_virsh,

@@ -130,16 +130,19 @@ class Start:
                  if event in (Event.UNSHELVE, Event.EVACUATE)
                  or (had and not present) else None)
         other_firmware = known.other_firmware or (
+            # the domain XML was on the host that is lost
             event is Event.EVACUATE and present and of_other
-            and known.secure_boot is True
-            and not store.has_platform_key(place))
+            and {known.secure_boot,
+                 store.has_platform_key(place)} == {True, False})
+        # an existing guest does not go back to its image
+        carried = known.carried if event in (
+            Event.SPAWN, Event.REBUILD, Event.UNSHELVE) else None
         sources = _Sources(
             arrived=arrived,
             brought=brought if _fits(brought, known.secure_boot) else None,
             saved=saved if _fits(saved, known.secure_boot) else None,
-            carried=known.carried if known.carried is not None
-            and known.carried.secure_boot == bool(known.secure_boot)
-            else None)
+            carried=carried if carried is not None
+            and carried.secure_boot == bool(known.secure_boot) else None)
         return nvram.State(
             present=present, had=had, inside=inside, of_other=of_other,
             brought=bool(sources.brought), saved=bool(sources.saved),
@@ -147,7 +150,7 @@ class Start:
             other_firmware=(
                 other_firmware or bool(brought and not sources.brought)
                 or bool(saved and not sources.saved)
-                or (known.carried is not None and sources.carried is None))
+                or (carried is not None and sources.carried is None))
         ), sources
 
     def _copy(self, instance: Any) -> bytes | None:

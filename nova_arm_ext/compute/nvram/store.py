@@ -210,17 +210,17 @@ def pack(place: Place, size: int | None,
                       size, secure_boot)
 
 
-def has_platform_key(place: Place) -> bool:
+def has_platform_key(place: Place) -> bool | None:
     """Whether a store has the key without which Secure Boot is off.
 
-    :returns: True also for one that cannot be looked into
+    :returns: None if it cannot be looked into
     """
     try:
         data = varstore.unpack(pack(place, None))
-        return (data.startswith(varstore.QCOW2)
-                or varstore.has_platform_key(data))
+        return (None if data.startswith(varstore.QCOW2)
+                else varstore.has_platform_key(data))
     except errors.Damaged:
-        return True
+        return None
 
 
 def write(place: Place, packed: bytes, size: int | None) -> None:
