@@ -3,7 +3,7 @@
 
 Each file is a subunit stream of one run. Prints the failed tests and the
 reasons of the skipped ones, and as the last line how many there were of each;
-exits 1 if a test failed or none ran.
+exits 1 if a test failed, or if none ran in one of them.
 """
 
 import collections
@@ -16,6 +16,7 @@ import testtools
 
 def main(paths: list[str]) -> int:
     passed = failed = 0
+    is_empty = False
     reasons: collections.Counter[str] = collections.Counter()
     for path in paths:
         summary = testtools.StreamSummary()
@@ -35,10 +36,13 @@ def main(paths: list[str]) -> int:
               f'{len(summary.skipped)} skipped')
         for test in wrong:
             print(f'  failed: {test}')
+        if not summary.testsRun:
+            is_empty = True
+            print('  no test ran')
     for reason, count in reasons.most_common():
         print(f'skipped {count}: {reason}')
     print(f'{passed} passed, {failed} failed, {sum(reasons.values())} skipped')
-    return 1 if failed or not passed else 0
+    return 1 if failed or is_empty or not passed else 0
 
 
 if __name__ == '__main__':

@@ -2,10 +2,15 @@
 """How Sphinx builds the documents."""
 
 import pathlib
+import sys
+
+# The programs in tools/ are not installed.
+sys.path.append(str(pathlib.Path(__file__).resolve().parents[2]))
 
 from nova_arm_ext import facts
 from nova_arm_ext import nvram
 from nova_arm_ext.hooks import libvirt_compat
+from tools import suites
 
 project = 'nova-arm-ext'
 copyright = 'nova-arm-ext developers'
@@ -44,6 +49,7 @@ def write_generated(app: object) -> None:
     place.mkdir(exist_ok=True)
     (place / 'libvirt_compat_rules.rst').write_text(rules_table())
     (place / 'nvram_table.rst').write_text(nvram.table())
+    (place / 'suites.rst').write_text(suites.table())
 
 
 def setup(app: object) -> None:
