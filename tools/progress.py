@@ -66,10 +66,8 @@ class Step:
         self._seen += len(new)
         self.tests += len(TEST.findall(new))
         text = new.decode(errors='replace')
-        lines = text.split('\n')
-        self._last_line = next(
-            (line.strip() for line in reversed(lines) if line.strip()),
-            self._last_line)
+        for line in text.splitlines():
+            self._last_line = ' '.join(line.split()) or self._last_line
         return text
 
     def __str__(self) -> str:
@@ -99,6 +97,7 @@ class Screen:
         self._clock = clock
         self._is_terminal = (stream.isatty()
                              and os.environ.get('TERM') != 'dumb')
+        self._is_drawn = False
         self._every = 1 if self._is_terminal else 60
         self._shown_at = clock()
         self._steps: list[Step] = []
@@ -135,8 +134,9 @@ class Screen:
     def write(self, text: str) -> None:
         """Print whole lines above the line of progress."""
         with self._lock:
-            if self._is_terminal:
+            if self._is_drawn:
                 self._stream.write(_CLEAR)
+                self._is_drawn = False
             self._stream.write(text)
             self._draw()
 
@@ -144,9 +144,10 @@ class Screen:
         return ' | '.join(map(str, self._steps))
 
     def _draw(self) -> None:
-        if self._is_terminal:
+        if self._is_terminal and self._steps:
             width = shutil.get_terminal_size().columns - 1
             self._stream.write(f'{_CLEAR}{self._state()[:width]}')
+            self._is_drawn = True
         self._stream.flush()
 
     @contextlib.contextmanager

@@ -48,7 +48,7 @@ class Suite:
         environment's
     :param lane: suites of one lane run one after the other
     :param minutes: how long it takes on two processors without KVM, once its
-        environments are made
+        environments are made; an estimate begins with "about"
     :param by_default: whether it runs when no suite is named, as in CI
     """
 
@@ -240,7 +240,7 @@ def listing() -> str:
                       f'      Needs: {suite.needs}']
         lines.append('')
     lines.append('The minutes are from two processors without KVM, with all '
-                 'environments made.')
+                 'environments made;\nthose with "about" are estimates.')
     return '\n'.join(lines)
 
 

@@ -76,6 +76,15 @@ def is_running(pid: int) -> bool:
     return stat.rpartition(') ')[2][0] not in 'ZX'
 
 
+def written(path: pathlib.Path) -> str:
+    """What another process writes to a file, as soon as it has done so."""
+    end = time.monotonic() + 60
+    while not (path.exists() and path.read_text().endswith('\n')):
+        assert time.monotonic() < end, f'nothing writes {path}'
+        time.sleep(0.1)
+    return path.read_text()
+
+
 class Tree(fixtures.Fixture):
     """A tree with tools/test, in a directory with a space."""
 
@@ -232,9 +241,7 @@ class CommandTest(base.TestCase):
             child = self.tree.start('long', 'silent')
             self.addCleanup(child.kill)
             running = self.tree.path / 'running'
-            while not (running.exists() and running.read_text()):
-                time.sleep(0.1)
-            pid = int(running.read_text())
+            pid = int(written(running))
 
             child.send_signal(number)
             stdout, stderr = child.communicate(timeout=30)
@@ -261,13 +268,11 @@ class CommandsTest(base.TestCase):
             work = pool.submit(
                 commands.run, ('bash', '-c', 'trap "" INT; sleep 600 & '
                                'echo $! > "$0"; wait', place / 'pid'), log)
-            while not ((place / 'pid').exists()
-                       and (place / 'pid').read_text()):
-                time.sleep(0.1)
+            pid = int(written(place / 'pid'))
 
             with mock.patch.object(test, 'PATIENCE', 0.5):
                 commands.stop()
 
             self.assertRaises(test.Stopped, work.result)
             self.assertRaises(test.Stopped, commands.run, ('true',), log)
-        self.assertFalse(is_running(int((place / 'pid').read_text())))
+        self.assertFalse(is_running(pid))
