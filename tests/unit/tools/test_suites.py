@@ -91,13 +91,29 @@ class TableTest(base.TestCase):
                 else ['nova', 'unit/compute'], directories)
 
     def test_slow_tests_run_with_three_releases(self) -> None:
-        slow = 'tests.nova.test_migration.SomeTest.test_it'
+        slow = ['test_migration', *(
+            f'nvram.{path.stem}'
+            for path in (TESTS / 'nova/nvram').glob('test_*.py'))]
 
-        run = [release for release in suites.RELEASES
-               if not any(re.search(option, slow) for option in
-                          named(release).runs[0].options)]
+        self.assertGreater(len(slow), 5)
+        for module in slow:
+            self.assertEqual(['nova29', 'nova31', 'nova34'],
+                             self.releases_that_run(module), module)
 
-        self.assertEqual(['nova29', 'nova31', 'nova34'], run)
+    def test_benchmarks_run_with_the_newest_release(self) -> None:
+        self.assertEqual([suites.NEWEST],
+                         self.releases_that_run('test_benchmarks'))
+
+    def test_the_driver_s_tests_run_with_each_release(self) -> None:
+        self.assertEqual([*suites.RELEASES],
+                         self.releases_that_run('test_driver'))
+
+    def releases_that_run(self, module: str) -> list[str]:
+        """Those that leave out no test of a module in tests/nova."""
+        test = f'tests.nova.{module}.SomeTest.test_it'
+        return [release for release in suites.RELEASES
+                if not any(re.search(option, test) for option in
+                           named(release).runs[0].options)]
 
     def test_options_choose_tests_that_exist(self) -> None:
         modules = [
