@@ -6,6 +6,7 @@ them.
 """
 
 import dataclasses
+import textwrap
 
 #: Nova's releases that are tested; the pins of each are in
 #: tests/data/constraints.
@@ -163,8 +164,8 @@ SUITES = (
         minutes='23'),
     Suite(
         name='conformance',
-        what="Nova's own unit tests of its libvirt driver, run with "
-             'ArmLibvirtDriver.',
+        what=f"Nova {_number(NEWEST)}'s own unit tests of its libvirt "
+             'driver, run with ArmLibvirtDriver.',
         runs=(Run(name='conformance', directory='conformance'),),
         minutes='3'),
     *(_conformance(release) for release in RELEASES),
@@ -191,8 +192,8 @@ SUITES = (
         by_default=False),
     Suite(
         name='hosts-two-faults',
-        what='The same while nova-compute is killed, a disk is full, or two '
-             'requests come at once.',
+        what='Two compute hosts on which nova-compute is killed, a disk is '
+             'full, or two requests come at once.',
         glance=True,
         packages=('test', 'guest', 'hosts_two'),
         runs=(Run(name='hosts-two-faults', directory='hosts/two',
@@ -236,7 +237,8 @@ def listing() -> str:
         lines += [f'{title}:', '']
         for suite in part:
             lines += [f'  {suite.name} ({suite.minutes} min)',
-                      f'      {suite.what}',
+                      textwrap.indent(textwrap.fill(suite.what, 72),
+                                      ' ' * 6),
                       f'      Needs: {suite.needs}']
         lines.append('')
     lines.append('The minutes are from two processors without KVM, with all '

@@ -160,11 +160,16 @@ class AskedTest(base.TestCase):
 class ShownTest(base.TestCase):
 
     def test_the_listing_names_each(self) -> None:
-        shown = re.findall(r'^  ([\w-]+) \(.+ min\)\n +\S.*\n +Needs: \S',
-                           suites.listing(), re.M)
+        shown = re.findall(
+            r'^  ([\w-]+) \(.+ min\)\n(?: {6}.+\n)+ {6}Needs: \S',
+            suites.listing(), re.M)
 
         self.assertEqual(sorted(suite.name for suite in suites.SUITES),
                          sorted(shown))
+
+    def test_the_listing_fits_a_terminal(self) -> None:
+        self.assertEqual([], [line for line in suites.listing().splitlines()
+                              if len(line) > 79])
 
     def test_the_table_of_the_pages_names_each(self) -> None:
         rows = re.findall(r'^   \* - ``([\w-]+)``\n     - \S.*\n     - \S.*\n'
