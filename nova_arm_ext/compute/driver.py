@@ -90,9 +90,9 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         self._destination = live_migration.Destination(
             self._facts, self._machines, arch_of)
         guest_copies = copies.Copies(stores, copy_store)
+        guest_images = images.Images(CONF, stores, image_key)
         self._life = life.Life(
-            self._host, stores, guest_copies,
-            images.Images(CONF, stores, image_key), instance_files,
+            self._host, stores, guest_copies, guest_images, instance_files,
             self._definitions, self._facts,
             get_image=lambda *args: self._image_api.get(*args),
             is_shared=lambda: (
@@ -102,7 +102,8 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         self._migration = Migration(
             stores, instance_files, self._definitions)
         self._removal = Removal(
-            stores, guest_copies, instance_files, self._definitions)
+            stores, guest_copies, guest_images, instance_files,
+            self._definitions)
         self._adjustment = adjustment.Adjustment(
             hooks, self._facts, self._definitions, self._life,
             sysinfo=lambda *args: self._get_guest_config_sysinfo(*args))
@@ -380,6 +381,9 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
     @_as_nova_has_it
     def destroy(self, context, instance, network_info,
                 block_device_info=None, destroy_disks=True, *args, **kwargs):
+        # another host, or another cell, may have another QEMU
+        with extra('Recording the versioned machine', instance):
+            self._machines.record(instance)
         if destroy_disks:
             self._removal.before_destroy(instance)
         super().destroy(context, instance, network_info, block_device_info,

@@ -114,9 +114,7 @@ class Inventory:
             self._due = now + (
                 self._settings.min_interval if self._memory.may_pass
                 else self._settings.max_age)
-            if self._answer is None:
-                self._answer = '[]'
-            return self._answer
+            return self._answer or '[]'
 
     def _take(self, named: pci.DeviceSpec) -> None:
         """Make a new inventory, or keep the last one."""
@@ -124,6 +122,9 @@ class Inventory:
             devices = self._list()
         except Exception as e:
             self._memory.listing_failed(e)
+            if self._answer is None and not _is_not_supported(e):
+                # an empty list would have Nova remove the devices that it has
+                raise
             return
         named_devices: dict[str, Any] = {}
         doubt = '' if devices or not self._memory else (
@@ -182,6 +183,13 @@ class Inventory:
 
     def _on_event(self, *args: Any) -> None:
         self._out_of_date = True
+
+
+def _is_not_supported(error: Exception) -> bool:
+    """Whether libvirt has no node devices here at all."""
+    libvirt = libvirt_host.libvirt
+    return (isinstance(error, libvirt.libvirtError)
+            and error.get_error_code() == libvirt.VIR_ERR_NO_SUPPORT)
 
 
 class _LeftOut(Exception):
@@ -272,7 +280,7 @@ class _Memory:
                 'The PCI devices of this host cannot be listed: %s: %s. %s',
                 type(error).__name__, error,
                 'The last good list is used.' if self._good
-                else 'None is reported.')
+                else 'Nova keeps what it has of them.')
             self._faults[_LISTING] = (self._now, True)
 
     def keeps_last_good_despite(self, doubt: str) -> bool:

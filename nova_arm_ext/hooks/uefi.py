@@ -120,6 +120,11 @@ class Uefi(base.Hook):
             return False
         if domain.kernel and not os.has_uefi and not os.has_loader:
             return False     # it now boots its own kernel without UEFI
+        if 'optional' in ((facts.guest.extra_specs or {}).get(
+                'os:secure_boot'), (facts.guest.image_properties or {}).get(
+                'os_secure_boot')):
+            # Nova writes what the host has; the user did not ask for it
+            return True
         wanted = os.feature('secure-boot')
         for firmware in facts.host.firmware or ():
             if firmware.loader == had.loader and wanted is not None:

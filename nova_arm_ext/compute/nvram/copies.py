@@ -89,7 +89,8 @@ class Copies:
         """The copy of a guest's store, packed; None if there is none."""
         return None if self._driver is None else self._driver.load(uuid)
 
-    def save(self, uuid: str, place: Place | None, guest: view.Domain, *,
+    def save(self, uuid: str, place: Place | None,
+             guest: view.Domain | None, *,
              still: Callable[[], bool] = lambda: True) -> bool:
         """Copy a guest's store.
 

@@ -18,6 +18,9 @@ LOG = logging.getLogger(__name__)
 
 _MAX_KEY = 4096
 
+#: Characters that Nova keeps of an image property in system_metadata.
+CUT = 255
+
 
 class Carried(NamedTuple):
     """A store that an image carries."""
@@ -106,6 +109,13 @@ class Images:
         """
         value = properties.get(nvram.STORE_PROPERTY)
         if self._key is None or not value:
+            return None
+        if len(str(value)) == CUT:
+            # the API itself makes snapshots of volumes, with what Nova keeps
+            LOG.warning(
+                'Image %s has only the beginning of UEFI variables in its '
+                'property %s, and carries none: it was made of an instance '
+                'that boots from a volume', image, nvram.STORE_PROPERTY)
             return None
         try:
             return Carried(*varstore.unseal(str(value), self._key))

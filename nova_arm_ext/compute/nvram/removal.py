@@ -21,6 +21,7 @@ from nova_arm_ext.compute.extras import extra
 from nova_arm_ext.compute.nvram import places
 from nova_arm_ext.compute.nvram import store
 from nova_arm_ext.compute.nvram.copies import Copies
+from nova_arm_ext.compute.nvram.images import Images
 from nova_arm_ext.compute.nvram.luggage import Luggage
 from nova_arm_ext.domain import view
 from nova_arm_ext.nvram import Event
@@ -51,11 +52,12 @@ _cleanup: contextvars.ContextVar[_Cleanup | None] = contextvars.ContextVar(
 class Removal:
     """What is done around Nova's destroying, cleaning up and undefining."""
 
-    def __init__(self, stores: store.Stores, copies: Copies,
+    def __init__(self, stores: store.Stores, copies: Copies, images: Images,
                  luggage: Luggage,
                  definitions: definition.Definitions) -> None:
         self._stores = stores
         self._copies = copies
+        self._images = images
         self._luggage = luggage
         self._definitions = definitions
 
@@ -64,24 +66,29 @@ class Removal:
         if instance.task_state not in (task_states.SHELVING_OFFLOADING,
                                        task_states.REBUILDING):
             return
-        guest = self._definitions.guest(instance)
-        if guest is None:
+        guest = (self._definitions.guest(instance)
+                 # that of a failed start has no domain
+                 or view.arm_guest(self._luggage.document(
+                     libvirt_utils.get_instance_path(instance))))
+        if guest is None and not self._definitions.is_arm(instance):
             return
+        place = self._stores.own(instance, guest)
         if instance.task_state == task_states.REBUILDING:
             asked = on_rebuild(CONF.arm_nvram.on_rebuild,
                                gather.image_properties(instance))
             keep = asked == 'keep'
             self._luggage.keep_for_rebuild(
-                instance.uuid, self._stores.pack(
-                    self._stores.own(instance, guest), guest)
-                if keep else None)
+                instance.uuid,
+                self._stores.pack(place, guest) if keep else None)
             if not keep:
-                self._copies.remove(instance.uuid)
+                with extra('Removing the copy of the variable store',
+                           instance):
+                    self._copies.remove(instance.uuid)
         elif self._copies.are_kept:
             # without a copy it is not offloaded
-            self._copies.save(
-                instance.uuid, self._stores.own(instance, guest), guest)
-        else:
+            self._copies.save(instance.uuid, place, guest)
+        elif (place is not None and store.exists(place)
+                and not self._images.carry_stores):
             LOG.warning(
                 'The UEFI variables of this guest are lost with offloading '
                 'it: [arm_nvram] store names no store for copies',

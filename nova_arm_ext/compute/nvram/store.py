@@ -117,17 +117,20 @@ class Stores:
         except errors.Busy as e:
             raise StoreNotUsable(reason=str(e)) from e
 
-    def pack(self, place: Place | None, guest: view.Domain
+    def pack(self, place: Place | None, guest: view.Domain | None
              ) -> bytes | None:
         """The store of a guest, packed.
 
         :param place: where it is
+        :param guest: its domain XML, if there is one
         :returns: None if there is none
         :raises StoreNotUsable: when it is damaged, and is not to be replaced
         """
         if place is None or not exists(place):
             return None
         try:
+            if guest is None:
+                return pack(place, None)
             return pack(place, flash_size(guest), self._secure_boot_in(guest))
         except errors.Damaged as e:
             if self._conf.arm_nvram.on_damage != 'fresh':

@@ -107,7 +107,7 @@ class ImagesTest(base.StoresTestCase):
         self.spawned_and_gone()
         value = self.properties['arm_nvram_store']
 
-        for wrong, why in ((value[:255], 'is not whole'),
+        for wrong, why in ((value[:254], 'is not whole'),
                            (value[:-6] + 'AAAA==', 'is not whole'),
                            ('1:\u00e4', 'is not whole'),
                            ('x' * 10, 'is no variable store'),
@@ -122,6 +122,18 @@ class ImagesTest(base.StoresTestCase):
         self.flags(on_damage='fresh', group='arm_nvram')
         self.spawn_from_it()
         self.assertEqual(self.template.read_bytes(), self.started)
+
+    def test_what_nova_has_cut_off_is_none(self):
+        """A snapshot of a volume has what Nova keeps of the property."""
+        self.spawned_and_gone()
+        self.properties = {
+            'arm_nvram_store': self.properties['arm_nvram_store'][:255]}
+
+        self.spawn_from_it()
+
+        self.assertEqual(self.template.read_bytes(), self.started)
+        self.assertIn('only the beginning of UEFI variables',
+                      self.stdlog.logger.output)
 
     def test_so_does_another_key(self):
         self.spawned_and_gone()

@@ -7,12 +7,14 @@ import nova.tests.unit
 import nova.test  # isort: skip
 
 import os
+import shutil
 import types
 
 import nova.conf
 from lxml import etree
 from nova import exception
 from nova.compute import task_states
+from nova.compute import vm_states
 
 from nova_arm_ext.compute.nvram import luggage
 from tests.nova.nvram import base
@@ -251,3 +253,64 @@ class DeletedTest(base.StoresTestCase):
         self.delete()
 
         self.assertTrue(self.store.exists())
+
+
+class OffloadTest(base.StoresTestCase):
+    """A guest that is shelved and offloaded."""
+
+    def setUp(self):
+        super().setUp()
+        copies = self.root / 'copies'
+        copies.mkdir(mode=0o700)
+        self.flags(store='directory', directory=str(copies),
+                   group='arm_nvram')
+        self.load_stores()
+
+    def test_one_whose_domain_is_gone_is_saved_all_the_same(self):
+        for prepare in (self.spawn, self.adopt):
+            with self.subTest(prepare.__name__):
+                self.at('a')
+                self.instance.vm_state = vm_states.ACTIVE
+                self.instance.host, self.instance.task_state = 'a', None
+                prepare()
+                self.stop('1')
+                # a start failed
+                self.clean()
+
+                self.offload()
+                self.at('b')
+                self.spawn()
+
+                self.assertEqual(base.variables('1'), self.started)
+                self.domains.clear()
+                shutil.rmtree(self.folder)
+
+    def test_its_machine_is_recorded(self):
+        """Nova alone records the alias, which is another machine elsewhere."""
+        self.adopt()
+        self.define(self.domains['a'].document.replace(
+            'machine="virt"', 'machine="virt-6.2"'))
+        self.stub_out('nova.objects.Instance.image_meta', self.image)
+
+        with self.nova('_check_emulation_arch', lambda *args: self.arch):
+            self.offload()
+
+        self.assertEqual(
+            'virt-6.2',
+            self.instance.system_metadata['image_hw_machine_type'])
+
+    def test_what_an_image_carries_is_not_called_lost(self):
+        key = self.root / 'key'
+        key.write_text('k' * 40)
+        key.chmod(0o600)
+        for file, lost in (('', True), (str(key), False)):
+            self.domains.clear()
+            self.flags(store='', image_key_file=file, group='arm_nvram')
+            self.load_stores()
+            self.spawn()
+            before = len(self.stdlog.logger.output)
+            self.offload()
+            self.assertEqual(lost, 'are lost with offloading' in
+                             self.stdlog.logger.output[before:])
+            self.instance.vm_state = vm_states.ACTIVE
+            self.instance.host, self.instance.task_state = 'a', None

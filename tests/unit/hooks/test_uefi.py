@@ -301,6 +301,22 @@ class ExistingGuestTest(UefiTestCase):
             base.compact(view.Domain.parse(kept.xml)).replace(
                 ' secure="no"', ''))
 
+    def test_optional_is_no_request_for_an_existing_guest(self):
+        """The firmware for Secure Boot was installed, or removed."""
+        secure = document('<firmware><feature name="secure-boot" '
+                          'enabled="yes"/></firmware>{type}<boot dev="hd"/>',
+                          attributes=EFI)
+        for asked in ({'extra_specs': {'os:secure_boot': 'optional'}},
+                      {'image_properties': {'os_secure_boot': 'optional'}}):
+            for new in (secure, document(SELECTED, attributes=EFI)):
+                for had in (document(STORE), document(STORE).replace(
+                        '/code<', '/code.ms<')):
+                    known = dataclasses.replace(
+                        LIBVIRT_9, guest=facts.Guest(**asked))
+                    made, _ = self.adjusted(new, known, previous=had)
+                    self.assertEqual(had.count('/code.ms<'),
+                                     made.count('/code.ms<'))
+
     def test_a_selection_is_kept_as_well(self):
         known = facts.Facts(host=facts.Host(
             libvirt_version=(11, 3, 0), firmware=(PLAIN,)))
