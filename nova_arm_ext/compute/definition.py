@@ -81,10 +81,13 @@ class Definitions:
         return view.arm_guest(self.of(instance))
 
     def is_here(self, instance: Any) -> bool:
-        """Whether libvirt has a domain of the instance."""
+        """Whether libvirt has a domain of the instance.
+
+        :raises InternalError: when libvirt cannot say
+        """
         try:
             self._host.get_guest(instance)
-        except (exception.InternalError, exception.InstanceNotFound):
+        except exception.InstanceNotFound:
             return False
         return True
 

@@ -291,14 +291,16 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
     @_as_nova_has_it
     def detach_volume(self, context, connection_info, instance, mountpoint,
                       *args, **kwargs):
-        self._hotplug.check_disk(instance, mountpoint)
-        super().detach_volume(context, connection_info, instance, mountpoint,
-                              *args, **kwargs)
+        with self._hotplug.changing(instance):
+            self._hotplug.check_disk(instance, mountpoint)
+            super().detach_volume(context, connection_info, instance,
+                                  mountpoint, *args, **kwargs)
 
     @_as_nova_has_it
     def detach_interface(self, context, instance, vif):
-        self._hotplug.check_interface(instance, vif)
-        super().detach_interface(context, instance, vif)
+        with self._hotplug.changing(instance):
+            self._hotplug.check_interface(instance, vif)
+            super().detach_interface(context, instance, vif)
 
     def _create_snapshot_metadata(self, image_meta, instance, *args,
                                   **kwargs):

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from nova import exception
+from oslo_concurrency import lockutils
 
 from nova_arm_ext.compute import definition
 from nova_arm_ext.compute.extras import extra
@@ -39,6 +40,20 @@ class Hotplug:
         self._definitions = definitions
 
     @contextlib.contextmanager
+    def changing(self, instance: Any) -> Iterator[None]:
+        """Have one change of an Arm guest's devices at a time.
+
+        Nova attaches volumes and interfaces under different locks. A stored
+        XML that is written here while libvirt changes it would lose a device.
+        """
+        is_arm = False
+        with extra('Asking for the architecture', instance):
+            is_arm = self._definitions.is_arm(instance)
+        with (lockutils.lock(f'nova_arm_ext_devices_{instance.uuid}')
+              if is_arm else contextlib.nullcontext()):
+            yield
+
+    @contextlib.contextmanager
     def plugging(self, instance: Any) -> Iterator[None]:
         """Keep the address at which a device is attached.
 
@@ -48,6 +63,10 @@ class Hotplug:
 
         :raises NoFreeRootPort: instead of libvirt's error
         """
+        with self.changing(instance):
+            yield from self._plugging(instance)
+
+    def _plugging(self, instance: Any) -> Iterator[None]:
         try:
             yield
         except Exception as e:

@@ -10,6 +10,9 @@ import importlib.metadata
 import pathlib
 import subprocess
 import sys
+import threading
+import time
+from typing import Any
 from unittest import mock
 
 import fixtures
@@ -423,6 +426,37 @@ class PluggingTest(nova.test.NoDBTestCase):
         self.assertEqual([self.document(self.PCI)],
                          [base.compact(view.Domain.parse(xml))
                           for xml in self.defined])
+
+    def test_one_change_at_a_time(self) -> None:
+        """Or a device could vanish from the stored domain XML."""
+        self.libvirt_has(self.document(self.PCI), self.document(self.PCI))
+        now: list[int] = []
+        most = []
+
+        def changing(*args: Any, **kwargs: Any) -> None:
+            now.append(1)
+            most.append(len(now))
+            time.sleep(0.05)
+            now.pop()
+
+        instance = self.instance()
+        for name in ('attach_volume', 'attach_interface', 'detach_volume',
+                     'detach_interface'):
+            self.stub_out(f'nova.virt.libvirt.driver.LibvirtDriver.{name}',
+                          changing)
+        threads = [threading.Thread(target=change) for change in (
+            lambda: self.driver.attach_volume(None, {}, instance, '/dev/vdb'),
+            lambda: self.driver.attach_interface(None, instance, None, None),
+            lambda: self.driver.detach_volume(None, {}, instance,
+                                              '/dev/vdc'),
+            lambda: self.driver.detach_interface(
+                None, instance, {'address': '52:54:00:00:00:77'}))]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+
+        self.assertEqual([1, 1, 1, 1], most)
 
     def test_nothing_is_stored_where_nothing_moves(self) -> None:
         for live, stored in ((self.PCI, self.PCI), (self.MMIO, self.MMIO)):
