@@ -55,6 +55,11 @@ def read(connection: Any, *, aarch32_el1: bool | None, root: str = '/',
     found = cpu.parse_cpuinfo(_text(pathlib.Path(root, 'proc/cpuinfo')))
     features = found.features
     if features is not None:
+        # KVM gives guests no SME (Linux up to 6.17), and QEMU memory tagging
+        # only where the machine has mte=on, which neither libvirt nor Nova
+        # asks for
+        features = frozenset(one for one in features
+                             if not one.startswith(('sme', 'mte')))
         # only if KVM says no; without an answer the feature is kept
         if kvm_can('give guests SVE', _CAP_SVE, device) is False:
             features = frozenset(

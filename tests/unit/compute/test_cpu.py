@@ -162,6 +162,20 @@ class ReadTest(base.TestCase):
             self.assertEqual((128,) if sve else (), found.sve_lengths)
             self.assertEqual(sve, 'svebf16' in (found.features or ()))
 
+    def test_nor_what_no_guest_can_ask_for(self) -> None:
+        """It is no reason to refuse a live migration."""
+        folder = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        (folder / 'proc').mkdir()
+        text = cpus.cpuinfo('altra').replace(
+            'Features\t: fp', 'Features\t: sme smef64f64 mte mte3 fp')
+        self.assertIn('mte3', text)
+        (folder / 'proc/cpuinfo').write_text(text)
+
+        found = self.read('', root=str(folder))
+
+        self.assertEqual(
+            cpu.parse_cpuinfo(cpus.cpuinfo('altra')).features, found.features)
+
     def test_a_libvirt_that_does_not_tell_leaves_it_unknown(self) -> None:
         for answer in (libvirt.libvirtError('it has no KVM'),
                        '<domainCapabilities/>',
