@@ -8,7 +8,10 @@ from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
+from nova import context
 from nova import exception
+from nova import objects
+from nova.compute import task_states
 from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
@@ -191,7 +194,8 @@ class Definitions:
         """Put a guest's saved domain XML back if Nova has left none."""
         try:
             if (not self._is_defined(instance)
-                    and view.Domain.parse(recorded).is_arm):
+                    and view.Domain.parse(recorded).is_arm
+                    and not _is_deleted(instance)):
                 self._host.write_instance_config(recorded)
                 self.forget_saved(instance)
                 LOG.warning(
@@ -217,3 +221,18 @@ class Definitions:
                 instance).has_persistent_configuration())
         except exception.InstanceNotFound:
             return False
+
+
+def _is_deleted(instance: Any) -> bool:
+    """Whether an instance was deleted while something else was done to it.
+
+    Nova allows that in any task state.
+    """
+    with extra('Asking whether the instance was deleted', instance):
+        try:
+            now = objects.Instance.get_by_uuid(
+                context.get_admin_context(), instance.uuid, expected_attrs=[])
+        except exception.InstanceNotFound:
+            return True
+        return bool(now.task_state == task_states.DELETING)
+    return False

@@ -101,6 +101,28 @@ class UndefineTest(base.StoresTestCase):
         self.assertIn('a', self.domains)
         self.assertFalse(self.saved.exists())
 
+    def test_a_guest_that_is_deleted_meanwhile_is_not_defined_again(self):
+        def gone(*args, **kwargs):
+            raise exception.InstanceNotFound(instance_id=base.UUID)
+
+        def deleting(*args, **kwargs):
+            return types.SimpleNamespace(task_state=task_states.DELETING)
+
+        def reboot(*args, **kwargs):
+            self.clean()
+            raise exception.InternalError('its disks are gone')
+
+        self.stub_out('nova.objects.Instance.image_meta', self.image)
+        for state in (gone, deleting):
+            self.spawn()
+            self.stub_out('nova.objects.Instance.get_by_uuid', state)
+            with self.nova('_hard_reboot', reboot), self.nova(
+                    '_check_emulation_arch', lambda *args: self.arch):
+                self.assertRaises(exception.InternalError,
+                                  self.driver._hard_reboot, None,
+                                  self.instance, None)
+            self.assertNotIn('a', self.domains)
+
     def test_nothing_is_saved_of_a_guest_that_leaves(self):
         self.spawn()
         self.instance.host = 'b'
