@@ -500,6 +500,24 @@ class ReadSoundTest(StoreFilesTestCase):
 
         self.assertEqual([0.5] * 4, self.slept)
 
+    def test_a_file_system_without_locks_is_read_with_care(self) -> None:
+        def no_locks(*args):
+            raise OSError(errno.ENOLCK, 'No locks available')
+
+        self.useFixture(fixtures.MonkeyPatch('fcntl.fcntl', no_locks))
+
+        self.assertTrue(files.read_sound(self.folder, NAME) == OLD)
+
+        self.assertEqual([0.5], self.slept)
+
+    def test_a_guest_that_stands_still_within_a_write_is_waited_for(
+            self) -> None:
+        self.runs()
+        torn = OLD[:stores.FIRST] + b'\x12\x34' + OLD[stores.FIRST + 2:]
+        self.contents = [torn, torn, torn, NEW, NEW]
+
+        self.assertTrue(files.read_sound(self.folder, NAME) == NEW)
+
     def test_one_that_is_always_written_is_busy(self) -> None:
         self.runs()
         self.contents = [NEW, OLD] * 50
