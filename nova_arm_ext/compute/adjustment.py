@@ -2,6 +2,7 @@
 """Runs the hooks on the domain XML that Nova generates."""
 
 import importlib.metadata
+import types
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from nova_arm_ext.compute import definition
 from nova_arm_ext.compute import gather
 from nova_arm_ext.compute import host_facts
 from nova_arm_ext.compute import operation
+from nova_arm_ext.compute.extras import extra
 from nova_arm_ext.compute.nvram.life import Life
 from nova_arm_ext.domain import firmware
 from nova_arm_ext.domain import view
@@ -75,6 +77,45 @@ class Adjustment:
             raise exception.InvalidInput(reason=str(e)) from e
         except errors.ArmExtError as e:
             raise GuestNotAdjusted(reason=str(e)) from e
+
+    def check_flavor(self, instance: Any, flavor: Any) -> None:
+        """Refuse a resize that the hooks refuse, before the disks are moved.
+
+        On the other host the guest is one that exists, so that nothing is
+        refused any more.
+
+        :param flavor: the new one
+        :raises InstanceFaultRollback: with InvalidInput; the instance stays
+            as it is
+        """
+        refusal = None
+        with extra('Asking whether the new flavor is refused', instance):
+            if flavor.flavorid != instance.flavor.flavorid:
+                refusal = self._refusal(instance, flavor)
+                if refusal == self._refusal(instance, instance.flavor):
+                    # the guest runs with that already
+                    refusal = None
+        if refusal:
+            raise exception.InstanceFaultRollback(
+                inner_exception=exception.InvalidInput(reason=refusal))
+
+    def _refusal(self, instance: Any, flavor: Any) -> str | None:
+        """Why a new guest could not have a flavor on any host.
+
+        The present domain XML is adjusted for it; the result is not used.
+        """
+        document = self._definitions.of(instance)
+        if document is None or view.arm_guest(document) is None:
+            return None
+        asked = types.SimpleNamespace(
+            flavor=flavor, system_metadata=instance.system_metadata)
+        try:
+            self.pipeline.run(document, facts.Facts(
+                host=self._host_facts.now(),
+                guest=gather.guest(asked, previous=document)), existing=False)
+        except errors.Refused as e:
+            return None if e.this_host else str(e)
+        return None
 
     def _facts(self, instance: Any, image_meta: Any) -> facts.Facts:
         doing = operation.on(instance)

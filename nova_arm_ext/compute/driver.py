@@ -321,14 +321,15 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
     # -- A guest moves -------------------------------------------------------
 
     @_as_nova_has_it
-    def migrate_disk_and_power_off(self, context, instance, dest, *args,
-                                   **kwargs):
+    def migrate_disk_and_power_off(self, context, instance, dest, flavor,
+                                   *args, **kwargs):
+        self._adjustment.check_flavor(instance, flavor)
         with self._migration.sending(instance, dest,
                                      self._cleanup_remote_migration):
             with extra('Recording the versioned machine', instance):
                 self._machines.record(instance)
             return super().migrate_disk_and_power_off(
-                context, instance, dest, *args, **kwargs)
+                context, instance, dest, flavor, *args, **kwargs)
 
     @_as_nova_has_it
     def finish_migration(self, context, migration, instance, *args,

@@ -6,6 +6,7 @@ import nova.tests.unit
 
 import nova.test  # isort: skip
 
+import contextlib
 import importlib.metadata
 import pathlib
 import subprocess
@@ -255,6 +256,41 @@ class DriverTest(nova.test.NoDBTestCase):
         self.reboot()
 
         self.assertIn('no tea either', self.stdlog.logger.output)
+
+    def resize(self, flavor: str, **extra_specs: str) -> mock.Mock:
+        with mock.patch.object(libvirt_driver.LibvirtDriver,
+                               'migrate_disk_and_power_off') as novas:
+            try:
+                self.driver.migrate_disk_and_power_off(
+                    None, self.instance, 'b', objects.Flavor(
+                        flavorid=flavor, extra_specs=extra_specs), None)
+            except exception.InstanceFaultRollback as e:
+                self.assertIsInstance(e.inner_exception,
+                                      exception.InvalidInput)
+                self.assertIn('no tea', str(e))
+                novas.assert_not_called()
+        return novas
+
+    def test_a_resize_is_refused_before_the_disks_are_moved(self) -> None:
+        class RefusingTea(hooks.Hook):
+            """Refuses what a flavor asks for."""
+
+            def adjust(self, domain, facts, report):
+                if (facts.guest.extra_specs or {}).get('arm:tea') == 'yes':
+                    raise errors.Refused('no tea')
+
+        self.with_hook(RefusingTea)
+        self.existing(*[DOCUMENT] * 20)
+        self.stub_out('nova_arm_ext.compute.nvram.migration.Migration.sending',
+                      lambda *args: contextlib.nullcontext())
+        self.instance.system_metadata = {}
+        self.instance.flavor = objects.Flavor(flavorid='old', extra_specs={})
+        self.assertFalse(self.resize('new', **{'arm:tea': 'yes'}).called)
+        self.assertTrue(self.resize('new').called)
+        # a migration, and a guest that has it already
+        self.assertTrue(self.resize('old', **{'arm:tea': 'yes'}).called)
+        self.instance.flavor.extra_specs = {'arm:tea': 'yes'}
+        self.assertTrue(self.resize('new', **{'arm:tea': 'yes'}).called)
 
     def attach(self, method: str, error: Exception) -> None:
         with mock.patch.object(libvirt_driver.LibvirtDriver, method,
