@@ -17,23 +17,22 @@ import dataclasses
 import json
 import pathlib
 import statistics
-import subprocess
-import sys
 import time
 from collections.abc import Sequence
+
+from benchmarks import trees
 
 DRIVERS = {'stock': 'libvirt.LibvirtDriver',
            'arm': 'arm_ext.ArmLibvirtDriver'}
 
-_TREE = pathlib.Path(__file__).parents[1]
-_DOCUMENT = _TREE / 'tests/data/golden/new-guest/before.xml'
+_DOCUMENT = trees.HERE / 'tests/data/golden/new-guest/before.xml'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Start:
     """What one start took.
 
-    :param seconds: from the first import to the driver
+    :param seconds: of the processor, from the first import to the driver
     :param resident: bytes of memory then
     :param used: bytes of memory when a guest has passed through the hooks;
         of Nova alone the same as before
@@ -54,7 +53,7 @@ def resident() -> int:
 
 def start(name: str) -> Start:
     """Start as nova-compute does, in this process, with this driver."""
-    started = time.perf_counter()
+    started = time.process_time()
     # nova.cmd.compute would patch threads, which takes the same for both
     import nova.cmd.compute
     import nova.compute.manager
@@ -64,35 +63,43 @@ def start(name: str) -> Start:
                    default_config_dirs=[])
     nova.conf.CONF.set_override('compute_driver', name)
     made = driver.load_compute_driver(None)
-    seconds, memory = time.perf_counter() - started, resident()
+    seconds, memory = time.process_time() - started, resident()
     if name == DRIVERS['arm']:
         from nova_arm_ext import facts
-        from tools import demo
-        made._adjustment.pipeline.run(_DOCUMENT.read_text(), facts.Facts(
-            host=demo.DEBIAN_12, guest=facts.Guest(
-                extra_specs={}, image_properties={})))
+        adjustment = getattr(made, '_adjustment', None)
+        # another commit's driver may not have one
+        hooks = (made._arm_pipeline if adjustment is None
+                 else adjustment.pipeline)
+        hooks.run(_DOCUMENT.read_text(), facts.Facts(
+            host=facts.Host(arch='aarch64', libvirt_version=(9, 2, 0)),
+            guest=facts.Guest(extra_specs={}, image_properties={})))
     return Start(seconds=seconds, resident=memory, used=resident())
 
 
-def measured(rounds: int) -> dict[str, list[Start]]:
-    """Starts by driver, one for each round."""
-    found: dict[str, list[Start]] = {name: [] for name in DRIVERS}
+def measured(rounds: int, of: trees.Trees) -> dict[str, list[Start]]:
+    """Starts, one for each round.
+
+    :returns: by driver: ``stock``, and ``arm`` with the name of the tree
+    """
+    starts = {'stock': ('stock', trees.HERE)} | {
+        f'arm {name}': ('arm', tree) for name, tree in of.items()}
+    found: dict[str, list[Start]] = {name: [] for name in starts}
     for number in range(rounds + 1):
-        for name in sorted(DRIVERS, reverse=bool(number % 2)):
-            done = subprocess.run(
-                (sys.executable, '-W', 'ignore', '-m', 'benchmarks.imports',
-                 '--start', DRIVERS[name]),
-                cwd=_TREE, check=True, stdout=subprocess.PIPE, text=True)
+        for name in sorted(starts, reverse=bool(number % 2)):
+            driver, tree = starts[name]
+            done = trees.run(tree, 'benchmarks.imports',
+                             '--start', DRIVERS[driver])
             if number:                       # the first fills the disk cache
-                found[name].append(Start(**json.loads(done.stdout)))
+                found[name].append(Start(**done))
     return found
 
 
-def added(found: dict[str, list[Start]], what: str) -> float:
+def added(found: dict[str, list[Start]], what: str,
+          tree: str = trees.NOW) -> float:
     """The median of the differences of the pairs."""
     return statistics.median(
         getattr(arm, what) - getattr(stock, what) for arm, stock in zip(
-            found['arm'], found['stock'], strict=True))
+            found[f'arm {tree}'], found['stock'], strict=True))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -103,14 +110,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if asked.start:
         print(json.dumps(dataclasses.asdict(start(asked.start))))
         return
-    found = measured(asked.rounds)
+    found = measured(asked.rounds, {trees.NOW: trees.HERE})
     print(f'{"":28}{"with":>10}{"without":>10}{"added":>10}')
     for title, what, unit in (
             ('start, s', 'seconds', 1.0),
             ('memory, MiB', 'resident', 2.0 ** 20),
             ('memory after a guest, MiB', 'used', 2.0 ** 20)):
         both = [statistics.median(getattr(one, what) for one in found[name])
-                for name in ('arm', 'stock')]
+                for name in ('arm now', 'stock')]
         print(f'{title:28}{both[0] / unit:>10.2f}{both[1] / unit:>10.2f}'
               f'{added(found, what) / unit:>10.2f}')
 
