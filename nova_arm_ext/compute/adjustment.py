@@ -67,6 +67,7 @@ class Adjustment:
             return self.pipeline.run(
                 xml, lambda: self._facts(instance, image_meta),
                 existing=doing is not None and doing.existing,
+                previous=None if doing is None else doing.guest,
                 record=LOG.isEnabledFor(logging.DEBUG),
                 finish=lambda domain, reports: provenance.write(
                     domain, self._record.of(reports))).xml

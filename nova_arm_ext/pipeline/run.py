@@ -16,11 +16,12 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
+from lxml import etree
 from oslo_config import cfg
 from oslo_log import log as logging
 
 from nova_arm_ext import errors
-from nova_arm_ext.domain import previous
+from nova_arm_ext.domain import previous as places
 from nova_arm_ext.domain.view import Domain
 from nova_arm_ext.facts import Facts
 from nova_arm_ext.hooks import base
@@ -105,7 +106,8 @@ class Pipeline:
                 for enabled in self._hooks}
 
     def run(self, xml: str, facts: Facts | Callable[[], Facts], *,
-            existing: bool | None = None, record: bool = False,
+            existing: bool | None = None, previous: Domain | None = None,
+            record: bool = False,
             finish: Finish | None = None) -> Result:
         """Adjust one document.
 
@@ -115,6 +117,8 @@ class Pipeline:
         :param existing: whether the guest exists; where a hook refuses, the
             guest then keeps what it had, with a WARNING. By default it exists
             if the facts have a previous document.
+        :param previous: the previous document of the facts, if it has been
+            parsed already; it is only read
         :param record: keep the document before and after each hook, so that
             the reports can show diffs; this takes as long as the hooks
         :param finish: called with the document of an Arm guest and the
@@ -134,7 +138,7 @@ class Pipeline:
             facts = facts()
         if existing is None:
             existing = facts.guest.previous is not None
-        domain.previous = facts.guest.previous
+        domain.previous = previous or facts.guest.previous
         before = guard.Fingerprint.of(domain)
         skipped = self._skipped_by_flavor(domain, facts)
         while True:
@@ -194,8 +198,9 @@ class Pipeline:
             for enabled in self._hooks]
         if domain.previous is not None:
             # again at the end, for what the hooks have added
-            steps = [(plugins.PREVIOUS, _restore_places), *steps,
-                     (plugins.PREVIOUS, _restore_all)]
+            device_places = _Places()
+            steps = [(plugins.PREVIOUS, device_places.restore), *steps,
+                     (plugins.PREVIOUS, device_places.restore_again)]
         reports = []
         before = domain.to_xml() if record else None
         for name, step in steps:
@@ -266,20 +271,33 @@ class Pipeline:
         LOG.warning('[instance: %s] %s', domain.uuid, message)
 
 
-def _restore_places(domain: Domain, report: base.Report) -> None:
-    counts = previous.restore_places(domain)
-    if counts:
-        report.because('devices', 'as the guest saw them before: '
-                       + ', '.join(f'{count} {name}'
-                                   for name, count in counts.items()))
+class _Places:
+    """The places of an existing guest's devices: before the hooks, and after
+    them for what they have added or changed."""
+
+    def __init__(self) -> None:
+        self._restored: bytes | None = None
+
+    def restore(self, domain: Domain, report: base.Report) -> None:
+        counts = places.restore_places(domain)
+        if counts:
+            report.because('devices', 'as the guest saw them before: '
+                           + ', '.join(f'{count} {name}'
+                                       for name, count in counts.items()))
+        self._restored = _devices(domain)
+
+    def restore_again(self, domain: Domain, report: base.Report) -> None:
+        if _devices(domain) != self._restored:
+            self.restore(domain, report)
+        if places.keep_a_port_free(domain):
+            report.because(
+                'devices/controller', 'one root port free for hotplug, which '
+                'libvirt adds only where no port is named')
 
 
-def _restore_all(domain: Domain, report: base.Report) -> None:
-    _restore_places(domain, report)
-    if previous.keep_a_port_free(domain):
-        report.because(
-            'devices/controller', 'one root port free for hotplug, which '
-            'libvirt adds only where no port is named')
+def _devices(domain: Domain) -> bytes | None:
+    devices = domain.part('devices')
+    return None if devices is None else etree.tostring(devices)
 
 
 def _log_skipped(domain: Domain, skip: _SkipHook) -> None:

@@ -17,6 +17,7 @@ from nova_arm_ext import errors
 from nova_arm_ext import facts
 from nova_arm_ext.compute import schema
 from nova_arm_ext.domain import devices
+from nova_arm_ext.domain import previous
 from nova_arm_ext.domain import view
 from nova_arm_ext.hooks import base as hooks
 from nova_arm_ext.pipeline import plugins
@@ -237,6 +238,31 @@ class PreviousTest(base.TestCase):
 
         domain = view.Domain.parse(result.xml)
         self.assertEqual(1, domain.all(devices.Rng)[0].address.slot)
+
+    def test_places_are_restored_again_only_if_devices_changed(self):
+        restore = self.useFixture(fixtures.MockPatch(
+            'nova_arm_ext.pipeline.run.places.restore_places',
+            side_effect=previous.restore_places)).mock
+        known = facts.Facts(guest=facts.Guest(previous=self.HAD))
+
+        run(('a', Marks('a')), known=known)
+        self.assertEqual(1, restore.call_count)
+
+        run(('rng', Does(
+            lambda domain: domain.add(devices.Rng, model='virtio'))),
+            known=known)
+        self.assertEqual(3, restore.call_count)
+
+    def test_one_that_is_parsed_already_is_used(self):
+        had = view.Domain.parse(self.HAD)
+        seen = []
+
+        row = Pipeline([('look', Does(
+            lambda domain: seen.append(domain.previous)))])
+        row.run(XML, facts.Facts(guest=facts.Guest(previous=self.HAD)),
+                previous=had)
+
+        self.assertIs(had, seen[0])
 
     def test_a_port_stays_free_for_hotplug(self):
         result = run(known=facts.Facts(guest=facts.Guest(previous=self.HAD)))
