@@ -624,6 +624,22 @@ class SchemaTest(base.TestCase):
             ('bad', Does(lambda domain: etree.SubElement(
                 domain.all(devices.Disk)[0].element, 'bad'))), mode='fail')
 
+    def test_only_addresses_of_libvirt_are_not_validated(self):
+        validated = []
+
+        def far(domain):
+            etree.SubElement(domain.all(devices.Interface)[0].element,
+                             'address', type='pci', bus='0x09')
+
+        result = run(('far', Does(far)), known=facts.Facts(
+            guest=facts.Guest(previous=PreviousTest.HAD)), check_schema='warn',
+            validate=lambda root: validated.append(
+                etree.tostring(root, encoding='unicode')))
+
+        self.assertIn('bus="0x03"', result.xml)
+        self.assertNotIn('bus="0x03"', validated[0])
+        self.assertIn('bus="0x09"', validated[0])
+
     def test_the_whole_result_is_validated_and_it_alone_if_it_is_valid(self):
         seen = []
 
