@@ -131,5 +131,7 @@ def read(domain: Domain) -> Record | None:
 
 def _plain(text: Any) -> str:
     """Text that XML can hold, cut to MAX_LENGTH."""
-    return ''.join(c if c.isprintable() else ' '
-                   for c in str(text)[:MAX_LENGTH])
+    plain = str(text)[:MAX_LENGTH]
+    if plain.isprintable():
+        return plain
+    return ''.join(c if c.isprintable() else ' ' for c in plain)

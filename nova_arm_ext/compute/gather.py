@@ -77,13 +77,16 @@ def guest(instance: Any, image_meta: Any = None,
     :param loader_is_gone: whether this host no longer has the loader of its
         previous domain XML
     """
+    # not for the command, which asks only for facts of the host
+    from nova.objects import base
     properties = image_properties(instance)
     if image_meta is not None and 'properties' in image_meta:
-        for name in image_meta.properties.fields:
-            if (name in image_meta.properties
-                    and isinstance(getattr(image_meta.properties, name),
-                                   str | int)):
-                properties[name] = str(getattr(image_meta.properties, name))
+        known = image_meta.properties
+        for name in known.fields:
+            # not "name in known", which makes a list of all fields each time
+            if (hasattr(known, base.get_attrname(name))
+                    and isinstance(value := getattr(known, name), str | int)):
+                properties[name] = str(value)
     return facts.Guest(
         extra_specs=dict(instance.flavor.extra_specs or {}),
         image_properties=properties, previous=previous,

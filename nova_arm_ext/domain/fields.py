@@ -54,9 +54,11 @@ class Field(Generic[T]):
                 owner: Any) -> 'Field[T] | T | None':
         if view is None:
             return self
-        element = tree.find(view.element, self._steps)
-        if element is None:
-            return None
+        element = view.element
+        if self._steps:
+            element = tree.find(element, self._steps)
+            if element is None:
+                return None
         text = (element.get(self._attribute) if self._attribute
                 else element.text)
         if text is None:
@@ -98,7 +100,7 @@ class Field(Generic[T]):
 
 def _number(text: str) -> int:
     # libvirt writes PCI addresses in hexadecimal and all else in decimal
-    return int(text, 16 if text.lower().startswith('0x') else 10)
+    return int(text, 16 if text[:2] in ('0x', '0X') else 10)
 
 
 def _yes_no(text: str) -> bool:

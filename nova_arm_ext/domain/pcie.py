@@ -140,12 +140,14 @@ def slots(domain: view.Domain) -> Slots:
         if address is None:
             if not (has_mmio and follows_to_mmio(device)):
                 places.append(place(device))
-        elif address.is_pci and address.bus is None:
-            # on PCI, and libvirt chooses where
-            places.append(place(device))
         elif address.is_pci:
-            used.add(address.bus)
-            on_the_root += address.bus == 0 and not _is_root_port(device)
+            bus = address.bus
+            if bus is None:
+                # on PCI, and libvirt chooses where
+                places.append(place(device))
+            else:
+                used.add(bus)
+                on_the_root += bus == 0 and not _is_root_port(device)
     ports = [c.index for c in controllers if c.is_root_port]
     bridges = sum(c.type == 'pci' and c.model in _BRIDGE_MODELS
                   for c in controllers)

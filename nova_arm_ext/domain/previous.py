@@ -115,19 +115,24 @@ def keep_plugged(stored: view.Domain, live: view.Domain) -> int:
 
 def _controllers(domain: view.Domain
                  ) -> dict[tuple[str | None, int], devices.Controller]:
-    """Controllers by type and index; libvirt counts those without one."""
+    """Controllers of other buses than PCI, by type and index; libvirt counts
+    those without one."""
     found: dict[tuple[str | None, int], devices.Controller] = {}
     unnumbered = []
     for controller in domain.all(devices.Controller):
-        if controller.index is None:
-            unnumbered.append(controller)
+        kind = controller.type
+        if kind == 'pci':
+            continue
+        index = controller.index
+        if index is None:
+            unnumbered.append((kind, controller))
         else:
-            found[controller.type, controller.index] = controller
-    for controller in unnumbered:
+            found[kind, index] = controller
+    for kind, controller in unnumbered:
         index = 0
-        while (controller.type, index) in found:
+        while (kind, index) in found:
             index += 1
-        found[controller.type, index] = controller
+        found[kind, index] = controller
     return found
 
 
@@ -149,8 +154,7 @@ def _pci_controllers(domain: view.Domain, previous: view.Domain) -> int:
         for controller in [c for c in unnumbered if c.model == model][:count]:
             controller.remove()
             unnumbered.remove(controller)
-    for controller in missing.values():
-        domain.insert(_bare(controller))
+    domain.insert(*map(_bare, missing.values()))
     for controller in unnumbered:
         # libvirt numbers the rest, but only after the numbered ones: before
         # them it refuses to (9.0.0: "must be model='pcie-root'")
@@ -164,9 +168,7 @@ def _other_controllers(domain: view.Domain, previous: view.Domain) -> int:
     needed = _needed_controllers(domain)
     taken = 0
     for key, controller in _controllers(previous).items():
-        kind = controller.type
-        if kind == 'pci':
-            continue
+        kind, _ = key
         if controller.model == 'none' and kind in needed:
             continue     # the bus was off, and now has a device
         if key in ours:
@@ -212,12 +214,14 @@ def _addresses(domain: view.Domain, previous: view.Domain) -> int:
         if not queue:
             continue
         address = queue.popleft().address
-        if (address is None or device.address is not None
-                or address.type not in _RESTORED
-                or (address.is_pci and address.bus not in buses)):
+        if address is None or device.address is not None:
+            continue
+        kind = address.type
+        if (kind not in _RESTORED
+                or (kind == 'pci' and address.bus not in buses)):
             continue
         place = _place(device, address)
-        if address.type != 'virtio-mmio' and place in taken:
+        if kind != 'virtio-mmio' and place in taken:
             continue
         taken.add(place)
         device.element.append(copy.copy(address.element))
@@ -252,9 +256,10 @@ def _bare(controller: devices.Controller) -> Any:
     without what libvirt adds to a running guest's document.
     """
     element = copy.copy(controller.element)
-    for found in element.findall('address'):
-        tree.detach(found)
-    alias = element.find('alias')
+    address = tree.child(element, 'address')
+    if address is not None:
+        tree.detach(address)
+    alias = tree.child(element, 'alias')
     if alias is not None and not (alias.get('name') or '').startswith('ua-'):
         tree.detach(alias)
     return element

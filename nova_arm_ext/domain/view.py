@@ -235,10 +235,10 @@ class Domain(View):
     # Finding, adding, removing.
 
     @property
-    def devices(self) -> Any:
-        """The ``<devices>`` element; an empty tuple without one."""
+    def devices(self) -> list[Any]:
+        """The elements of all devices, in the order of the document."""
         found = self.part('devices')
-        return () if found is None else found
+        return [] if found is None else found[:]
 
     def part(self, tag: str) -> Any:
         """A child of the root element, such as ``os``; None without it."""
