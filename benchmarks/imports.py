@@ -81,7 +81,7 @@ def measured(rounds: int, of: trees.Trees) -> dict[str, list[Start]]:
 
     :returns: by driver: ``stock``, and ``arm`` with the name of the tree
     """
-    starts = {'stock': ('stock', trees.HERE)} | {
+    starts = {'stock': ('stock', of[trees.NOW])} | {
         f'arm {name}': ('arm', tree) for name, tree in of.items()}
     found: dict[str, list[Start]] = {name: [] for name in starts}
     for number in range(rounds + 1):
@@ -110,7 +110,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if asked.start:
         print(json.dumps(dataclasses.asdict(start(asked.start))))
         return
-    found = measured(asked.rounds, {trees.NOW: trees.HERE})
+    with trees.trees(None) as of:
+        found = measured(asked.rounds, of)
     print(f'{"":28}{"with":>10}{"without":>10}{"added":>10}')
     for title, what, unit in (
             ('start, s', 'seconds', 1.0),
