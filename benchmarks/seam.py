@@ -114,6 +114,10 @@ class Environment(generate.Build):
                       _GET_CONNECTION)
         self.stub_out('nova.tests.fixtures.libvirt.openAuth',
                       lambda *args: self._connection)
+        # one handler, as nova-compute has; another one only formats
+        root = logging.getLogger()
+        self.addCleanup(setattr, root, 'handlers', root.handlers)
+        root.handlers = root.handlers[:1]
         # DEBUG, which Nova's fixtures turn on, makes a diff of each document
         logging.disable(logging.DEBUG)
         self.addCleanup(logging.disable, logging.NOTSET)

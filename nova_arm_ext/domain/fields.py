@@ -55,8 +55,8 @@ class Field(Generic[T]):
         if view is None:
             return self
         element = view.element
-        if self._steps:
-            element = tree.find(element, self._steps)
+        for step in self._steps:
+            element = tree.child(element, step)
             if element is None:
                 return None
         text = (element.get(self._attribute) if self._attribute

@@ -131,16 +131,17 @@ def slots(domain: view.Domain) -> Slots:
     tags = [element.tag for element in domain.devices]
     controllers = [d for d in ours if isinstance(d, devices.Controller)]
     addresses = [device.address for device in ours]
-    has_mmio = any(address is not None and address.is_virtio_mmio
-                   for address in addresses)
+    kinds = [None if address is None else address.type
+             for address in addresses]
+    has_mmio = 'virtio-mmio' in kinds
     places = _implied_places(ours, 'graphics' in tags, has_mmio)
     used = set()                         # buses
     on_the_root = tags.count('panic')
-    for device, address in zip(ours, addresses, strict=True):
+    for device, address, kind in zip(ours, addresses, kinds, strict=True):
         if address is None:
             if not (has_mmio and follows_to_mmio(device)):
                 places.append(place(device))
-        elif address.is_pci:
+        elif kind == 'pci':
             bus = address.bus
             if bus is None:
                 # on PCI, and libvirt chooses where

@@ -205,16 +205,17 @@ def _addresses(domain: view.Domain, previous: view.Domain) -> int:
     buses = {device.index for device in ours
              if isinstance(device, devices.Controller)
              and device.type == 'pci'} | {0}
+    present = [device.address for device in ours]
     # no address is given twice
-    taken = {_place(device, address) for device in ours
-             if (address := device.address) is not None}
+    taken = {_place(device, address) for device, address
+             in zip(ours, present, strict=True) if address is not None}
     count = 0
-    for device in ours:
+    for device, own in zip(ours, present, strict=True):
         queue = had.get(_identity(device))
         if not queue:
             continue
         address = queue.popleft().address
-        if address is None or device.address is not None:
+        if address is None or own is not None:
             continue
         kind = address.type
         if (kind not in _RESTORED
