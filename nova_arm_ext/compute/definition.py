@@ -68,6 +68,8 @@ class Definitions:
         :returns: None if libvirt does not know the guest
         """
         document = self.of(instance)
+        if document is None or places.RESCUE not in document:
+            return document
         guest = view.arm_guest(document)
         if guest is None or not places.is_rescue(guest):
             return document

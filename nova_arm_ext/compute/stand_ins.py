@@ -23,6 +23,9 @@ from nova_arm_ext.domain import view
 NOVA_KEEPS = 'keep_nvram' in inspect.signature(
     libvirt_guest.Guest.delete_configuration).parameters
 
+#: Tells, of an Arm guest and its domain XML, whether its store is kept.
+Keeps = Callable[[view.Domain, str], bool]
+
 
 def with_host(driver: Any, host: Any) -> Any:
     """A copy of Nova's driver that has another Host object."""
@@ -68,11 +71,10 @@ class GuestOfStore:
     running (_live_snapshot, _swap_volume). Later releases keep it when the
     guest is about to move, but remove it on shared storage.
 
-    :param keeps: tells, of the domain XML of an Arm guest, whether the store
-        is kept
+    :param keeps: returns whether the store of an Arm guest is kept
     """
 
-    def __init__(self, guest: Any, keeps: Callable[[str], bool]) -> None:
+    def __init__(self, guest: Any, keeps: Keeps) -> None:
         self._guest = guest
         self._keeps = keeps
         self._document: str | None = None
@@ -88,8 +90,9 @@ class GuestOfStore:
         is_arm, keeps = True, True
         with extra('Deciding whether the variable store is kept'):
             document = self._document or self.get_xml_desc()
-            is_arm = view.arm_guest(document) is not None
-            keeps = is_arm and self._keeps(document)
+            guest = view.arm_guest(document)
+            is_arm = guest is not None
+            keeps = guest is not None and self._keeps(guest, document)
         if not is_arm:
             return self._guest.delete_configuration(*args, **kwargs)
         if NOVA_KEEPS:
@@ -105,7 +108,7 @@ class GuestOfStore:
 class HostOfStores:
     """Nova's Host object that returns `GuestOfStore`."""
 
-    def __init__(self, host: Any, keeps: Callable[[str], bool]) -> None:
+    def __init__(self, host: Any, keeps: Keeps) -> None:
         self._host = host
         self._keeps = keeps
 
@@ -119,5 +122,5 @@ class HostOfStores:
 def keeping_store(argument: Any) -> Any:
     """The argument; a guest as a `GuestOfStore` that keeps its store."""
     if not NOVA_KEEPS and isinstance(argument, libvirt_guest.Guest):
-        return GuestOfStore(argument, lambda document: True)
+        return GuestOfStore(argument, lambda guest, document: True)
     return argument

@@ -121,17 +121,18 @@ class Removal:
         if operation.on(instance) is None:
             self._after_cleanup(instance, cleanup.guest, removed)
 
-    def undefining(self, instance: Any, document: str) -> bool:
+    def undefining(self, instance: Any, guest: view.Domain,
+                   document: str) -> bool:
         """Nova is about to undefine a guest.
 
         The domain XML of a guest that goes on to exist is saved until it is
         defined again, whatever Nova is doing: only it has the guest's slots
         and the path of its variable store.
 
-        :param document: the domain XML of an Arm guest
+        :param guest: an Arm guest
+        :param document: its domain XML
         :returns: whether libvirt is to keep the store
         """
-        guest = view.Domain.parse(document)
         removed = True
         cleanup = _cleanup.get()
         if cleanup is not None and cleanup.uuid == instance.uuid:
