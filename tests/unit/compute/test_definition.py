@@ -1,0 +1,287 @@
+# SPDX-License-Identifier: Apache-2.0
+"""The domain XML of guests, while Nova takes them away and defines them."""
+
+import pathlib
+import types
+from unittest import mock
+
+import fixtures
+import nova.conf
+from nova import exception
+from oslo_config import fixture as config_fixture
+
+from nova_arm_ext.compute import definition
+from nova_arm_ext.compute import operation
+from nova_arm_ext.compute.nvram import luggage
+from nova_arm_ext.nvram import Event
+from tests.support import base
+
+UUID = 'b7e2f3c4-1c2d-4a5b-8e6f-0123456789ab'
+INSTANCE = types.SimpleNamespace(uuid=UUID, image_meta=None)
+
+
+def document(name: str = 'now', *, arch: str = 'aarch64',
+             number: str = '') -> str:
+    return (f'<domain{number}><name>{name}</name><os><type arch="{arch}" '
+            f'machine="virt-7.2">hvm</type></os></domain>')
+
+
+class DefinitionsTest(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        root = self.useFixture(fixtures.TempDir()).path
+        self.useFixture(config_fixture.Config(nova.conf.CONF)).config(
+            instances_path=root)
+        self.folder = pathlib.Path(root, UUID)
+        self.left = pathlib.Path(root, f'{UUID}_resize')
+        self.arch = 'aarch64'
+        self.xml: str | None = document()
+        self.is_defined = True
+        self.host = mock.Mock()
+        self.host.get_guest = self.get_guest
+        self.luggage = mock.Mock(spec=luggage.Luggage)
+        self.luggage.has_arrived.return_value = False
+        self.saved: dict[str, str] = {}
+        self.luggage.document.side_effect = self.saved.get
+        self.definitions = definition.Definitions(
+            self.host, self.luggage, lambda image_meta: self.arch)
+
+    def get_guest(self, instance: object) -> mock.Mock:
+        if self.xml is None:
+            raise exception.InstanceNotFound(instance_id=UUID)
+        found = mock.Mock()
+        found.get_xml_desc.return_value = self.xml
+        found.has_persistent_configuration.return_value = self.is_defined
+        return found
+
+    def keep(self, event: Event = Event.HARD_REBOOT,
+             fails: bool = False) -> operation.Operation:
+        """What is known within; Nova undefines the guest and may fail."""
+        with self.definitions.keeping(INSTANCE, event):
+            doing = operation.on(INSTANCE)
+            self.saved_within = self.luggage.write_document.mock_calls
+            self.removed_within = self.luggage.remove_document.called
+            if fails:
+                self.is_defined, self.xml = False, None
+                raise ValueError('Nova failed')
+        return doing
+
+    def fail(self, event: Event = Event.HARD_REBOOT) -> None:
+        self.assertRaises(ValueError, self.keep, event, True)
+
+
+class LookTest(DefinitionsTest):
+
+    def test_a_guest_that_libvirt_does_not_know(self) -> None:
+        self.xml = None
+
+        self.assertIsNone(self.definitions.of(INSTANCE))
+        self.assertIsNone(self.definitions.guest(INSTANCE))
+        self.assertIsNone(self.definitions.running(INSTANCE))
+        self.assertIs(False, self.definitions.is_here(INSTANCE))
+
+    def test_one_that_it_knows(self) -> None:
+        self.assertEqual(document(), self.definitions.of(INSTANCE))
+        self.assertEqual('now', self.definitions.guest(INSTANCE).name)
+        self.assertIs(True, self.definitions.is_here(INSTANCE))
+
+    def test_a_libvirt_that_fails_has_no_guest_here(self) -> None:
+        self.host.get_guest = mock.Mock(side_effect=exception.InternalError)
+
+        self.assertIs(False, self.definitions.is_here(INSTANCE))
+
+    def test_guests_of_other_architectures_are_not_seen(self) -> None:
+        self.xml = document(arch='x86_64')
+
+        self.assertIsNone(self.definitions.guest(INSTANCE))
+
+    def test_architecture_of_the_image_decides_who_is_asked_for(self) -> None:
+        for arch, is_arm in (('aarch64', True), ('armv7l', True),
+                             ('x86_64', False)):
+            self.arch = arch
+            self.assertIs(is_arm, self.definitions.is_arm(INSTANCE))
+
+    def test_running_are_those_that_libvirt_numbers(self) -> None:
+        self.assertIsNone(self.definitions.running(INSTANCE))
+
+        self.xml = document(number=' id="1"')
+
+        self.assertEqual('now', self.definitions.running(INSTANCE).name)
+
+    def test_libvirt_is_not_asked_whether_others_run(self) -> None:
+        self.arch = 'x86_64'
+        self.host.get_guest = mock.Mock(side_effect=AssertionError)
+
+        self.assertIsNone(self.definitions.running(INSTANCE))
+
+    def test_before_an_operation_the_guest_was_as_that_knows(self) -> None:
+        with operation.of(INSTANCE, Event.ARRIVE, previous=document('old')):
+            self.assertEqual(
+                'old', self.definitions.previous_guest(INSTANCE).name)
+        with operation.of(INSTANCE, Event.SPAWN):
+            self.assertIsNone(self.definitions.previous_guest(INSTANCE))
+
+    def test_without_an_operation_it_is_as_libvirt_has_it(self) -> None:
+        self.assertEqual(
+            'now', self.definitions.previous_guest(INSTANCE).name)
+
+
+class KeepingTest(DefinitionsTest):
+
+    def test_a_reboot_saves_it_meanwhile(self) -> None:
+        self.folder.mkdir()
+
+        doing = self.keep()
+
+        self.assertEqual((Event.HARD_REBOOT, document()),
+                         (doing.event, doing.previous))
+        self.assertEqual([mock.call(str(self.folder), document())],
+                         self.saved_within)
+        self.assertFalse(self.removed_within)
+        self.luggage.remove_document.assert_called_once_with(
+            str(self.folder))
+
+    def test_nothing_is_saved_without_a_folder_or_of_others(self) -> None:
+        self.keep()
+        self.folder.mkdir()
+        self.xml = document(arch='x86_64')
+        self.keep()
+
+        self.assertEqual([], self.luggage.write_document.mock_calls)
+        self.assertEqual([], self.luggage.remove_document.mock_calls)
+
+    def test_a_full_disk_does_not_stop_a_reboot(self) -> None:
+        self.folder.mkdir()
+        self.luggage.write_document.side_effect = OSError('no space')
+
+        self.assertEqual(document(), self.keep().previous)
+
+        self.assertIn('WARNING The domain XML of this instance is not saved '
+                      'while Nova defines it anew: no space',
+                      self.log.output)
+        self.assertFalse(self.luggage.remove_document.called)
+
+    def test_after_a_reboot_that_was_cut_off_the_saved_one_counts(
+            self) -> None:
+        self.xml = None
+        self.saved[str(self.folder)] = document('saved')
+
+        self.assertEqual(document('saved'), self.keep().previous)
+
+    def test_after_an_arrival_that_was_cut_off_it_goes_on(self) -> None:
+        self.luggage.has_arrived.side_effect = (
+            lambda uuid, folder: (uuid, folder) == (UUID, str(self.folder)))
+        self.saved[str(self.folder)] = document('sent')
+
+        doing = self.keep()
+
+        self.assertEqual((Event.ARRIVE, document('sent')),
+                         (doing.event, doing.previous))
+        self.assertEqual([], self.luggage.write_document.mock_calls)
+        self.luggage.remove_document.assert_called_once_with(
+            str(self.folder))
+
+    def test_an_arrival_without_its_xml_has_that_of_libvirt(self) -> None:
+        self.luggage.has_arrived.return_value = True
+
+        self.assertEqual(document(), self.keep().previous)
+
+    def test_a_revert_has_that_of_libvirt_and_saves_nothing(self) -> None:
+        self.folder.mkdir()
+        self.luggage.has_arrived.return_value = True
+
+        doing = self.keep(Event.REVERT)
+
+        self.assertEqual((Event.REVERT, document()),
+                         (doing.event, doing.previous))
+        self.assertEqual([], self.luggage.write_document.mock_calls)
+        self.luggage.remove_document.assert_called_once_with(
+            str(self.folder))
+
+    def test_a_revert_on_one_host_has_what_was_left_there(self) -> None:
+        self.xml = None
+        self.saved[str(self.left)] = document('left')
+
+        self.assertEqual(document('left'), self.keep(Event.REVERT).previous)
+
+
+class DefineAgainTest(DefinitionsTest):
+
+    def test_what_nova_took_away_is_defined_again(self) -> None:
+        self.folder.mkdir()
+
+        self.fail()
+
+        self.host.write_instance_config.assert_called_once_with(document())
+        self.assertIn('WARNING The instance could not be defined anew',
+                      self.log.output)
+        # for the next hard reboot, if this one could not define it
+        self.assertFalse(self.luggage.remove_document.called)
+        self.assertIsNone(operation.current.get())
+
+    def test_a_revert_that_fails_leaves_it_defined_too(self) -> None:
+        self.fail(Event.REVERT)
+
+        self.host.write_instance_config.assert_called_once_with(document())
+
+    def test_guests_of_others_are_left_to_nova(self) -> None:
+        self.xml = document(arch='x86_64')
+
+        self.fail()
+
+        self.assertFalse(self.host.write_instance_config.called)
+
+    def test_nothing_is_defined_of_which_nothing_is_known(self) -> None:
+        self.xml = None
+
+        self.fail()
+
+        self.assertFalse(self.host.write_instance_config.called)
+
+    def test_the_xml_is_logged_where_that_fails_as_well(self) -> None:
+        self.host.write_instance_config.side_effect = OSError('libvirt')
+
+        self.fail()
+
+        self.assertIn('ERROR The previous domain could not be defined again '
+                      f'either. It was:\n{document()}', self.log.output)
+
+
+class CutOffRevertTest(DefinitionsTest):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.left.mkdir()
+        (self.left / 'disk').touch()
+
+    def files(self) -> list[str]:
+        return sorted(str(path.relative_to(self.folder.parent))
+                      for path in self.folder.parent.rglob('disk'))
+
+    def test_a_hard_reboot_gives_the_files_their_name_back(self) -> None:
+        for prepare in (lambda: None, self.folder.mkdir):
+            prepare()
+            self.keep()
+
+            self.assertEqual([f'{UUID}/disk'], self.files())
+            self.assertIn('WARNING A revert to this host was cut off',
+                          self.log.output)
+            self.assertIn(str(self.left), self.log.output)
+            self.folder.rename(self.left)
+
+    def test_not_those_of_a_migration_that_goes_on(self) -> None:
+        self.folder.mkdir()
+        (self.folder / 'disk').touch()
+
+        self.keep()
+
+        self.assertEqual([f'{UUID}/disk', f'{UUID}_resize/disk'],
+                         self.files())
+
+    def test_not_those_of_others_nor_before_nova_does_it(self) -> None:
+        self.keep(Event.REVERT)
+        self.arch = 'x86_64'
+        self.keep()
+
+        self.assertEqual([f'{UUID}_resize/disk'], self.files())
