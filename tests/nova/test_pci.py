@@ -616,6 +616,62 @@ class FaultTest(PciTest):
         self.now += 600
         self.assertEqual({}, self.by_name(inventory))
 
+    def test_a_doubtful_list_is_told_once(self) -> None:
+        inventory = self.inventory(self.tree)
+        self.read(inventory)
+        self.tree.nodes.clear()
+        self.now += 301
+        began = self.now
+        for self.now, count, said in (
+                (began, 1, 'no device is listed any more. The last good one '
+                           'is used for 600 s.'),
+                (began + 10, 1, 'is used for 600 s.'),
+                (began + 599, 1, 'is used for 600 s.'),
+                (began + 609, 2, 'It is used nevertheless.'),
+                (began + 619, 2, 'It is used nevertheless.')):
+            found = self.by_name(inventory)
+
+            self.assertEqual(self.whole if count == 1 else {}, found)
+            self.assertEqual(count, len(self.warnings()))
+            self.assertIn(said, self.warnings()[-1])
+
+    def test_the_last_good_answer_is_used_for_so_long(self) -> None:
+        inventory = self.inventory(self.tree)
+        self.read(inventory)
+        name = self.calls[1][0]
+        self.broken_at(self.calls.index((name, 'XMLDesc')),
+                       libvirt_error(53), for_ever=True)
+        self.now += 301
+        began = self.now
+        for after, there in ((0, True), (599, True), (609, False)):
+            self.now = began + after
+            self.assertIs(there, name in self.by_name(inventory), after)
+
+    def test_the_time_is_over_when_it_is_over(self) -> None:
+        inventory = self.inventory(self.tree)
+        self.read(inventory)
+        self.tree.nodes.clear()
+        self.now += 301
+        self.read(inventory)
+        self.now += 600
+
+        self.assertEqual({}, self.by_name(inventory))
+
+    def test_a_failed_listing_is_tried_again_before_the_age(self) -> None:
+        inventory = self.inventory(self.tree)
+        self.read(inventory)
+        name, node = self.tree.nodes.popitem()
+        self.tree.fault = self.listing_fails(libvirt_error(38))
+        self.now += 301
+        self.read(inventory)
+        self.tree.fault = None
+        self.tree.nodes[name] = node
+        self.tree.calls.clear()
+        self.now += 10
+
+        self.assertEqual(self.whole, self.by_name(inventory))
+        self.assertNotEqual([], self.tree.calls)
+
     def test_an_empty_first_answer_does_not_last(self) -> None:
         nodes = dict(self.tree.nodes)
         self.tree.nodes.clear()

@@ -47,6 +47,8 @@ class IdentityTest(base.TestCase):
                 ('<slot>0</slot>', '', 'slot is missing'),
                 ("<vendor id='0x8086'>", '<vendor>', 'vendor/@id is missing'),
                 ('0x8086', '0x18086', 'vendor/@id is 0x18086'),
+                ('0x8086', '0x10000', 'vendor/@id is 0x10000'),
+                ('0x8086', '-0x1', 'vendor/@id is -0x1'),
                 ('<name>pci_0002_01_00_1</name>', '', 'device/name')):
             self.assertIn(old, sound)
 
@@ -55,6 +57,35 @@ class IdentityTest(base.TestCase):
                 pci.parse(sound.replace(old, new)))
 
             self.assertIn(place, str(error))
+
+    def test_ids_have_four_digits(self) -> None:
+        self.assertEqual('ffff:0000', identity(vendor=0xffff, product=0).ids)
+
+    def test_the_serial_number_is_that_of_the_card(self) -> None:
+        def field(access: str, serial: str) -> str:
+            return (f'<fields access="{access}"><serial_number>{serial}'
+                    f'</serial_number></fields>')
+
+        def serial(*data: str) -> str | None:
+            return pci.card_serial(pci.parse(
+                '<device><capability type="pci"><capability type="other">'
+                + field('readonly', 'no') + '</capability>'
+                + ''.join(f'<capability type="vpd">{one}</capability>'
+                          for one in data) + '</capability></device>'))
+
+        self.assertIsNone(serial())
+        self.assertIsNone(serial(field('readwrite', 'mine')))
+        self.assertEqual('A', serial(
+            field('readonly', 'A') + field('readwrite', 'mine')))
+        # of several the last one counts, as in Nova
+        self.assertEqual('B', serial(field('readonly', 'A'),
+                                     field('readonly', 'B')))
+        self.assertIsNone(serial(field('readonly', 'A'), ''))
+
+    def test_the_features_of_an_interface(self) -> None:
+        self.assertEqual(['rx', 'tx'], pci.net_features(pci.parse(
+            '<device><capability type="net"><feature name="rx"/>'
+            '<feature name="tx"/><link/></capability></device>')))
 
     def test_entities_are_not_read(self) -> None:
         name = pathlib.Path(self.useFixture(fixtures.TempDir()).path, 'x')
@@ -111,7 +142,8 @@ class RuleTest(base.TestCase):
                      '177d:a0345', '0002:01:00', '0002:01:00.8',
                      '0002:01:20.0', '0002:01:00.1-', 'driver=',
                      'driver=a b', 'class=', 'class=2', 'class=0200000',
-                     'vendor=177d', '0002:01:00.1-0002:01:00.0'):
+                     'vendor=177d', '0002:01:00.1-0002:01:00.0',
+                     '0002:01:00.0-0002:01:20.0'):
             error = self.assertRaises(ValueError, pci.Rule.parse, text)
             self.assertIn(repr(text), str(error))
 
@@ -182,6 +214,20 @@ class SettingsTest(base.TestCase):
         for rule in ('177d:*', '0002:01:00.1', 'driver=thunder-nicvf'):
             self.assertEqual(rule, self.load(f'skip = {rule}').skipped_by(
                 identity(), named))
+
+    def test_an_address_is_skipped_before_its_device_is_read(self) -> None:
+        settings = self.load('default_skip = 0002:01:00.2\n'
+                             'skip = $default_skip,177d:*,0002:01:00.1')
+
+        self.assertEqual('0002:01:00.1', settings.skipped_address(VF))
+        # device_spec may name it by vendor and product
+        self.assertIsNone(settings.skipped_address((2, 1, 0, 2)))
+        self.assertIsNone(settings.skipped_address((2, 1, 0, 3)))
+
+    def test_a_part_of_an_address_that_is_no_number_names_nothing(
+            self) -> None:
+        self.assertFalse(pci.DeviceSpec(
+            ['{"address": "0002:01:xx.1"}']).names(identity()))
 
     def test_all_faults_come_together_with_the_right_forms(self) -> None:
         conf = self.conf('[arm_pci]\nskip = 177d:a034,nonsense,driver=\n'
