@@ -365,6 +365,22 @@ class HandingOnTest(nova.test.NoDBTestCase):
         self.all.removal.before_destroy.assert_not_called()
         self.assertEqual(self.arguments, self.nova_got())
 
+    def test_nova_may_leave_out_what_has_a_default(self) -> None:
+        self.stub_out('nova.virt.libvirt.driver.LibvirtDriver.destroy',
+                      self.all.nova)
+        self.stub_out('nova.virt.libvirt.driver.LibvirtDriver.rebuild',
+                      self.all.nova)
+
+        self.driver.destroy(None, INSTANCE, None)
+        self.driver.rebuild(None, INSTANCE)
+
+        self.all.removal.before_destroy.assert_called_once_with(INSTANCE)
+        self.all.life.rebuilding.assert_called_once_with(INSTANCE,
+                                                         evacuate=False)
+        self.assertEqual([mock.call(None, INSTANCE, None, None, True),
+                          mock.call(None, INSTANCE, evacuate=False)],
+                         self.all.nova.mock_calls)
+
     def test_a_guest_that_stays_keeps_its_folder(self) -> None:
         self.all.removal.keeps_folder.return_value = True
 

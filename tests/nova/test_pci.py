@@ -682,6 +682,30 @@ class FaultTest(PciTest):
 
         self.assertEqual(self.whole, self.by_name(inventory))
 
+    def test_features_that_were_never_read_are_left_out(self) -> None:
+        inventory = self.inventory(self.tree)
+        name, parent = next(
+            (name, self.tree.nodes[name]._parent) for name, method
+            in self.calls if name.startswith('net_') and method == 'XMLDesc')
+        self.broken_at(self.calls.index((name, 'XMLDesc')),
+                       libvirt_error(9), for_ever=True)
+
+        found = self.by_name(inventory)
+
+        self.assertIn('network', self.whole[parent]['capabilities'])
+        self.assertNotIn('network', found[parent].get('capabilities', {}))
+        self.assertEqual(set(self.whole), set(found))
+
+    def test_a_name_that_says_nothing_is_asked_for_its_kind(self) -> None:
+        for name in list(self.tree.nodes):
+            node = self.tree.nodes[name]
+            node.name = lambda name=name: f'my_{name}'
+            node.listCaps = lambda name=name: [name.partition('_')[0]]
+
+        found = self.by_name(self.inventory(self.tree))
+
+        self.assertEqual(set(self.whole), set(found))
+
     def test_sysfs_fails_for_one_function(self) -> None:
         broken = next(one for one in self.whole.values()
                       if 'sriov' in one.get('capabilities', {}))

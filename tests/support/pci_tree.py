@@ -102,6 +102,7 @@ class Node:
         return [self._name.partition('_')[0]]
 
     def XMLDesc(self, flags: int) -> str:
+        assert flags == 0, 'the device as it is now'
         self._tree.called(self._name, 'XMLDesc')
         return self.document
 

@@ -277,6 +277,17 @@ class PreviousTest(base.TestCase):
         self.assertEqual({'previous'}, {r.hook for r in result.reports})
         self.assertIn('bus="0x03"', result.reports[0].diff())
 
+    def test_it_says_how_many_are_where_they_were(self):
+        result = run(known=facts.Facts(guest=facts.Guest(previous=self.HAD)))
+
+        self.assertEqual(
+            [('devices', 'as the guest saw them before: 2 controllers, '
+              '1 addresses'),
+             ('devices/controller', 'one root port free for hotplug, which '
+              'libvirt adds only where no port is named')],
+            [reason for report in result.reports
+             for reason in report.reasons])
+
     def test_a_wrong_number_fails_the_request_and_is_named(self):
         error = self.assertRaises(
             errors.InvalidDocument, run, known=facts.Facts(
@@ -556,6 +567,7 @@ class LogTest(base.TestCase):
                          hook_warn_ms=limit)
             new = self.lines('WARNING')[before:]
             self.assertEqual(warned, len(new) == 1, limit)
+            self.assertIn('by quick, slow in 250.0 ms', self.lines('INFO')[-1])
             if warned:
                 self.assertIn('Hook slow took 250 ms', new[0])
                 self.assertIn(UUID, new[0])
@@ -925,6 +937,27 @@ class LoadTest(base.TestCase):
                                   plugins.installed_hooks)
 
         self.assertEqual(2, len(error.faults))
+
+    def test_it_does_what_the_options_say(self):
+        made = self.load('''
+            [arm]
+            on_hook_failure = skip
+            hook_warn_ms = 17
+            check_schema = warn
+        ''')
+
+        self.assertEqual(('skip', 17, 'warn'), (
+            made._on_hook_failure, made._hook_warn_ms, made._check_schema))
+
+    def test_it_tells_the_options_of_its_hooks(self):
+        self.install()
+
+        self.assertEqual({'good': {'free': 7}, 'last': {}}, self.load('''
+            [arm]
+            hooks = good,last
+            [arm_good]
+            free = 7
+        ''').options)
 
     def test_the_schema_is_made_only_where_it_is_wanted(self):
         asked = []
