@@ -87,7 +87,8 @@ class LookTest(DefinitionsTest):
         self.assertIs(True, self.definitions.is_here(INSTANCE))
 
     def test_a_libvirt_that_fails_has_no_guest_here(self) -> None:
-        self.host.get_guest = mock.Mock(side_effect=exception.InternalError)
+        self.host.get_guest = mock.Mock(
+            side_effect=exception.InternalError('no libvirt'))
 
         self.assertIs(False, self.definitions.is_here(INSTANCE))
 
