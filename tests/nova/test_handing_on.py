@@ -23,6 +23,7 @@ from nova_arm_ext import facts
 from nova_arm_ext.compute import cpu
 from nova_arm_ext.compute import driver
 from nova_arm_ext.compute import operation
+from nova_arm_ext.compute import schema
 from nova_arm_ext.compute import seams
 from nova_arm_ext.compute import stand_ins
 from nova_arm_ext.nvram import Event
@@ -83,6 +84,7 @@ class HandingOnTest(nova.test.NoDBTestCase):
         super().setUp()
         self.useFixture(nova_fixtures.LibvirtFixture())
         self.driver = driver.ArmLibvirtDriver(fake.FakeVirtAPI(), False)
+        self.definitions = self.driver._definitions
         self.all = mock.MagicMock()
         for name in COLLABORATORS:
             self.assertIn(f'_{name}', vars(self.driver))
@@ -166,6 +168,24 @@ class HandingOnTest(nova.test.NoDBTestCase):
             self.assertEqual(
                 [*entered, *BEFORE.get(name, ()), 'nova',
                  *AFTER.get(name, ()), *left], self.order(name), name)
+
+    # -- What it is made of --------------------------------------------------
+
+    def test_the_architecture_is_that_which_nova_finds(self) -> None:
+        for self.arch, is_arm in (('aarch64', True), ('x86_64', False)):
+            self.assertIs(is_arm, self.definitions.is_arm_image(None))
+
+    def test_the_hooks_can_check_libvirts_schema(self) -> None:
+        made = []
+        load = driver.Pipeline.load
+        self.stub_out(
+            'nova_arm_ext.compute.driver.Pipeline.load',
+            lambda cls, conf, **more:
+            made.append(more) or load(conf, **more))
+
+        driver.ArmLibvirtDriver(fake.FakeVirtAPI(), False)
+
+        self.assertIs(schema.load, made[0]['schema'])
 
     # -- The host ------------------------------------------------------------
 
