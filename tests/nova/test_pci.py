@@ -643,7 +643,7 @@ class FaultTest(PciTest):
                        libvirt_error(53), for_ever=True)
         self.now += 301
         began = self.now
-        for after, there in ((0, True), (599, True), (609, False)):
+        for after, there in ((0, True), (590, True), (600, False)):
             self.now = began + after
             self.assertIs(there, name in self.by_name(inventory), after)
 

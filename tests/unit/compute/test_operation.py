@@ -37,6 +37,15 @@ class OperationTest(base.TestCase):
                     event not in (Event.SPAWN, Event.REBUILD, Event.UNSHELVE),
                     doing.existing, event)
 
+    def test_the_guest_is_that_of_its_xml_if_it_is_an_arm_guest(self) -> None:
+        xml = '<domain><os><type arch="aarch64">hvm</type></os></domain>'
+        for previous, arch in ((xml, 'aarch64'), (None, None),
+                               (xml.replace('aarch64', 'x86_64'), None)):
+            with operation.of(ONE, Event.RESCUE, previous=previous) as doing:
+                self.assertEqual(arch, doing.guest and doing.guest.arch)
+                # read once
+                self.assertIs(doing.guest, doing.guest)
+
     def test_one_within_another_gives_way_to_it_again(self) -> None:
         with operation.of(ONE, Event.ARRIVE) as outer:
             with operation.of(ONE, Event.RESCUE) as inner:
