@@ -31,8 +31,8 @@ from nova_arm_ext.nvram import Event
 CONF = nova.conf.CONF
 INSTANCE = types.SimpleNamespace(uuid='one')
 #: Attributes of the driver that are replaced.
-COLLABORATORS = ('adjustment', 'definitions', 'destination', 'facts',
-                 'hotplug', 'life', 'machines', 'migration', 'pci', 'removal')
+COLLABORATORS = ('adjustment', 'copying', 'definitions', 'destination',
+                 'facts', 'hotplug', 'life', 'machines', 'migration', 'pci', 'removal')
 
 #: Nova's method runs while these have the instance.
 AROUND = {
@@ -54,10 +54,11 @@ BEFORE = {
     'detach_volume': ('hotplug.check_disk',),
     'migrate_disk_and_power_off': ('machines.record',),
     'rebuild': ('life.rebuilding',),
-    'rescue': ('definitions.of',),
+    'rescue': ('definitions.own',),
 }
 #: Called with the instance after Nova's.
 AFTER = {
+    '_create_guest': ('definitions.forget_saved',),
     '_create_snapshot_metadata': ('life.into_snapshot',),
     'post_live_migration_at_destination': ('migration.after_live_arrival',),
     'post_live_migration_at_source': ('migration.after_live_migration',),
@@ -69,10 +70,10 @@ AFTER = {
 RETURN_NOTHING = {
     '_check_cpu_compatibility', '_cleanup', '_handle_conn_event',
     '_update_host_specific_capabilities', 'attach_interface',
-    'attach_volume', 'destroy', 'detach_interface', 'detach_volume',
-    'post_live_migration_at_destination', 'post_live_migration_at_source',
-    'reboot', 'rollback_live_migration_at_destination',
-    'update_provider_tree'}
+    'attach_volume', 'cleanup_host', 'destroy', 'detach_interface',
+    'detach_volume', 'init_host', 'post_live_migration_at_destination',
+    'post_live_migration_at_source', 'reboot',
+    'rollback_live_migration_at_destination', 'update_provider_tree'}
 #: They have tests of their own below or elsewhere.
 OTHERS = {'_get_guest_xml', '_get_pci_passthrough_devices',
           '_get_instance_capabilities'}
@@ -92,7 +93,7 @@ class HandingOnTest(nova.test.NoDBTestCase):
         self.all.facts.arch = 'x86_64'
         self.all.facts.runs_kvm_on_arm = False
         self.all.destination.refusal.return_value = None
-        self.all.definitions.of.return_value = None
+        self.all.definitions.own.return_value = None
         self.all.removal.keeps_folder.return_value = False
         self.arch = 'x86_64'
         self.stub_out('nova.virt.libvirt.driver.LibvirtDriver.'
@@ -216,11 +217,18 @@ class HandingOnTest(nova.test.NoDBTestCase):
         self.assertEqual('as it was',
                          self.driver.capabilities['supports_secure_boot'])
 
-    def test_once_a_minute_copies_are_made_and_traits_published(
-            self) -> None:
+    def test_guests_are_copied_while_the_service_runs(self) -> None:
+        self.call('init_host')
+        self.call('cleanup_host')
+
+        self.assertEqual(
+            ['nova', 'copying.start', 'copying.stop', 'nova'],
+            [name for name, _, _ in self.all.mock_calls
+             if name == 'nova' or name.startswith('copying')])
+
+    def test_once_a_minute_the_traits_are_published(self) -> None:
         self.call('update_provider_tree')
 
-        self.all.life.copy_running.assert_called_once_with()
         self.all.facts.publish_traits.assert_called_once_with(
             mock.sentinel.provider_tree, mock.sentinel.nodename)
 
@@ -316,7 +324,8 @@ class HandingOnTest(nova.test.NoDBTestCase):
             self.call('rebuild', evacuate=evacuate)
 
             self.all.life.rebuilding.assert_called_with(
-                INSTANCE, evacuate=evacuate)
+                mock.sentinel.context, INSTANCE, mock.sentinel.image_meta,
+                evacuate=evacuate)
 
     def test_only_a_soft_reboot_looks_for_the_store(self) -> None:
         for kind in ('SOFT', 'HARD'):
@@ -392,13 +401,13 @@ class HandingOnTest(nova.test.NoDBTestCase):
                       self.all.nova)
 
         self.driver.destroy(None, INSTANCE, None)
-        self.driver.rebuild(None, INSTANCE)
+        self.driver.rebuild(None, INSTANCE, None)
 
         self.all.removal.before_destroy.assert_called_once_with(INSTANCE)
-        self.all.life.rebuilding.assert_called_once_with(INSTANCE,
-                                                         evacuate=False)
+        self.all.life.rebuilding.assert_called_once_with(
+            None, INSTANCE, None, evacuate=False)
         self.assertEqual([mock.call(None, INSTANCE, None, None, True),
-                          mock.call(None, INSTANCE, evacuate=False)],
+                          mock.call(None, INSTANCE, None, evacuate=False)],
                          self.all.nova.mock_calls)
 
     def test_a_guest_that_stays_keeps_its_folder(self) -> None:
@@ -422,13 +431,13 @@ class HandingOnTest(nova.test.NoDBTestCase):
 
         host = self.all.nova.call_args.args[0]._host
         self.assertIsInstance(host, stand_ins.HostOfStores)
-        self.assertIs(self.all.removal.keeps_store.return_value,
+        self.assertIs(self.all.removal.undefining.return_value,
                       host._keeps(mock.sentinel.guest))
-        self.all.removal.keeps_store.assert_called_once_with(
+        self.all.removal.undefining.assert_called_once_with(
             INSTANCE, mock.sentinel.guest)
 
     def test_a_rescue_knows_the_guest_and_an_unrescue_does_not(self) -> None:
-        self.all.definitions.of.return_value = '<domain/>'
+        self.all.definitions.own.return_value = '<domain/>'
         seen = []
         for name in ('rescue', 'unrescue'):
             self.stub_out(f'nova.virt.libvirt.driver.LibvirtDriver.{name}',

@@ -109,8 +109,8 @@ class AdjustmentTest(base.TestCase):
             self.assertIs(self.gone, self.hook.told.guest.loader_is_gone)
             self.assertEqual(
                 self.gone is True,
-                f"WARNING The guest's firmware {LOADER} is not on this host "
-                f'any more.' in said)
+                f"WARNING The instance's firmware {LOADER} is not on this "
+                f'host any more.' in said)
 
     def test_a_guest_without_a_loader_has_lost_none(self) -> None:
         self.gone = True

@@ -60,8 +60,6 @@ class DefinitionsTest(base.TestCase):
         """What is known within; Nova undefines the guest and may fail."""
         with self.definitions.keeping(INSTANCE, event):
             doing = operation.on(INSTANCE)
-            self.saved_within = self.luggage.write_document.mock_calls
-            self.removed_within = self.luggage.remove_document.called
             if fails:
                 self.is_defined, self.xml = False, None
                 raise ValueError('Nova failed')
@@ -130,45 +128,40 @@ class LookTest(DefinitionsTest):
 
 class KeepingTest(DefinitionsTest):
 
-    def test_a_reboot_saves_it_meanwhile(self) -> None:
-        self.folder.mkdir()
+    def test_an_operation_knows_what_libvirt_had(self) -> None:
+        for event in (Event.HARD_REBOOT, Event.REVERT):
+            self.saved[str(self.left)] = document('left')
+            doing = self.keep(event)
 
-        doing = self.keep()
+            self.assertEqual((event, document()),
+                             (doing.event, doing.previous))
 
-        self.assertEqual((Event.HARD_REBOOT, document()),
-                         (doing.event, doing.previous))
-        self.assertEqual([mock.call(str(self.folder), document())],
-                         self.saved_within)
-        self.assertFalse(self.removed_within)
-        self.luggage.remove_document.assert_called_once_with(
-            str(self.folder))
+    def test_a_rescued_guest_had_that_of_before(self) -> None:
+        self.xml = document('rescue')
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova_arm_ext.compute.nvram.places.is_rescue',
+            lambda guest: guest.name == 'rescue'))
+        for kept, own in ((document('own'), document('own')),
+                          (None, self.xml), (document('rescue'), self.xml),
+                          (document(arch='x86_64'), self.xml)):
+            self.luggage.before_rescue.return_value = kept
 
-    def test_nothing_is_saved_without_a_folder_or_of_others(self) -> None:
-        self.keep()
-        self.folder.mkdir()
-        self.xml = document(arch='x86_64')
-        self.keep()
+            self.assertEqual(own, self.keep().previous)
+        self.luggage.before_rescue.assert_called_with(str(self.folder))
 
-        self.assertEqual([], self.luggage.write_document.mock_calls)
-        self.assertEqual([], self.luggage.remove_document.mock_calls)
-
-    def test_a_full_disk_does_not_stop_a_reboot(self) -> None:
-        self.folder.mkdir()
-        self.luggage.write_document.side_effect = OSError('no space')
+    def test_a_file_that_cannot_be_read_does_not_stop_it(self) -> None:
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova_arm_ext.compute.nvram.places.is_rescue',
+            lambda guest: True))
+        self.luggage.before_rescue.side_effect = OSError('no')
 
         self.assertEqual(document(), self.keep().previous)
 
-        self.assertIn('WARNING The domain XML of this instance is not saved '
-                      'while Nova defines it anew: no space',
-                      self.log.output)
-        self.assertFalse(self.luggage.remove_document.called)
-
-    def test_after_a_reboot_that_was_cut_off_the_saved_one_counts(
-            self) -> None:
+    def test_after_one_that_was_cut_off_the_saved_one_counts(self) -> None:
         self.xml = None
         self.saved[str(self.folder)] = document('saved')
-
-        self.assertEqual(document('saved'), self.keep().previous)
+        for event in (Event.HARD_REBOOT, Event.REVERT):
+            self.assertEqual(document('saved'), self.keep(event).previous)
 
     def test_after_an_arrival_that_was_cut_off_it_goes_on(self) -> None:
         self.luggage.has_arrived.side_effect = (
@@ -179,32 +172,62 @@ class KeepingTest(DefinitionsTest):
 
         self.assertEqual((Event.ARRIVE, document('sent')),
                          (doing.event, doing.previous))
-        self.assertEqual([], self.luggage.write_document.mock_calls)
-        self.luggage.remove_document.assert_called_once_with(
-            str(self.folder))
 
     def test_an_arrival_without_its_xml_has_that_of_libvirt(self) -> None:
         self.luggage.has_arrived.return_value = True
 
         self.assertEqual(document(), self.keep().previous)
 
-    def test_a_revert_has_that_of_libvirt_and_saves_nothing(self) -> None:
-        self.folder.mkdir()
+    def test_a_revert_is_no_arrival(self) -> None:
         self.luggage.has_arrived.return_value = True
 
-        doing = self.keep(Event.REVERT)
-
-        self.assertEqual((Event.REVERT, document()),
-                         (doing.event, doing.previous))
-        self.assertEqual([], self.luggage.write_document.mock_calls)
-        self.luggage.remove_document.assert_called_once_with(
-            str(self.folder))
+        self.assertEqual(Event.REVERT, self.keep(Event.REVERT).event)
 
     def test_a_revert_on_one_host_has_what_was_left_there(self) -> None:
         self.xml = None
         self.saved[str(self.left)] = document('left')
+        self.saved[str(self.folder)] = document('saved')
 
         self.assertEqual(document('left'), self.keep(Event.REVERT).previous)
+        self.left.mkdir()
+        self.folder.mkdir()
+        (self.folder / 'disk').touch()
+        self.assertEqual(document('saved'), self.keep().previous)
+
+
+class SaveTest(DefinitionsTest):
+
+    def test_it_is_saved_where_there_is_a_folder(self) -> None:
+        self.definitions.save(INSTANCE, document())
+        self.assertFalse(self.luggage.write_document.called)
+
+        self.folder.mkdir()
+        self.definitions.save(INSTANCE, document())
+        self.luggage.write_document.assert_called_once_with(
+            str(self.folder), document())
+
+    def test_a_full_disk_does_not_stop_nova(self) -> None:
+        self.folder.mkdir()
+        self.luggage.write_document.side_effect = OSError('no space')
+
+        self.definitions.save(INSTANCE, document())
+
+        self.assertIn('ERROR Saving the domain XML has failed',
+                      self.log.output)
+
+    def test_it_can_be_forgotten(self) -> None:
+        self.definitions.forget_saved(INSTANCE)
+
+        self.luggage.remove_document.assert_called_once_with(
+            str(self.folder))
+
+    def test_names_are_those_of_all_guests(self) -> None:
+        self.host.list_guests.return_value = [
+            types.SimpleNamespace(name='a'), types.SimpleNamespace(name='b')]
+
+        for name, there in (('a', True), ('b', True), ('c', False)):
+            self.assertIs(there, self.definitions.has_name(name))
+        self.host.list_guests.assert_called_with(only_running=False)
 
 
 class DefineAgainTest(DefinitionsTest):
@@ -217,8 +240,8 @@ class DefineAgainTest(DefinitionsTest):
         self.host.write_instance_config.assert_called_once_with(document())
         self.assertIn('WARNING The instance could not be defined anew',
                       self.log.output)
-        # for the next hard reboot, if this one could not define it
-        self.assertFalse(self.luggage.remove_document.called)
+        self.luggage.remove_document.assert_called_once_with(
+            str(self.folder))
         self.assertIsNone(operation.current.get())
 
     def test_a_revert_that_fails_leaves_it_defined_too(self) -> None:
@@ -245,6 +268,8 @@ class DefineAgainTest(DefinitionsTest):
 
         self.fail()
 
+        # for the next hard reboot
+        self.assertFalse(self.luggage.remove_document.called)
         self.assertIn('ERROR The previous domain could not be defined again '
                       f'either. It was:\n{document()}', self.log.output)
 

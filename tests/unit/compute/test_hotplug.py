@@ -57,9 +57,9 @@ class PluggingTest(HotplugTest):
                                   ValueError(NO_SLOTS))
 
         self.assertEqual(
-            'All 1 PCIe root ports of the guest are taken. A hard reboot '
-            'leaves one free; a new guest gets more with the extra spec '
-            'arm:free_pcie_root_ports, the image property '
+            'All 1 PCIe root ports of the instance are in use. After a hard '
+            'reboot one is free; a new instance gets more with the extra '
+            'spec arm:free_pcie_root_ports, the image property '
             'arm_free_pcie_root_ports or [arm_pcie_root_ports] free',
             error.format_message())
         self.assertEqual(NO_SLOTS, str(error.__cause__))
@@ -124,8 +124,8 @@ class PluggingTest(HotplugTest):
 
         self.plug()
 
-        self.assertIn('ERROR A device that was plugged in will be elsewhere '
-                      'when the instance is started anew', self.log.output)
+        self.assertIn('ERROR Keeping the address of a device for the next '
+                      'start has failed', self.log.output)
 
 
 class UnpluggingTest(HotplugTest):
@@ -144,8 +144,8 @@ class UnpluggingTest(HotplugTest):
             message = self.refused(check, what)
 
             self.assertIn(name, message)
-            self.assertIn('it is on virtio-mmio, which devices cannot leave '
-                          'while the guest runs; stop the guest first',
+            self.assertIn('it is on virtio-mmio, and cannot be detached from '
+                          'a running instance; stop the instance first',
                           message)
 
     def test_others_can(self) -> None:

@@ -65,8 +65,8 @@ class RefusalTest(base.TestCase):
     def test_a_machine_that_qemu_does_not_have(self) -> None:
         self.missing = 'virt-9.9'
 
-        self.assertEqual('the guest has the machine virt-9.9, which QEMU on '
-                         'this host does not have', self.refusal())
+        self.assertEqual('the instance has the machine virt-9.9, which QEMU '
+                         'on this host does not have', self.refusal())
 
     def test_no_firmware_for_the_architecture(self) -> None:
         self.host = facts.Host(arch='aarch64', firmware=())

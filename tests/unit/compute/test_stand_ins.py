@@ -76,8 +76,8 @@ class GuestTest(base.TestCase):
         self.keeps = True
         self.guest = stand_ins.GuestOfStore(self.novas, self.ask)
 
-    def ask(self, guest: object) -> bool:
-        self.asked.append(guest.arch)
+    def ask(self, document: str) -> bool:
+        self.asked.append(document)
         return self.keeps
 
     def nova_can_keep(self, can: bool) -> None:
@@ -99,7 +99,7 @@ class GuestTest(base.TestCase):
                 keep_nvram=self.keeps, a=1)
             self.assertIs(self.novas.delete_configuration.return_value,
                           result)
-        self.assertEqual(['aarch64', 'aarch64'], self.asked)
+        self.assertEqual([ARM, ARM], self.asked)
 
     def test_for_one_that_cannot_libvirt_is(self) -> None:
         self.nova_can_keep(False)
@@ -143,7 +143,19 @@ class GuestTest(base.TestCase):
 
         self.guest.delete_configuration()
 
-        self.assertEqual(['aarch64'], self.asked)
+        self.assertEqual([ARM], self.asked)
+
+
+    def test_a_store_is_kept_where_nobody_can_say(self) -> None:
+        self.nova_can_keep(True)
+        self.novas.get_xml_desc.side_effect = OSError('libvirt')
+
+        self.guest.delete_configuration()
+
+        self.novas.delete_configuration.assert_called_once_with(
+            keep_nvram=True)
+        self.assertIn('ERROR Deciding whether the variable store is kept',
+                      self.log.output)
 
 
 class ArgumentTest(base.TestCase):
