@@ -32,7 +32,8 @@ CONF = nova.conf.CONF
 INSTANCE = types.SimpleNamespace(uuid='one')
 #: Attributes of the driver that are replaced.
 COLLABORATORS = ('adjustment', 'copying', 'definitions', 'destination',
-                 'facts', 'hotplug', 'life', 'machines', 'migration', 'pci', 'removal')
+                 'facts', 'hotplug', 'life', 'machines', 'migration', 'pci',
+                 'removal')
 
 #: Nova's method runs while these have the instance.
 AROUND = {

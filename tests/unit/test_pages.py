@@ -394,6 +394,17 @@ class CommandsTest(base.TestCase):
         for name in words[1:]:
             self.assertIn(name, known)
 
+    def check_mutants(self, words: list[str]) -> None:
+        text = (pages.TREE / 'tools/mutants').read_text()
+        for word in words[1:]:
+            if word.startswith('--'):
+                self.assertIn(f"'{word}'", text)
+            elif '/' in word:
+                self.assertTrue((pages.TREE / word).is_file(), word)
+            elif not word.isdigit():
+                place = pages.TREE / f'tests/data/mutants/{word}.toml'
+                self.assertTrue(place.is_file(), word)
+
     def check_tox(self, words: list[str]) -> None:
         self.assertEqual('-e', words[1])
         self.assertIn(f'[testenv:{words[2]}]\n',
@@ -422,6 +433,7 @@ class CommandsTest(base.TestCase):
         'openstack': check_openstack, 'nova-manage': check_nova_manage,
         'glance': check_glance, 'virsh': check_virsh,
         '$python': check_module, 'python': check_module,
+        'tools/mutants': check_mutants,
         'tools/test': check_suites, 'tox': check_tox,
     }
 
