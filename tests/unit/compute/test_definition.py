@@ -140,9 +140,9 @@ class KeepingTest(DefinitionsTest):
         self.xml = document('rescue')
         self.useFixture(fixtures.MonkeyPatch(
             'nova_arm_ext.compute.nvram.places.is_rescue',
-            lambda guest: guest.name == 'rescue'))
+            lambda guest: guest.name.startswith('rescue')))
         for kept, own in ((document('own'), document('own')),
-                          (None, self.xml), (document('rescue'), self.xml),
+                          (None, self.xml), (document('rescue-1'), self.xml),
                           (document(arch='x86_64'), self.xml)):
             self.luggage.before_rescue.return_value = kept
 
