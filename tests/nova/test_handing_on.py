@@ -41,6 +41,8 @@ AROUND = {
     '_hard_reboot': ('definitions.keeping',),
     'attach_interface': ('hotplug.plugging',),
     'attach_volume': ('hotplug.plugging',),
+    'detach_interface': ('hotplug.changing',),
+    'detach_volume': ('hotplug.changing',),
     'finish_migration': ('migration.arriving',),
     'finish_revert_migration': ('definitions.keeping',),
     'migrate_disk_and_power_off': ('migration.sending',),

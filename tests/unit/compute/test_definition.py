@@ -8,6 +8,7 @@ from unittest import mock
 import fixtures
 import nova.conf
 from nova import exception
+from nova.compute import task_states
 from oslo_config import fixture as config_fixture
 
 from nova_arm_ext.compute import definition
@@ -44,6 +45,11 @@ class DefinitionsTest(base.TestCase):
         self.luggage.has_arrived.return_value = False
         self.saved: dict[str, str] = {}
         self.luggage.document.side_effect = self.saved.get
+        self.task_state: str | None = None
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova_arm_ext.compute.definition.objects',
+            types.SimpleNamespace(Instance=types.SimpleNamespace(
+                get_by_uuid=self.get_by_uuid))))
         self.definitions = definition.Definitions(
             self.host, self.luggage, lambda image_meta: self.arch)
 
@@ -54,6 +60,15 @@ class DefinitionsTest(base.TestCase):
         found.get_xml_desc.return_value = self.xml
         found.has_persistent_configuration.return_value = self.is_defined
         return found
+
+    def get_by_uuid(self, context: object, uuid: str,
+                    expected_attrs: list[str]) -> types.SimpleNamespace:
+        self.assertEqual(UUID, uuid)
+        if self.task_state == 'gone':
+            raise exception.InstanceNotFound(instance_id=uuid)
+        if self.task_state == 'unknown':
+            raise OSError('no database')
+        return types.SimpleNamespace(task_state=self.task_state)
 
     def keep(self, event: Event = Event.HARD_REBOOT,
              fails: bool = False) -> operation.Operation:
@@ -84,11 +99,12 @@ class LookTest(DefinitionsTest):
         self.assertEqual('now', self.definitions.guest(INSTANCE).name)
         self.assertIs(True, self.definitions.is_here(INSTANCE))
 
-    def test_a_libvirt_that_fails_has_no_guest_here(self) -> None:
+    def test_a_libvirt_that_fails_does_not_know(self) -> None:
         self.host.get_guest = mock.Mock(
             side_effect=exception.InternalError('no libvirt'))
 
-        self.assertIs(False, self.definitions.is_here(INSTANCE))
+        self.assertRaises(exception.InternalError, self.definitions.is_here,
+                          INSTANCE)
 
     def test_guests_of_other_architectures_are_not_seen(self) -> None:
         self.xml = document(arch='x86_64')
@@ -248,6 +264,18 @@ class DefineAgainTest(DefinitionsTest):
         self.fail(Event.REVERT)
 
         self.host.write_instance_config.assert_called_once_with(document())
+
+    def test_one_that_was_deleted_meanwhile_is_not(self) -> None:
+        xml = self.xml
+        for self.task_state, again in (
+                ('gone', False), (task_states.DELETING, False),
+                (task_states.REBOOTING_HARD, True), ('unknown', True)):
+            self.host.write_instance_config.reset_mock()
+            self.xml, self.is_defined = xml, True
+
+            self.fail()
+
+            self.assertIs(again, self.host.write_instance_config.called)
 
     def test_guests_of_others_are_left_to_nova(self) -> None:
         self.xml = document(arch='x86_64')

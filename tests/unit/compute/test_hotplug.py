@@ -128,6 +128,33 @@ class PluggingTest(HotplugTest):
                       'start has failed', self.log.output)
 
 
+class ChangingTest(HotplugTest):
+
+    def locks(self, work: object, is_arm: bool = True) -> list[str]:
+        self.definitions.is_arm.return_value = is_arm
+        with mock.patch.object(hotplug.lockutils, 'lock') as lock, \
+                work(INSTANCE):
+            self.within = len(lock.return_value.__exit__.mock_calls)
+        self.assertEqual(len(lock.mock_calls) > 0,
+                         lock.return_value.__exit__.called)
+        return [call.args[0] for call in lock.call_args_list]
+
+    def test_one_change_of_an_arm_guest_at_a_time(self) -> None:
+        for work in (self.hotplug.changing, self.hotplug.plugging):
+            self.assertEqual(['nova_arm_ext_devices_one'], self.locks(work))
+            self.assertEqual(0, self.within)
+
+    def test_guests_of_others_do_not_wait(self) -> None:
+        self.assertEqual([], self.locks(self.hotplug.changing, False))
+
+    def test_a_guest_of_unknown_architecture_does_not_wait(self) -> None:
+        self.definitions.is_arm.side_effect = OSError('no')
+
+        self.assertEqual([], self.locks(self.hotplug.changing))
+        self.assertIn('Asking for the architecture has failed',
+                      self.log.output)
+
+
 class UnpluggingTest(HotplugTest):
 
     def refused(self, check: str, what: object) -> str:
