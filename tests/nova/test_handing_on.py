@@ -365,6 +365,8 @@ class HandingOnTest(nova.test.NoDBTestCase):
     def test_a_migration_can_be_undone_by_nova(self) -> None:
         self.call('migrate_disk_and_power_off')
 
+        self.all.adjustment.check_flavor.assert_called_once_with(
+            INSTANCE, mock.sentinel.flavor)
         self.all.migration.sending.assert_called_once_with(
             INSTANCE, mock.sentinel.dest,
             self.driver._cleanup_remote_migration)
