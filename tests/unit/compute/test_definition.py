@@ -153,12 +153,13 @@ class KeepingTest(DefinitionsTest):
                              (doing.event, doing.previous))
 
     def test_a_rescued_guest_had_that_of_before(self) -> None:
-        self.xml = document('rescue')
-        self.useFixture(fixtures.MonkeyPatch(
-            'nova_arm_ext.compute.nvram.places.is_rescue',
-            lambda guest: guest.name.startswith('rescue')))
+        rescue = ('<devices><disk><source file="/instances/disk.rescue"/>'
+                  '</disk></devices></domain>')
+        self.xml = document().replace('</domain>', rescue)
         for kept, own in ((document('own'), document('own')),
-                          (None, self.xml), (document('rescue-1'), self.xml),
+                          (None, self.xml),
+                          (document('1').replace('</domain>', rescue),
+                           self.xml),
                           (document(arch='x86_64'), self.xml)):
             self.luggage.before_rescue.return_value = kept
 
@@ -166,12 +167,12 @@ class KeepingTest(DefinitionsTest):
         self.luggage.before_rescue.assert_called_with(str(self.folder))
 
     def test_a_file_that_cannot_be_read_does_not_stop_it(self) -> None:
-        self.useFixture(fixtures.MonkeyPatch(
-            'nova_arm_ext.compute.nvram.places.is_rescue',
-            lambda guest: True))
+        self.xml = document().replace('</domain>', (
+            '<devices><disk><source dev="/dev/vg/disk.rescue"/></disk>'
+            '</devices></domain>'))
         self.luggage.before_rescue.side_effect = OSError('no')
 
-        self.assertEqual(document(), self.keep().previous)
+        self.assertEqual(self.xml, self.keep().previous)
 
     def test_after_one_that_was_cut_off_the_saved_one_counts(self) -> None:
         self.xml = None

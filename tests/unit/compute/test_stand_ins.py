@@ -11,6 +11,7 @@ from nova.virt.libvirt import guest as libvirt_guest
 
 from nova_arm_ext import facts
 from nova_arm_ext.compute import stand_ins
+from nova_arm_ext.domain import view
 from tests.support import base
 
 ARM = '<domain><os><type arch="aarch64">hvm</type></os></domain>'
@@ -76,7 +77,8 @@ class GuestTest(base.TestCase):
         self.keeps = True
         self.guest = stand_ins.GuestOfStore(self.novas, self.ask)
 
-    def ask(self, document: str) -> bool:
+    def ask(self, guest: view.Domain, document: str) -> bool:
+        self.assertTrue(guest.is_arm)
         self.asked.append(document)
         return self.keeps
 
@@ -171,6 +173,6 @@ class ArgumentTest(base.TestCase):
 
             if replaced:
                 self.assertIs(guest, found._guest)
-                self.assertIs(True, found._keeps(None))
+                self.assertIs(True, found._keeps(None, None))
             else:
                 self.assertIs(argument, found)
