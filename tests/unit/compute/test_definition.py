@@ -166,6 +166,16 @@ class KeepingTest(DefinitionsTest):
             self.assertEqual(own, self.keep().previous)
         self.luggage.before_rescue.assert_called_with(str(self.folder))
 
+    def test_others_have_what_libvirt_has(self) -> None:
+        disk = '<disk><source file="/instances/disk{}"/></disk>'
+        for arch, end, text in (('x86_64', '.rescue', ''),
+                                ('aarch64', '', '<title>a.rescue</title>')):
+            self.xml = document(arch=arch).replace('</domain>', (
+                f'{text}<devices>{disk.format(end)}</devices></domain>'))
+            self.luggage.before_rescue.return_value = document('own')
+
+            self.assertEqual(self.xml, self.keep().previous)
+
     def test_a_file_that_cannot_be_read_does_not_stop_it(self) -> None:
         self.xml = document().replace('</domain>', (
             '<devices><disk><source dev="/dev/vg/disk.rescue"/></disk>'

@@ -46,12 +46,13 @@ class TableTest(base.TestCase):
             str(path) for path in TESTS.rglob('test_*.py')
             if run.isdisjoint(path.parents)])
 
-    def test_each_command_of_ci_exists(self) -> None:
-        commands = [suite.command[-1] for suite in suites.SUITES
-                    if suite.command and suite.by_default]
+    def test_each_command_exists(self) -> None:
+        commands = {word for suite in suites.SUITES for word in suite.command
+                    if word.startswith('tools/')}
 
-        self.assertEqual(['tools/style'], commands)
-        self.assertTrue((pages.TREE / 'tools/style').exists())
+        self.assertEqual({'tools/style', 'tools/mutants'}, commands)
+        for command in commands:
+            self.assertTrue((pages.TREE / command).exists(), command)
 
     def test_each_environment_has_pins(self) -> None:
         for suite in suites.SUITES:
@@ -79,7 +80,7 @@ class TableTest(base.TestCase):
         self.assertEqual(
             ['style', 'unit', 'packaging', 'hosts-one', 'conformance',
              'conformance-nova29', 'conformance-nova31', 'conformance-nova33',
-             *suites.RELEASES],
+             *suites.RELEASES, 'mutants-sample'],
             [suite.name for suite in suites.SUITES if suite.by_default])
 
     def test_unit_tests_that_meet_nova_run_with_each_release(self) -> None:
