@@ -82,4 +82,3 @@ def together(one: Any, other: Any) -> Any:
     if isinstance(one, dict):
         return {key: together(one[key], other[key]) for key in one}
     return one + other if isinstance(one, list) else other
-

@@ -33,10 +33,11 @@ class Place(NamedTuple):
         :param conf: parsed configuration; ``instances_path`` is trusted, and
             so is the folder of a file that is not below it
         """
-        name = os.path.relpath(path, conf.instances_path)
-        if name.startswith('../'):
-            return cls(*os.path.split(path))
-        return cls(conf.instances_path, name)
+        path = os.path.normpath(path)
+        folder = os.path.join(conf.instances_path, '')
+        if path.startswith(folder):
+            return cls(conf.instances_path, path.removeprefix(folder))
+        return cls(*os.path.split(path))
 
     @property
     def path(self) -> str:

@@ -69,16 +69,18 @@ class Stores:
         named = None if guest is None else self.place(guest)
         if guest is not None and named is None:
             return None
+        if named is not None and named.path.endswith(places.RESCUE):
+            named = None
+        # libvirt's folder may be in another container
+        if named is not None and (
+                exists(named)
+                or not exists(Place(*os.path.split(named.folder)))):
+            return named
         folder = libvirt_utils.get_instance_path(instance)
         choices = [Place.of(nvram.file_of(folder, instance.uuid, suffix=one),
                             self._conf) for one in places.SUFFIXES]
         choices += places.in_libvirt(instance.name)
-        if named is not None and not named.path.endswith(places.RESCUE):
-            # libvirt's folder may be in another container
-            if not exists(Place(*os.path.split(named.folder))):
-                return named
-            choices.insert(0, named)
-        return next(filter(exists, choices), choices[0])
+        return next(filter(exists, choices), named or choices[0])
 
     def moved(self, instance: Any, guest: view.Domain, folder: str,
               left: str) -> Place | None:
