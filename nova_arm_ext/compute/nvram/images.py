@@ -82,10 +82,12 @@ class Images:
         :param secure_boot: whether its firmware is for Secure Boot
         :returns: None if there is none that can be carried, with a WARNING
         """
-        place = self._stores.own(instance, guest)
-        if self._key is None or place is None:
+        if self._key is None:
             return None
         try:
+            place = self._stores.own(instance, guest)
+            if place is None:
+                return None
             packed = self._stores.pack(place, guest)
             if packed is not None:
                 return varstore.seal(packed, self._key,

@@ -10,10 +10,13 @@ import os
 import shutil
 import threading
 import time
+from importlib import metadata
+from unittest import mock
 
 import nova.conf
 from nova.compute import task_states
 from nova.compute import vm_states
+from stevedore import extension
 
 from nova_arm_ext import errors
 from nova_arm_ext import nvram
@@ -151,6 +154,27 @@ class CopiesTest(base.StoresTestCase):
         self.assertIn("'tape', which is not installed; installed are: "
                       'directory', str(error))
 
+    def test_a_driver_of_another_package_that_fails_is_told_too(self):
+        self.flags(store='tape', group='arm_nvram')
+        tape = metadata.EntryPoint('tape', 'tapes:Tape', nvram.STORES)
+
+        def without_tapes(namespace, on_load_failure_callback):
+            on_load_failure_callback(None, tape, ImportError('no tapes'))
+            return []
+
+        def with_tapes(namespace, on_load_failure_callback):
+            return [extension.Extension(
+                'tape', tape, mock.Mock(side_effect=OSError('no reels')),
+                None)]
+
+        for installed, told in (
+                (without_tapes, 'tape cannot be imported: ImportError: no ta'),
+                (with_tapes, 'tape cannot be made: OSError: no reels')):
+            with mock.patch.object(extension, 'ExtensionManager', installed):
+                error = self.assertRaises(errors.ConfigurationError,
+                                          copies.load, CONF)
+            self.assertIn(told, str(error))
+
     def test_a_folder_that_cannot_keep_copies_is_told_at_the_start(self):
         folder = self.root / 'copies'
         for change, told in (
@@ -165,32 +189,78 @@ class CopiesTest(base.StoresTestCase):
 
             self.assertIn(told, str(error))
 
+    def test_without_a_store_the_copy_of_before_stays(self):
+        self.spawn()
+        self.stop('1')
+        with self.nova('power_off'):
+            self.driver.power_off(self.instance)
+            self.store.unlink()
+            self.driver.power_off(self.instance)
+
+        [copy] = (self.root / 'copies').iterdir()
+        self.assertEqual(base.variables('1'),
+                         varstore.unpack(copy.read_bytes()))
+        self.assertNotIn('has failed', self.stdlog.logger.output)
+
+    def save(self, still):
+        """Copy the store, and ask this before the copy is written."""
+        life = self.driver._life
+        guest = view.arm_guest(self.domains['a'].document)
+        return life._copies.save(base.UUID, life._stores.place(guest), guest,
+                                 still=still)
+
     def test_a_copy_is_never_older_than_the_one_before(self):
         """One that was read earlier waits, or is not written."""
         self.spawn()
         self.stop('1')
-        life = self.driver._life
         steps = []
 
         def still():
             # the instance is switched off by another thread meanwhile
             self.stop('2')
             other = threading.Thread(target=lambda: steps.append(
-                life.after_power_off(self.instance)))
+                self.driver._life.after_power_off(self.instance)))
             other.start()
             time.sleep(0.1)
             self.assertEqual([], steps)
             self.other = other
             return True
 
-        life._copies.save(base.UUID, life._stores.place(view.arm_guest(
-            self.domains['a'].document)), view.arm_guest(
-                self.domains['a'].document), still=still)
+        self.save(still)
         self.other.join()
 
         [copy] = (self.root / 'copies').iterdir()
         self.assertEqual(base.variables('2'),
                          varstore.unpack(copy.read_bytes()))
+
+    def test_a_copy_that_is_removed_meanwhile_does_not_come_back(self):
+        self.spawn()
+        other = threading.Thread(target=self.driver._life._copies.remove,
+                                 args=(base.UUID,))
+
+        def still():
+            other.start()
+            time.sleep(0.1)
+            return True
+
+        self.assertTrue(self.save(still))
+        other.join()
+
+        self.assertEqual([], list((self.root / 'copies').iterdir()))
+
+    def test_the_copies_of_two_guests_do_not_wait_for_each_other(self):
+        self.spawn()
+        other = threading.Thread(target=self.driver._life._copies.remove,
+                                 args=('of-another-guest',))
+
+        def still():
+            other.start()
+            other.join(timeout=10)
+            return not other.is_alive()
+
+        saved = self.save(still)
+        other.join()
+        self.assertTrue(saved)
 
     def test_copies_without_a_store_are_told_at_the_start(self):
         self.flags(store='', copy_interval=60, group='arm_nvram')

@@ -113,6 +113,14 @@ class CopyingTest(base.StoresTestCase):
             self.domains['a'] = domain
 
         @contextlib.contextmanager
+        def without_a_store():
+            own = self.domains['a'].document
+            self.define(base.DOCUMENT.replace('<loader secure="no"/>',
+                                              '<loader stateless="yes"/>'))
+            yield
+            self.define(own)
+
+        @contextlib.contextmanager
         def of_another_architecture():
             self.arch = 'x86_64'
             yield
@@ -121,12 +129,26 @@ class CopyingTest(base.StoresTestCase):
         for change in (being(host='b'), being(host=None),
                        being(task_state=task_states.MIGRATING),
                        being(vm_state=vm_states.RESCUED), paused, rescued,
-                       gone, of_another_architecture):
-            with change():
+                       gone, without_a_store, of_another_architecture):
+            with change(), mock.patch.object(store, 'pack') as pack:
                 self.copy_all()
+                pack.assert_not_called()
                 self.assertEqual([], self.copied())
+        self.assertNotIn('has failed', self.stdlog.logger.output)
         self.copy_all()
         self.assertEqual(1, len(self.copied()))
+
+    def test_a_guest_that_was_away_is_copied_again(self):
+        self.copy_all()
+        [copy] = self.copies.iterdir()
+        self.listed = []
+        self.copy_all()
+        copy.unlink()
+
+        self.listed = [self.instance]
+        self.copy_all()
+
+        self.assertEqual([base.variables('1')], self.copied())
 
     def test_nothing_is_copied_of_a_guest_that_goes_meanwhile(self):
         def deleted():
@@ -139,6 +161,12 @@ class CopyingTest(base.StoresTestCase):
             self.copy_all()
             self.assertEqual([], self.copied())
             self.instance.task_state = None
+        self.assertNotIn('has failed', self.stdlog.logger.output)
+
+        # it has been left as it was
+        self.meanwhile = lambda: None
+        self.copy_all()
+        self.assertEqual([base.variables('1')], self.copied())
 
     def test_what_fails_for_one_guest_is_that_guest_s(self):
         class Bad:
@@ -155,9 +183,9 @@ class CopyingTest(base.StoresTestCase):
         self.assertEqual([base.variables('1')], self.copied())
 
     def test_it_runs_only_where_it_is_asked_for(self):
-        for store_name, interval, runs in (
-                ('directory', 60, True), ('directory', 0, False),
-                ('', 60, False)):
+        for store_name, interval, first in (
+                ('directory', 30, 30), ('directory', 3600, 60),
+                ('directory', 0, None), ('', 60, None)):
             self.flags(store=store_name, copy_interval=interval,
                        group='arm_nvram')
             self.load_stores()
@@ -166,11 +194,12 @@ class CopyingTest(base.StoresTestCase):
                                       'FixedIntervalLoopingCall') as task:
                 self.driver.init_host('a')
                 self.driver.cleanup_host('a')
-            self.assertEqual(runs, task.called)
-            if runs:
+            self.assertEqual(first is not None, task.called)
+            if first is not None:
                 task.assert_called_once_with(self.driver._copying.copy_all)
                 task().start.assert_called_once_with(
-                    interval=60, initial_delay=60, stop_on_exception=False)
+                    interval=interval, initial_delay=first,
+                    stop_on_exception=False)
                 task().stop.assert_called_once_with()
 
     def test_the_updates_of_nova_do_not_wait_for_copies(self):

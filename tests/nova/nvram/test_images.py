@@ -8,6 +8,7 @@ import nova.test  # isort: skip
 
 import dataclasses
 import random
+from unittest import mock
 
 import nova.conf
 from nova import objects
@@ -135,6 +136,14 @@ class ImagesTest(base.StoresTestCase):
         self.assertIn('only the beginning of UEFI variables',
                       self.stdlog.logger.output)
 
+    def test_white_space_around_a_key_is_none_of_it(self):
+        self.spawned_and_gone()
+        self.write_key(f'\n{"k" * 32} \n')
+
+        self.spawn_from_it()
+
+        self.assertEqual(base.variables('1'), self.started)
+
     def test_so_does_another_key(self):
         self.spawned_and_gone()
         self.write_key('l' * 32)
@@ -171,11 +180,45 @@ class ImagesTest(base.StoresTestCase):
         self.flags(image_key_file='', group='arm_nvram')
         self.load_stores()
 
-        self.spawn_from_it()
+        with mock.patch('nova.image.glance.API.get') as get:
+            self.spawn_from_it()
+        get.assert_not_called()
         self.assertEqual(self.template.read_bytes(), self.started)
 
         self.snapshot()
         self.assertNotIn('arm_nvram_store', self.properties)
+
+    def test_a_guest_without_a_store_has_none_to_carry(self):
+        self.document = base.DOCUMENT.replace('<loader secure="no"/>',
+                                              '<loader stateless="yes"/>')
+        self.spawn()
+
+        self.snapshot()
+
+        self.assertNotIn('arm_nvram_store', self.properties)
+        self.assertNotIn('does not carry', self.stdlog.logger.output)
+
+    def test_a_snapshot_without_a_store_that_can_be_used_says_why(self):
+        self.spawned_and_gone()
+        self.instance.system_metadata['image_arm_nvram_store'] = (
+            self.properties['arm_nvram_store'][:255])
+        self.spawn_from_it()
+
+        def fail(*args):
+            raise OSError('no such device')
+
+        for spoil, why in (
+                (lambda: self.store.write_bytes(b''), 'cannot be used'),
+                (self.store.unlink, 'it is not there'),
+                (lambda: self.stub_out('nova_arm_ext.compute.nvram.store.'
+                                       'exists', fail), 'no such device')):
+            spoil()
+
+            self.snapshot()
+
+            self.assertEqual('', self.properties['arm_nvram_store'])
+            self.assertRegex(self.stdlog.logger.output,
+                             f'does not carry the UEFI variables.*{why}')
 
     def test_a_store_without_keys_is_not_carried_to_secure_boot(self):
         secure = dataclasses.replace(
