@@ -79,10 +79,6 @@ class Luggage:
         else:
             _write(place, packed)
 
-    def is_kept_for_rebuild(self, uuid: str) -> bool:
-        """Whether a packed store is kept over a rebuild."""
-        return store.exists(self.arrived(Event.REBUILD, uuid, ''))
-
     # -- The domain XML ------------------------------------------------------
 
     def document(self, folder: str) -> str | None:

@@ -17,6 +17,8 @@ from nova.compute import task_states
 from nova.virt.libvirt import guest as libvirt_guest
 from oslo_utils import timeutils
 
+from nova_arm_ext import errors
+from nova_arm_ext import varstore
 from nova_arm_ext.compute import stand_ins
 from nova_arm_ext.compute.nvram import luggage
 from nova_arm_ext.compute.nvram import places
@@ -39,6 +41,7 @@ class OneHostTest(base.StoresTestCase):
             self.domains['a'].document).findall('os/nvram')
         self.assertEqual((str(self.store), str(self.template)),
                          (nvram_.text, nvram_.get('template')))
+        self.assertNotIn('cannot be read', self.stdlog.logger.output)
 
     def test_what_lies_in_the_place_of_a_new_store_is_put_aside(self):
         self.folder.mkdir()
@@ -77,7 +80,18 @@ class OneHostTest(base.StoresTestCase):
         self.assertEqual(base.KEEP, self.undefined)
         self.assertEqual(base.variables('adopted'), self.started)
         self.assertIn(f'>{self.store}<', self.domains['a'].document)
-        self.assertFalse((self.folder / base.STORE).exists())
+        # nor does a note say whose store is in the instance directory
+        self.assertEqual([], list(self.folder.iterdir()))
+
+    def test_a_store_that_is_written_all_the_time_stops_the_start(self):
+        self.spawn()
+        with mock.patch.object(store, 'check', side_effect=errors.Busy(
+                'written all the time')):
+            error = self.assertRaises(store.StoreNotUsable, self.hard_reboot)
+
+        self.assertIn(f'{self.store} cannot be written or read',
+                      error.format_message())
+        self.assertIn('written all the time', str(error))
 
     def test_a_guest_that_is_defined_nowhere_finds_its_store(self):
         """As after a reboot that ended between undefine and define."""
@@ -144,6 +158,17 @@ class OneHostTest(base.StoresTestCase):
         self.assertEqual(base.variables('old'), self.started)
         self.rebuild(image_arm_nvram_on_rebuild='reset')
         self.assertEqual(self.template.read_bytes(), self.started)
+
+    def test_what_an_earlier_rebuild_has_left_is_not_used(self):
+        self.spawn()
+        self.stop('old')
+        left = self.instances / f'{base.UUID}_VARS.packed'
+        left.write_bytes(varstore.pack(base.variables('left')))
+
+        self.rebuild()
+
+        self.assertEqual(self.template.read_bytes(), self.started)
+        self.assertFalse(left.exists())
 
     def test_an_image_with_an_unknown_value_changes_nothing(self):
         self.spawn()
@@ -291,6 +316,23 @@ class OneHostTest(base.StoresTestCase):
 
         self.assertEqual(base.variables('adopted'), self.started)
         self.assertEqual([], self.notes)
+
+    def test_a_note_of_a_host_that_cannot_be_read_says_nothing(self):
+        self.spawn()
+        note = self.folder / f'{base.UUID}_VARS.host'
+        for spoil in (lambda: note.write_bytes(b'\xff'),
+                      lambda: note.symlink_to('/nowhere')):
+            note.unlink()
+            spoil()
+            self.stop('1')
+            told = self.stdlog.logger.output.count(
+                f'The note {note} cannot be read')
+
+            self.hard_reboot()
+
+            self.assertEqual(base.variables('1'), self.started)
+            self.assertEqual(told + 1, self.stdlog.logger.output.count(
+                f'The note {note} cannot be read'))
 
     def test_a_link_is_not_followed(self):
         self.spawn()

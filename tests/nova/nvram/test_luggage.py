@@ -250,6 +250,19 @@ class TwoHostsTest(base.StoresTestCase):
                 self.confirm()
                 self.assert_one_store('b')
 
+    def test_a_rescue_leaves_what_came_along_to_the_guest(self):
+        self.spawn()
+        self.stop('1')
+        self.migrate('b')
+        self.at('b')
+        self.cut_off('start.Start.prepare')
+
+        self.rescue()
+        self.assertFalse((self.folder / f'{base.UUID}_VARS.host').exists())
+        self.hard_reboot()
+
+        self.assertEqual(base.variables('1'), self.started)
+
     def test_it_ends_so_without_a_store_too(self):
         self.spawn()
         self.store.unlink()
@@ -300,6 +313,27 @@ class TwoHostsTest(base.StoresTestCase):
         self.assertTrue(cleaned is not None)
         self.assertEqual('a', self.instance.host)
         self.assertEqual([], list(self.root.glob('a/*/*.packed')))
+
+    def test_nova_undoes_what_it_has_done_when_a_store_cannot_be_sent(self):
+        for dest, shared in (('b', False), ('b', True), ('a', False)):
+            self.shared = shared
+            self.at('a')
+            self.spawn()
+            undone = []
+            with mock.patch('nova.virt.libvirt.utils.copy_image',
+                            side_effect=OSError), \
+                    self.nova('_cleanup_remote_migration',
+                              lambda made, *args, to=undone: to.append(args)):
+                self.assertRaises(store.StoreNotUsable, self.migrate, dest)
+
+            # what Nova takes for shared is at hand here
+            here = shared or dest == 'a'
+            self.assertEqual([(None if here else dest, str(self.folder),
+                               f'{self.folder}_resize', here)], undone)
+            for host in self.root.iterdir():
+                if host.is_dir():
+                    shutil.rmtree(host)
+            self.domains.clear()
 
     def test_the_fault_has_room_for_why_a_store_cannot_be_sent(self):
         why = 'ssh: connect to host 192.0.2.11 port 22: Connection refused'
@@ -370,6 +404,19 @@ class TwoHostsTest(base.StoresTestCase):
             (self.root / 'shared' / base.UUID / base.STORE).exists())
         self.assertEqual([], self.notes)
 
+    def test_without_a_note_the_kind_of_storage_says_whose_a_store_is(self):
+        for ceph in (False, True):
+            self.at('b')
+            self.folder.mkdir()
+            self.store.write_bytes(base.variables('1'))
+
+            self.evacuate(ceph=ceph)
+
+            self.assertEqual(self.template.read_bytes() if ceph
+                             else base.variables('1'), self.started)
+            self.domains.clear()
+            shutil.rmtree(self.folder)
+
     def test_an_evacuated_guest_without_its_store_is_told_so(self):
         self.spawn()
 
@@ -405,15 +452,98 @@ class TwoHostsTest(base.StoresTestCase):
 
         self.assertEqual(self.template.read_bytes(), self.started)
 
-    def test_live_migration_leaves_nothing_in_libvirts_folder(self):
+    def live(self, method):
+        """Do one of the last steps of a live migration."""
         self.stub_out('nova.virt.libvirt.driver.LibvirtDriver.'
-                      '_check_emulation_arch', lambda *args: 'aarch64')
+                      '_check_emulation_arch', lambda *args: self.arch)
         self.stub_out('nova.objects.Instance.name', base.NAME)
         self.stub_out('nova.objects.Instance.image_meta', self.image)
+        with self.nova(method):
+            getattr(self.driver, method)(None, self.instance, None, None)
+
+    def test_live_migration_leaves_nothing_in_libvirts_folder(self):
+        left = self.libvirt / f'{base.NAME}_VARS.fd'
         for method in ('post_live_migration_at_source',
                        'rollback_live_migration_at_destination'):
-            left = self.libvirt / f'{base.NAME}_VARS.fd'
             left.write_bytes(b'')
-            with self.nova(method):
-                getattr(self.driver, method)(None, self.instance, None, None)
+            self.live(method)
             self.assertFalse(left.exists())
+
+    def test_but_it_leaves_what_is_none_of_the_guest_that_went(self):
+        left = self.libvirt / f'{base.NAME}_VARS.fd'
+        left.write_bytes(b'')
+        self.arch = 'x86_64'
+        self.live('post_live_migration_at_source')
+        self.assertTrue(left.exists())
+
+        self.arch = 'aarch64'
+        self.define(base.DOCUMENT)
+        self.live('post_live_migration_at_source')
+        self.assertTrue(left.exists())
+
+    def test_after_live_migration_a_note_says_who_uses_the_store(self):
+        self.shared = True
+        self.at('a')
+        self.spawn()
+        note = self.folder / f'{base.UUID}_VARS.host'
+        self.assertEqual('a', note.read_text())
+        document = self.domains['a'].document
+        self.at('b')
+        self.define(document)
+
+        self.live('post_live_migration_at_destination')
+
+        self.assertEqual('b', note.read_text())
+
+    def test_nor_is_there_a_note_of_a_store_that_is_elsewhere(self):
+        self.folder.mkdir()
+        stateless = base.DOCUMENT.replace('<loader secure="no"/>',
+                                          '<loader stateless="yes"/>')
+        # libvirt has a name for the store of the first
+        for document in (base.DOCUMENT, stateless):
+            self.define(document)
+
+            self.live('post_live_migration_at_destination')
+
+            self.assertEqual([], list(self.folder.iterdir()))
+        self.domains.clear()
+        self.live('post_live_migration_at_destination')
+        self.assertEqual([], list(self.folder.iterdir()))
+        self.assertNotIn('has failed', self.stdlog.logger.output)
+
+
+class FolderTest(base.StoresTestCase):
+    """What of ours lies in an instance directory."""
+
+    def setUp(self):
+        super().setUp()
+        self.luggage = self.driver._life._luggage
+
+    def test_a_directory_that_stays_keeps_what_is_nova_s(self):
+        self.folder.mkdir()
+        for name in ('disk.info', luggage.DOCUMENT, *(
+                f'{base.UUID}_VARS.{suffix}' for suffix in (
+                    'fd', 'raw', 'qcow2', 'packed', 'host'))):
+            (self.folder / name).write_bytes(b'')
+
+        self.luggage.forget(base.UUID, str(self.folder), own_only=False)
+
+        self.assert_nothing_left('a', but=['disk.info'])
+
+    def test_a_host_forgets_only_what_it_has_used_last_itself(self):
+        self.folder.mkdir()
+        note = self.folder / f'{base.UUID}_VARS.host'
+        for last, forgotten in (('b', False), (None, False), ('a', True)):
+            self.store.write_bytes(b'')
+            note.unlink(missing_ok=True)
+            if last:
+                note.write_text(last)
+
+            self.luggage.forget(base.UUID, str(self.folder), own_only=True)
+
+            self.assertEqual(forgotten, not self.store.exists(), last)
+
+    def test_there_is_no_note_without_a_directory(self):
+        self.luggage.mark(base.UUID, str(self.folder))
+
+        self.assertFalse(self.folder.exists())

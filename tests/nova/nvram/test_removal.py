@@ -84,6 +84,19 @@ class UndefineTest(base.StoresTestCase):
                 self.assertIn(f'{self.saved} is not whole',
                               self.stdlog.logger.output)
 
+    def test_nor_is_one_behind_a_link(self):
+        self.folder.mkdir()
+        target = self.root / 'target'
+        target.write_text(base.DOCUMENT)
+        self.saved.symlink_to(target)
+
+        self.hard_reboot()
+
+        self.assertFalse(self.saved.exists())
+        self.assertEqual(base.DOCUMENT, target.read_text())
+        self.assertIn(f'{self.saved} is not whole',
+                      self.stdlog.logger.output)
+
     def test_what_is_saved_goes_when_the_guest_is_defined_again(self):
         self.spawn()
 
@@ -164,6 +177,7 @@ class OwnStoreTest(base.StoresTestCase):
                 self.assertEqual(base.variables('own'), self.started)
                 self.assertIn(f'>{self.store}<', self.domains['a'].document)
                 self.assertEqual([], self.notes)
+                self.assertNotIn('has failed', self.stdlog.logger.output)
                 self.clean(removed=True)
 
     def test_a_rescue_of_a_rescue(self):
