@@ -149,7 +149,6 @@ class Start:
             carried=sources.carried is not None,
             other_firmware=(
                 other_firmware or bool(brought and not sources.brought)
-                or bool(saved and not sources.saved)
                 or (carried is not None and sources.carried is None))
         ), sources
 

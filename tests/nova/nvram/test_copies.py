@@ -134,6 +134,25 @@ class CopiesTest(base.StoresTestCase):
 
         self.assertEqual(base.variables('1'), self.store.read_bytes())
 
+    def test_a_copy_that_cannot_be_read_stops_the_start(self):
+        self.spawn()
+        self.offload()
+        self.at('b')
+        with mock.patch.object(self.driver._life._copies._driver, 'load',
+                               side_effect=RuntimeError('no reels')):
+            error = self.assertRaises(store.StoreNotUsable, self.spawn)
+
+        self.assertIn('RuntimeError: no reels', str(error))
+
+    def test_a_guest_whose_store_is_damaged_can_be_deleted(self):
+        self.spawn()
+        self.store.write_bytes(b'')
+        self.instance.task_state = task_states.DELETING
+
+        self.destroy()
+
+        self.assert_nothing_left('a')
+
     def test_a_copy_goes_with_the_guest(self):
         self.spawn()
         with self.nova('power_off'):

@@ -219,8 +219,10 @@ class TwoHostsTest(base.StoresTestCase):
         packed = self.folder / f'{base.UUID}_VARS.packed'
         packed.write_bytes(packed.read_bytes()[:-1])
 
-        self.assertRaises(store.StoreNotUsable, self.arrive)
+        error = self.assertRaises(store.StoreNotUsable, self.arrive)
 
+        self.assertIn(f'{packed}, which came along, cannot be used',
+                      error.format_message())
         left = self.root / 'a' / f'{base.UUID}_resize'
         self.assertEqual(base.variables('1'),
                          (left / base.STORE).read_bytes())

@@ -321,6 +321,29 @@ class OffloadTest(base.StoresTestCase):
                 self.domains.clear()
                 shutil.rmtree(self.folder)
 
+    def test_so_is_one_of_which_nothing_else_is_left(self):
+        self.stub_out('nova.objects.Instance.image_meta', self.image)
+        self.spawn()
+        self.stop('1')
+        self.domains.clear()
+
+        with self.nova('_check_emulation_arch', lambda *args: self.arch):
+            self.offload()
+        self.at('b')
+        self.spawn()
+
+        self.assertEqual(base.variables('1'), self.started)
+
+    def test_but_none_of_another_architecture(self):
+        self.stub_out('nova.objects.Instance.image_meta', self.image)
+        self.adopt()
+        self.define(base.DOCUMENT.replace('aarch64', 'x86_64'))
+
+        with self.nova('_check_emulation_arch', lambda *args: 'x86_64'):
+            self.offload()
+
+        self.assertEqual([], list((self.root / 'copies').iterdir()))
+
     def test_its_machine_is_recorded(self):
         """Nova alone records the alias, which is another machine elsewhere."""
         self.adopt()

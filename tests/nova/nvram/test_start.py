@@ -7,13 +7,19 @@ import nova.tests.unit
 import nova.test  # isort: skip
 
 import os
+import shutil
+from unittest import mock
 
 import nova.conf
+from nova.compute import vm_states
 
 from nova_arm_ext import facts
+from nova_arm_ext import varstore
 from tests.nova.nvram import base
+from tests.support import stores
 
 CONF = nova.conf.CONF
+KEYS = stores.store(stores.variable('PK', b'key'))
 
 
 class FirmwareTest(base.StoresTestCase):
@@ -77,6 +83,108 @@ class FirmwareTest(base.StoresTestCase):
         self.hard_reboot()
         self.assertIn('/renamed<', self.domains['b'].document)
         self.assertEqual(base.variables('2'), self.started)
+
+    def with_both(self):
+        """Have firmware with and without Secure Boot, and shared storage."""
+        self.having(self.firmware('secure', secure_boot=True,
+                                  enrolled_keys=True),
+                    self.firmware('plain'))
+        self.driver.image_backend = mock.Mock()
+        backend = self.driver.image_backend.backend.return_value
+        backend.is_shared_block_storage.return_value = False
+
+    def ask(self, secure_boot):
+        self.document = base.DOCUMENT.replace('enabled="no"',
+                                              f'enabled="{secure_boot}"')
+
+    def keep_copies(self):
+        (self.root / 'copies').mkdir(mode=0o700)
+        self.flags(store='directory', directory=str(self.root / 'copies'),
+                   group='arm_nvram')
+        self.load_stores()
+
+    def test_an_evacuated_guest_does_not_use_a_store_of_other_firmware(self):
+        self.with_both()
+        none = base.variables('1')
+        for asked, found, used in (('no', none, True), ('no', KEYS, False),
+                                   ('yes', none, False), ('yes', KEYS, True)):
+            self.at('b')
+            self.folder.mkdir()
+            self.store.write_bytes(found)
+            self.ask(asked)
+
+            self.rebuild(evacuate=True)
+
+            self.assertEqual(found if used else self.template.read_bytes(),
+                             self.started, asked)
+            self.domains.clear()
+            shutil.rmtree(self.folder)
+        self.assertEqual(['arm_nvram_lost'] * 2, self.notes)
+
+    def test_an_older_copy_of_other_firmware_does_not_spoil_the_store(self):
+        self.with_both()
+        self.keep_copies()
+        self.driver._life._copies._driver.save(base.UUID, varstore.pack(
+            base.variables('1'), secure_boot=False))
+        self.folder.mkdir()
+        self.store.write_bytes(KEYS)
+        self.ask('yes')
+
+        self.rebuild(evacuate=True)
+
+        self.assertEqual(KEYS, self.started)
+        self.assertEqual([], self.notes)
+
+    def test_nor_is_it_used_where_there_is_no_store(self):
+        self.with_both()
+        self.keep_copies()
+        for asked, then in (('no', 'yes'), ('yes', 'no')):
+            self.at('a')
+            self.ask(asked)
+            self.spawn()
+            self.offload()
+            self.at('b')
+            self.ask(then)
+            self.notes.clear()
+
+            self.spawn()
+
+            self.assertEqual(self.template.read_bytes(), self.started)
+            self.assertEqual(['arm_nvram_lost'], self.notes)
+            self.destroy()
+            self.instance.vm_state = vm_states.ACTIVE
+            self.instance.host, self.instance.task_state = 'a', None
+
+    def test_a_rebuilt_guest_does_not_keep_a_store_of_other_firmware(self):
+        self.with_both()
+        self.spawn()
+        self.stop('1')
+        self.ask('yes')
+
+        self.rebuild(image_arm_nvram_on_rebuild='keep')
+
+        self.assertEqual(self.template.read_bytes(), self.started)
+        self.assertEqual(['arm_nvram_lost'], self.notes)
+
+    def test_a_store_goes_along_as_that_of_its_firmware(self):
+        """Whatever keys the guest has put into it."""
+        self.with_both()
+        for asked, content in (('no', KEYS), ('yes', base.variables('1'))):
+            self.at('a')
+            self.ask(asked)
+            self.spawn()
+            self.store.write_bytes(content)
+            self.migrate('b')
+            self.at('b')
+
+            self.arrive()
+
+            self.assertEqual(content, self.started)
+            for host in 'ab':
+                shutil.rmtree(self.root / host)
+            self.domains.clear()
+            self.instance.host = 'a'
+        self.assertEqual([], self.notes)
 
     def test_a_loader_that_is_gone_is_told_and_replaced(self):
         old, new = self.firmware('old'), self.firmware('new')

@@ -15,6 +15,7 @@ import shutil
 import nova.conf
 from nova.tests import fixtures as nova_fixtures
 
+from nova_arm_ext.compute.nvram import places
 from nova_arm_ext.compute.nvram import privileged
 from nova_arm_ext.compute.nvram import store
 from tests.nova.nvram import base
@@ -127,6 +128,19 @@ class OwnersTest(base.StoresTestCase):
         self.assertEqual(base.variables('secret'), secret.read_bytes())
         self.assertEqual(0, secret.stat().st_uid)
 
+    def test_nor_is_one_used_that_lies_damaged_in_libvirts_folder(self):
+        shutil.rmtree(self.folder)
+        self.adopt()
+        self.store.write_bytes(b'damaged')
+        self.store.chmod(0o600)
+        self.flags(on_damage='fresh', group='arm_nvram')
+
+        self.hard_reboot()
+
+        self.assertEqual(self.template.read_bytes(), self.started)
+        [aside] = self.libvirt.glob(f'{base.NAME}_VARS.fd.damaged-*')
+        self.assertEqual(b'damaged', aside.read_bytes())
+
     def test_it_goes_along_and_replaces_what_lies_there(self):
         self.migrate = self.as_nova(self.migrate)
         self.arrive = self.as_nova(self.arrive)
@@ -165,3 +179,16 @@ class OwnersTest(base.StoresTestCase):
 
         self.assertEqual(base.variables('adopted'), self.started)
         self.assertIn(f'>{self.store}<', self.domains['a'].document)
+
+
+class PlatformKeyTest(base.StoresTestCase):
+
+    def test_a_store_that_cannot_be_looked_into_says_nothing(self):
+        for content, says in (
+                (stores.store(stores.variable('PK', b'key')), True),
+                (stores.store(), False), (stores.qcow2(), None),
+                (b'nothing of the kind', None)):
+            (self.root / 'store').write_bytes(content)
+
+            self.assertIs(says, store.has_platform_key(
+                places.Place(str(self.root), 'store')))
