@@ -120,6 +120,17 @@ class TwoHostsTest(base.StoresTestCase):
                 base.variables('1' if prepare == self.spawn else '2'),
                 self.started)
 
+    def test_so_does_one_that_began_with_nova_s_own_driver(self):
+        self.adopt()
+        self.migrate('a')
+        for file in self.folder.iterdir():
+            file.unlink()
+
+        self.arrive()
+
+        self.assertEqual(base.variables('adopted'), self.started)
+        self.assertEqual([], self.notes)
+
     def test_the_document_goes_along_too(self):
         self.spawn()
         known = self.domains['a'].document.replace(
@@ -251,6 +262,18 @@ class TwoHostsTest(base.StoresTestCase):
                 self.at('a')
                 self.confirm()
                 self.assert_one_store('b')
+
+    def test_nor_does_ceph_s_workaround_take_away_what_came_along(self):
+        self.spawn()
+        self.stop('1')
+        self.migrate('b')
+        self.at('b')
+        self.cut_off('start.Start.prepare')
+
+        self.hard_reboot(cleanup_instance_dir=True)
+
+        self.assertFalse(self.asked['cleanup_instance_dir'])
+        self.assertEqual(base.variables('1'), self.started)
 
     def test_a_rescue_leaves_what_came_along_to_the_guest(self):
         self.spawn()

@@ -6,6 +6,7 @@ import nova.tests.unit
 
 import nova.test  # isort: skip
 
+import itertools
 import os
 import shutil
 import types
@@ -16,7 +17,10 @@ from nova import exception
 from nova.compute import task_states
 from nova.compute import vm_states
 
+from nova_arm_ext.compute import operation
 from nova_arm_ext.compute.nvram import luggage
+from nova_arm_ext.compute.nvram import removal
+from nova_arm_ext.nvram import Event
 from tests.nova.nvram import base
 
 CONF = nova.conf.CONF
@@ -158,6 +162,18 @@ class UndefineTest(base.StoresTestCase):
 
         self.assertEqual(base.KEEP, self.undefined)
         self.assertTrue(elsewhere.exists())
+
+
+class FolderTest(base.StoresTestCase):
+
+    def test_the_directory_of_an_arm_guest_that_starts_again_here_stays(self):
+        for event, document in itertools.product(Event, (base.DOCUMENT, None)):
+            with operation.of(self.instance, event, previous=document):
+                self.assertIs(
+                    event in (Event.HARD_REBOOT, Event.ARRIVE)
+                    and document is not None,
+                    removal.Removal.keeps_folder(self.instance), event)
+        self.assertFalse(removal.Removal.keeps_folder(self.instance))
 
 
 class OwnStoreTest(base.StoresTestCase):
@@ -357,6 +373,17 @@ class OffloadTest(base.StoresTestCase):
         self.assertEqual(
             'virt-6.2',
             self.instance.system_metadata['image_hw_machine_type'])
+
+    def test_nothing_is_lost_where_there_is_no_store(self):
+        self.flags(store='', group='arm_nvram')
+        self.load_stores()
+        self.document = base.DOCUMENT.replace('<loader secure="no"/>',
+                                              '<loader stateless="yes"/>')
+        self.spawn()
+
+        self.offload()
+
+        self.assertNotIn('are lost', self.stdlog.logger.output)
 
     def test_what_an_image_carries_is_not_called_lost(self):
         key = self.root / 'key'
