@@ -93,6 +93,41 @@ class PlanTest(base.TestCase):
                 self.assertTrue(state.brought or state.saved
                                 or state.carried, (event, state))
 
+    def test_a_store_of_another_firmware_is_called_lost(self):
+        state = nvram.State(present=True, had=True, inside=True,
+                            other_firmware=True, of_other=True)
+        for event in (Event.SPAWN, Event.HARD_REBOOT, Event.UNRESCUE,
+                      Event.REBUILD, Event.ARRIVE, Event.REVERT,
+                      Event.UNSHELVE, Event.EVACUATE):
+            self.assertIs(Fate.LOST, nvram.decide(event, state), event)
+
+    def test_a_store_of_which_there_is_none_any_more_is_called_lost(self):
+        for event in (Event.ARRIVE, Event.REVERT, Event.UNSHELVE,
+                      Event.EVACUATE):
+            self.assertIs(Fate.LOST, nvram.decide(event, nvram.State()),
+                          event)
+        for event in (Event.SPAWN, Event.REBUILD):
+            self.assertIs(Fate.FRESH, nvram.decide(event, nvram.State()),
+                          event)
+
+    def test_the_guest_s_own_store_goes_before_that_of_its_image(self):
+        both = nvram.State(present=True, brought=True, saved=True,
+                           carried=True)
+        for event, fate in ((Event.SPAWN, Fate.IMAGE),
+                            (Event.REBUILD, Fate.BROUGHT),
+                            (Event.ARRIVE, Fate.KEEP),
+                            (Event.UNSHELVE, Fate.SAVED)):
+            self.assertIs(fate, nvram.decide(event, both), event)
+        for event in (Event.SPAWN, Event.REBUILD, Event.UNSHELVE):
+            self.assertIs(Fate.IMAGE, nvram.decide(
+                event, nvram.State(carried=True)), event)
+
+    def test_a_condition_is_in_words(self):
+        self.assertEqual(
+            ['the store exists, Secure Boot stays as it is', ''],
+            [rule.condition for rule in nvram.RULES
+             if rule.event is Event.RESCUE])
+
     def test_a_rescue_loses_nothing(self):
         self.assertEqual({Fate.COPY, Fate.FRESH}, {
             nvram.decide(Event.RESCUE, state) for state in STATES})

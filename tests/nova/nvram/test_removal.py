@@ -146,9 +146,40 @@ class UndefineTest(base.StoresTestCase):
         self.clean()
         self.assertFalse(self.saved.exists())
 
+        # the other host uses the directory already
+        self.define(base.DOCUMENT)
+        (self.folder / f'{base.UUID}_VARS.host').write_text('b')
+        self.clean()
+        self.assertFalse(self.saved.exists())
+
         self.instance.host = 'a'
         self.define(base.DOCUMENT)
         self.clean(removed=True)
+        self.assertFalse(self.saved.exists())
+
+    def test_nothing_is_removed_of_a_guest_that_starts_here(self):
+        """A revert that fails on the source, whose directory has its name."""
+        self.spawn()
+        self.instance.task_state = task_states.RESIZE_REVERTING
+        with operation.of(self.instance, Event.REVERT,
+                          previous=self.domains['a'].document):
+            self.clean()
+
+        self.assertTrue(self.store.exists())
+        self.assertTrue(self.saved.exists())
+
+    def test_a_clean_up_says_nothing_of_later_ones_nor_of_other_guests(self):
+        self.spawn()
+        document = self.domains['a'].document
+        self.clean()
+        self.saved.unlink()
+        another = types.SimpleNamespace(uuid='another', host='a',
+                                        task_state=None, vm_state=None)
+
+        self.driver._removal.undefining(self.instance, document)
+        with self.driver._removal.cleaning_up(another, removed=False):
+            self.driver._removal.undefining(self.instance, document)
+
         self.assertFalse(self.saved.exists())
 
     def test_a_store_elsewhere_is_not_removed_by_libvirt(self):
