@@ -79,6 +79,13 @@ class PlanTest(base.TestCase):
                 inside=inside, in_libvirt=False, removed=removed,
                 leaving=leaving))
 
+    def test_libvirt_never_removes_a_file_in_the_instance_directory(self):
+        for in_libvirt, removed, leaving in itertools.product(
+                (True, False), repeat=3):
+            self.assertTrue(nvram.undefine_keeps(
+                inside=True, in_libvirt=in_libvirt, removed=removed,
+                leaving=leaving))
+
     def test_no_store_of_another_firmware_is_used(self):
         own = {Fate.KEEP, Fate.COPY}
         for event, state in itertools.product(Event, STATES):

@@ -287,3 +287,9 @@ class CopiesTest(base.StoresTestCase):
         self.assertEqual(
             ['[arm_nvram] copy_interval is 60, and [arm_nvram] store names '
              'no store for the copies'], nvram.faults(CONF))
+
+    def test_an_interval_is_no_fault_where_there_is_a_store(self):
+        for name, interval in (('directory', 60), ('directory', 0), ('', 0)):
+            self.flags(store=name, copy_interval=interval, group='arm_nvram')
+
+            self.assertEqual([], nvram.faults(CONF))

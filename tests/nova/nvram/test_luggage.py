@@ -401,6 +401,17 @@ class TwoHostsTest(base.StoresTestCase):
         self.assert_nothing_left('b')
         self.assert_one_store('a')
 
+    def test_nor_does_a_revert_leave_one_where_the_note_is_gone(self):
+        self.spawn()
+        self.migrate('b')
+        self.at('b')
+        self.arrive()
+        (self.folder / f'{base.UUID}_VARS.host').unlink()
+
+        self.revert('a', disks_are_shared=True)
+
+        self.assert_nothing_left('b')
+
     def evacuate(self, *, ceph=False):
         backend = mock.Mock()
         backend.is_shared_block_storage.return_value = ceph

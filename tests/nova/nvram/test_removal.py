@@ -289,9 +289,9 @@ class OwnStoreTest(base.StoresTestCase):
 
 class DeletedTest(base.StoresTestCase):
 
-    def delete(self):
+    def delete(self, *, task_state=task_states.DELETING):
         self.stub_out('nova.objects.Instance.image_meta', self.image)
-        self.instance.task_state = task_states.DELETING
+        self.instance.task_state = task_state
         with self.nova('_check_emulation_arch', lambda *args: self.arch):
             self.clean(removed=True)
 
@@ -302,6 +302,17 @@ class DeletedTest(base.StoresTestCase):
         self.delete()
 
         self.assert_nothing_left('a')
+
+    def test_nor_when_nova_reclaims_it_later(self):
+        for state in (vm_states.SOFT_DELETED, vm_states.DELETED):
+            self.instance.vm_state = vm_states.ACTIVE
+            self.adopt()
+            self.clean()
+            self.instance.vm_state = state
+
+            self.delete(task_state=None)
+
+            self.assert_nothing_left('a')
 
     def test_nor_what_was_renamed(self):
         self.adopt()
