@@ -67,6 +67,26 @@ class CopiesTest(base.StoresTestCase):
 
         self.assertEqual(base.variables('1'), self.started)
 
+    def test_a_resize_to_another_cell_gets_the_copy_too(self):
+        self.spawn()
+        self.stop('1')
+        with self.nova('power_off'):
+            self.driver.power_off(self.instance)
+        self.at('b')
+        self.instance.task_state = task_states.RESIZE_FINISH
+
+        self.spawn()
+
+        self.assertEqual(base.variables('1'), self.started)
+
+    def test_a_rebuild_needs_no_copy(self):
+        self.spawn()
+        with mock.patch.object(self.driver._life._copies._driver, 'load',
+                               side_effect=RuntimeError('no reels')):
+            self.rebuild()
+
+        self.assertEqual(self.template.read_bytes(), self.started)
+
     def test_a_store_that_somebody_removed_comes_from_the_copy(self):
         for start in self.starts():
             with self.subTest(start.__name__):
@@ -160,6 +180,8 @@ class CopiesTest(base.StoresTestCase):
         [_] = (self.root / 'copies').iterdir()
 
         self.instance.task_state = task_states.DELETING
+        self.clean(removed=False)
+        [_] = (self.root / 'copies').iterdir()
         self.clean(removed=True)
 
         self.assertEqual([], list((self.root / 'copies').iterdir()))

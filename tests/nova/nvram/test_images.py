@@ -11,6 +11,7 @@ import random
 from unittest import mock
 
 import nova.conf
+from nova import exception
 from nova import objects
 from nova.compute import vm_states
 from nova.virt import fake
@@ -96,9 +97,36 @@ class ImagesTest(base.StoresTestCase):
 
         self.assertEqual(base.variables('1'), self.started)
 
+    def test_nothing_is_destroyed_where_the_image_cannot_be_used(self):
+        (self.root / 'copies').mkdir(mode=0o700)
+        self.flags(store='directory', directory=str(self.root / 'copies'),
+                   group='arm_nvram')
+        self.load_stores()
+        self.spawn()
+        self.stop('1')
+        with self.nova('power_off'):
+            self.driver.power_off(self.instance)
+        self.properties = {'arm_nvram_store': 'of somebody else'}
+        self.take_it()
+
+        error = self.assertRaises(
+            exception.InstanceFaultRollback, self.driver.rebuild, None,
+            self.instance, self.image, None, None, None, None, None, None)
+
+        self.assertIsInstance(error.inner_exception, store.StoreNotUsable)
+        self.assertEqual(base.variables('1'), self.store.read_bytes())
+
+    def test_an_image_of_another_architecture_is_not_asked_for(self):
+        self.take_it()
+        with mock.patch('nova.image.glance.API.get') as get, self.nova(
+                '_check_emulation_arch', lambda *args: 'x86_64'):
+            self.spawn()
+        get.assert_not_called()
+
     def test_an_evacuated_guest_does_not_go_back_to_its_image(self):
         self.spawned_and_gone()
         self.take_it()
+        self.properties = {'arm_nvram_store': 'of somebody else'}
 
         self.rebuild(evacuate=True)
 

@@ -474,6 +474,15 @@ class TwoHostsTest(base.StoresTestCase):
         self.assertEqual(base.GO, self.undefined)
         self.assert_nothing_left('a-libvirt')
 
+    def test_so_is_that_of_a_guest_that_was_rescued(self):
+        self.adopt()
+        self.rescue()
+        self.evacuate(ceph=True)
+
+        self.return_()
+
+        self.assert_nothing_left('a-libvirt')
+
     def test_the_store_of_an_earlier_stay_is_not_evacuated_to(self):
         self.spawn()
         self.stop('old')

@@ -157,6 +157,16 @@ class UndefineTest(base.StoresTestCase):
         self.clean(removed=True)
         self.assertFalse(self.saved.exists())
 
+    def test_a_guest_that_is_on_no_host_is_not_elsewhere(self):
+        """Nova has not yet said where it is."""
+        self.spawn()
+        self.instance.host = None
+
+        self.clean()
+
+        self.assertTrue(self.saved.exists())
+        self.assertTrue(self.store.exists())
+
     def test_nothing_is_removed_of_a_guest_that_starts_here(self):
         """A revert that fails on the source, whose directory has its name."""
         self.spawn()
@@ -298,6 +308,14 @@ class DeletedTest(base.StoresTestCase):
     def test_nothing_is_left_of_a_guest_without_a_domain(self):
         self.adopt()
         self.clean()
+
+        self.delete()
+
+        self.assert_nothing_left('a')
+
+    def test_nor_what_was_kept_for_a_rebuild(self):
+        self.adopt()
+        (self.instances / f'{base.UUID}_VARS.packed').write_bytes(b'')
 
         self.delete()
 
