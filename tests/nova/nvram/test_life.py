@@ -122,6 +122,17 @@ class OneHostTest(base.StoresTestCase):
                 self.assertTrue(
                     (self.folder / f'{base.STORE}.rescue').exists())
 
+    def test_a_rescue_says_nothing_of_whose_the_store_is(self):
+        self.spawn()
+        note = self.folder / f'{base.UUID}_VARS.host'
+        note.unlink()
+
+        self.rescue()
+        self.assertFalse(note.exists())
+
+        self.hard_reboot()
+        self.assertEqual('a', note.read_text())
+
     def test_a_rescued_guest_that_starts_with_the_host_has_its_own(self):
         self.spawn()
         self.stop('own')

@@ -283,7 +283,6 @@ class TwoHostsTest(base.StoresTestCase):
         self.cut_off('start.Start.prepare')
 
         self.rescue()
-        self.assertFalse((self.folder / f'{base.UUID}_VARS.host').exists())
         self.hard_reboot()
 
         self.assertEqual(base.variables('1'), self.started)

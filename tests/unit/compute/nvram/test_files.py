@@ -606,3 +606,67 @@ class RemoveTest(StoreFilesTestCase):
         self.assertTrue(files.remove(self.folder, NAME))
 
         self.assertEqual(b'target', target.read_bytes())
+
+
+class EdgeTest(base.TestCase):
+    """What happens in the middle of a read or a write."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.folder = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        self.path = self.folder / 'store'
+        self.path.write_bytes(OLD)
+
+    def instead(self, name: str, function: object) -> None:
+        self.useFixture(fixtures.MonkeyPatch(name, function))
+
+    def test_what_is_written_for_this_process_is_closed_to_others(self):
+        files.write_atomic(str(self.folder), 'new', NEW, files.own())
+
+        found = (self.folder / 'new').stat()
+        self.assertEqual((os.geteuid(), os.getegid(), 0o600), (
+            found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode)))
+
+    def test_whether_anything_is_there(self):
+        for name, there in (('store', True), ('other', False),
+                            ('no/folder', False)):
+            self.assertIs(there, files.exists(str(self.folder), name), name)
+
+    def test_a_file_may_have_as_much_as_is_read(self):
+        read = files.read(str(self.folder), 'store', limit=len(OLD))
+
+        self.assertEqual(OLD, read)
+
+    def test_a_file_that_shrinks_while_it_is_read_is_not_whole(self):
+        plain = files._plain
+
+        def shrink(*args):
+            found = plain(*args)
+            os.truncate(self.path, 10)
+            return found
+
+        self.instead('nova_arm_ext.compute.nvram.files._plain', shrink)
+
+        error = self.assertRaises(errors.Damaged, files.read,
+                                  str(self.folder), 'store')
+
+        self.assertIn('has changed while it was read', str(error))
+
+    def test_a_disk_that_takes_a_few_bytes_at_once_gets_all(self):
+        pwrite = os.pwrite
+        self.instead('os.pwrite', lambda file, data, offset: pwrite(
+            file, data[:1000], offset))
+
+        files.write_atomic(str(self.folder), 'store', NEW)
+
+        self.assertEqual(NEW, self.path.read_bytes())
+
+    def test_what_cannot_be_renamed_leaves_no_other_name(self):
+        def fail(*args, **kwargs):
+            raise OSError(errno.EIO, 'injected')
+
+        self.instead('os.rename', fail)
+
+        self.assertRaises(OSError, files.put_aside, str(self.folder), 'store')
+
+        self.assertEqual(['store'], os.listdir(self.folder))
