@@ -11,13 +11,17 @@ import functools
 import os
 import pathlib
 import shutil
+from unittest import mock
 
 import nova.conf
 from nova.tests import fixtures as nova_fixtures
 
+from nova_arm_ext import errors
+from nova_arm_ext import varstore
 from nova_arm_ext.compute.nvram import places
 from nova_arm_ext.compute.nvram import privileged
 from nova_arm_ext.compute.nvram import store
+from nova_arm_ext.domain import view
 from tests.nova.nvram import base
 from tests.support import stores
 
@@ -192,3 +196,98 @@ class PlatformKeyTest(base.StoresTestCase):
 
             self.assertIs(says, store.has_platform_key(
                 places.Place(str(self.root), 'store')))
+
+
+class StoresTest(base.StoresTestCase):
+
+    def setUp(self):
+        super().setUp()
+        self.spawn()
+        self.stores = self.driver._life._stores
+
+    @property
+    def guest(self):
+        return view.arm_guest(self.domains['a'].document)
+
+    @property
+    def place(self):
+        return self.stores.place(self.guest)
+
+    def named(self, path):
+        """Have the domain XML name another store."""
+        self.define(self.domains['a'].document.replace(
+            str(self.store), str(path)))
+
+    def test_the_one_that_is_named_is_the_guest_s_wherever_it_is(self):
+        elsewhere = self.root / 'elsewhere.fd'
+        elsewhere.write_bytes(base.variables('1'))
+        self.named(elsewhere)
+
+        own = self.stores.own(self.instance, self.guest)
+
+        self.assertEqual(str(elsewhere), own.path)
+
+    def test_one_in_a_folder_that_is_not_seen_is_not_another(self):
+        self.named(self.root / 'container' / 'store.fd')
+
+        own = self.stores.own(self.instance, self.guest)
+
+        self.assertEqual(self.place, own)
+
+    def test_that_of_a_rescue_is_not_the_one_that_moves(self):
+        self.named(f'{self.store}.rescue')
+
+        moved = self.stores.moved(self.instance, self.guest,
+                                  str(self.folder), f'{self.folder}_resize')
+
+        self.assertEqual(f'{self.folder}_resize/{base.STORE}', moved.path)
+
+    def test_one_that_is_written_all_the_time_cannot_be_used(self):
+        with mock.patch('nova_arm_ext.compute.nvram.files.read_sound',
+                        side_effect=errors.Busy('written all the time')):
+            for use in (self.stores.check, self.stores.pack):
+                error = self.assertRaises(store.StoreNotUsable, use,
+                                          self.place, self.guest)
+                self.assertIn('written all the time', str(error))
+
+    def test_one_that_does_not_fit_the_flash_is_damaged(self):
+        self.store.write_bytes(stores.store(size=2 * stores.MIB))
+        for use in (self.stores.check, self.stores.pack):
+            self.assertRaises(store.StoreNotUsable, use, self.place,
+                              self.guest)
+
+        self.flags(on_damage='fresh', group='arm_nvram')
+
+        self.assertIsNone(self.stores.check(self.place, self.guest))
+        self.assertIsNone(self.stores.pack(self.place, self.guest))
+
+    def test_the_flash_is_known_only_of_a_raw_template_that_is_seen(self):
+        self.assertEqual(len(stores.store()), store.flash_size(self.guest))
+        self.template.write_bytes(stores.qcow2())
+        self.assertIsNone(store.flash_size(self.guest))
+        self.template.unlink()
+        self.assertIsNone(store.flash_size(self.guest))
+
+    def test_root_is_asked_only_where_it_is_needed(self):
+        """On shared storage it may be nobody."""
+        with mock.patch.object(privileged, 'exists') as as_root:
+            self.assertTrue(store.exists(self.place))
+        as_root.assert_not_called()
+
+    def test_what_is_written_is_checked_by_who_writes_it(self):
+        before = self.store.read_bytes()
+
+        self.assertRaises(errors.Damaged, privileged.check_and_write,
+                          *self.place, varstore.pack(before), 2 * stores.MIB)
+
+        self.assertEqual(before, self.store.read_bytes())
+
+    def test_what_is_written_is_for_who_writes_it(self):
+        """libvirt gives it to QEMU's user."""
+        self.store.chmod(0o644)
+
+        privileged.check_and_write(
+            *self.place, varstore.pack(base.variables('1')), None)
+
+        self.assertEqual(0o600, self.store.stat().st_mode & 0o777)
+        self.assertEqual(base.variables('1'), self.store.read_bytes())
