@@ -31,6 +31,12 @@ class PlaceTest(base.TestCase):
         self.assertEqual(('/instances', 'u/u_VARS.fd'), place)
         self.assertEqual('/instances/u/u_VARS.fd', place.path)
 
+    def test_a_path_may_be_spelled_otherwise(self):
+        self.assertEqual(('/instances', 'u/u_VARS.fd'), places.Place.of(
+            '/instances//u/../u/u_VARS.fd', CONF))
+        self.assertEqual(('/instances2', 'u_VARS.fd'), places.Place.of(
+            '/instances2/u_VARS.fd', CONF))
+
     def test_the_folder_of_any_other_file_is_trusted(self):
         place = places.Place.of('/var/nvram/one_VARS.fd', CONF)
 
