@@ -20,6 +20,7 @@ from nova.compute import vm_states
 from nova_arm_ext.compute import operation
 from nova_arm_ext.compute.nvram import luggage
 from nova_arm_ext.compute.nvram import removal
+from nova_arm_ext.domain import view
 from nova_arm_ext.nvram import Event
 from tests.nova.nvram import base
 
@@ -186,9 +187,11 @@ class UndefineTest(base.StoresTestCase):
         another = types.SimpleNamespace(uuid='another', host='a',
                                         task_state=None, vm_state=None)
 
-        self.driver._removal.undefining(self.instance, document)
+        self.driver._removal.undefining(
+            self.instance, view.arm_guest(document), document)
         with self.driver._removal.cleaning_up(another, removed=False):
-            self.driver._removal.undefining(self.instance, document)
+            self.driver._removal.undefining(
+                self.instance, view.arm_guest(document), document)
 
         self.assertFalse(self.saved.exists())
 
