@@ -123,6 +123,12 @@ class ImagesTest(base.StoresTestCase):
             self.spawn()
         get.assert_not_called()
 
+    def test_a_guest_that_boots_from_a_volume_has_no_image(self):
+        with self.nova('_check_emulation_arch', lambda *args: self.arch):
+            self.spawn()
+
+        self.assertEqual(self.template.read_bytes(), self.started)
+
     def test_an_evacuated_guest_does_not_go_back_to_its_image(self):
         self.spawned_and_gone()
         self.take_it()
