@@ -103,6 +103,14 @@ class OneHostTest(base.StoresTestCase):
 
         self.assertEqual(base.variables('adopted'), self.started)
 
+    def test_one_of_which_nothing_else_is_left_finds_it_too(self):
+        self.adopt()
+        self.domains.clear()
+
+        self.hard_reboot()
+
+        self.assertEqual(base.variables('adopted'), self.started)
+
     def test_a_rescue_runs_on_a_copy(self):
         for prepare in (self.spawn, self.adopt):
             with self.subTest(prepare.__name__):
@@ -190,6 +198,7 @@ class OneHostTest(base.StoresTestCase):
     def test_a_soft_reboot_leaves_the_store_to_the_guest(self):
         self.spawn()
         self.store.write_bytes(b'within a write')
+        self.flags(on_damage='fresh', group='arm_nvram')
 
         self.soft_reboot()
 
