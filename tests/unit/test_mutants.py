@@ -47,12 +47,14 @@ class ListsTest(base.TestCase):
 
     def test_their_tests_exist(self) -> None:
         for name in {name for one in self.mutants for name in one.tests}:
-            module, _, last = name.rpartition('.')
-            if last[0].isupper():
-                text = self.path(module).read_text()
-                self.assertIn(f'\nclass {last}(', text, name)
-            else:
-                self.assertTrue(self.path(name).is_file(), name)
+            parts = name.split('.')
+            # a module, and perhaps a class in it and one of its tests
+            number = next((number for number, part in enumerate(parts)
+                           if part[0].isupper()), len(parts))
+            text = self.path('.'.join(parts[:number])).read_text()
+            for part, kind in zip(parts[number:], ('class', '    def'),
+                                  strict=False):
+                self.assertIn(f'\n{kind} {part}(', text, name)
 
     @staticmethod
     def path(module: str) -> pathlib.Path:
