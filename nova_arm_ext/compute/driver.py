@@ -384,9 +384,8 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
     @_as_nova_has_it
     def destroy(self, context, instance, network_info,
                 block_device_info=None, destroy_disks=True, *args, **kwargs):
-        # another host, or another cell, may have another QEMU
         with extra('Recording the versioned machine', instance):
-            self._machines.record(instance)
+            self._machines.before_destroy(instance)
         if destroy_disks:
             self._removal.before_destroy(instance)
         super().destroy(context, instance, network_info, block_device_info,

@@ -7,10 +7,12 @@ from collections.abc import Iterator
 from typing import Any
 
 from nova import exception
+from nova.compute import task_states
 from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
 from nova_arm_ext.compute import definition
+from nova_arm_ext.compute import operation
 from nova_arm_ext.domain import view
 
 LOG = logging.getLogger(__name__)
@@ -85,6 +87,15 @@ class Machines:
                                   self._arch_of(instance.image_meta))
             if machine is not None:
                 instance.system_metadata[RECORD] = machine
+
+    def before_destroy(self, instance: Any) -> None:
+        """Record the machine of a guest that Nova takes from this host.
+
+        It may go on where QEMU is another one: offloaded, or in another cell.
+        """
+        if (operation.on(instance) is None and instance.task_state not in (
+                task_states.REBUILDING, task_states.DELETING)):
+            self.record(instance)
 
     def is_missing(self, instance: Any, arch: str) -> str | None:
         """A guest's versioned machine, if QEMU here does not have it."""

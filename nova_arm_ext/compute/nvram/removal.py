@@ -119,7 +119,8 @@ class Removal:
         finally:
             _cleanup.reset(token)
         if operation.on(instance) is None:
-            self._after_cleanup(instance, cleanup.guest, removed)
+            with extra('Cleaning up after the instance', instance):
+                self._after_cleanup(instance, cleanup.guest, removed)
 
     def undefining(self, instance: Any, guest: view.Domain,
                    document: str) -> bool:
