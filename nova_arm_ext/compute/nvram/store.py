@@ -7,7 +7,6 @@ from typing import Any
 from typing import TypeVar
 
 from nova import exception
-from nova.virt.libvirt import utils as libvirt_utils
 from oslo_log import log as logging
 
 from nova_arm_ext import errors
@@ -66,6 +65,8 @@ class Stores:
             first: what the XML names, the instance directory, libvirt's
             folder; None if the XML names no store
         """
+        # not for the command, which only loads the store driver
+        from nova.virt.libvirt import utils as libvirt_utils
         named = None if guest is None else self.place(guest)
         if guest is not None and named is None:
             return None

@@ -53,6 +53,9 @@ class CopiesTest(base.StoresTestCase):
                 self.at('b')
                 self.spawn()
                 self.assertEqual(base.variables('1'), self.started)
+                # which is what it is for
+                self.assertNotIn('of this guest was not there',
+                                 self.stdlog.logger.output)
                 shutil.rmtree(self.folder)
                 self.domains.clear()
 

@@ -300,6 +300,11 @@ class OwnStoreTest(base.StoresTestCase):
         self.assertEqual([], self.notes)
 
 
+    def test_one_that_is_nowhere_should_be_in_the_instance_directory(self):
+        self.assertEqual(str(self.store), self.driver._life._stores.own(
+            self.instance, None).path)
+
+
 class DeletedTest(base.StoresTestCase):
 
     def delete(self, *, task_state=task_states.DELETING):
