@@ -116,11 +116,13 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
     @_as_nova_has_it
     def init_host(self, host):
         super().init_host(host)
-        self._copying.start()
+        with extra('Starting the task that copies variable stores'):
+            self._copying.start()
 
     @_as_nova_has_it
     def cleanup_host(self, host):
-        self._copying.stop()
+        with extra('Ending the task that copies variable stores'):
+            self._copying.stop()
         super().cleanup_host(host)
 
     def _handle_conn_event(self, enabled, reason):

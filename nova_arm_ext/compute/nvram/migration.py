@@ -16,6 +16,7 @@ from nova_arm_ext.compute.extras import extra
 from nova_arm_ext.compute.nvram import places
 from nova_arm_ext.compute.nvram import store
 from nova_arm_ext.compute.nvram.luggage import Luggage
+from nova_arm_ext.compute.nvram.places import Place
 from nova_arm_ext.domain import view
 from nova_arm_ext.nvram import Event
 
@@ -47,24 +48,27 @@ class Migration:
         try:
             document = self._definitions.of(instance)
             guest = view.arm_guest(document)
+            place = None
             if guest is not None:
-                self._stores.check(
-                    self._stores.own(instance, guest), guest)
+                place = self._stores.own(instance, guest)
+                self._stores.check(place, guest)
         except Exception as e:
             # the instance stays as it is, and is not set to ERROR
             raise exception.InstanceFaultRollback(inner_exception=e) from e
         yield
         if document is not None and guest is not None:
-            self._send(instance, dest, guest, document, undo)
+            self._send(instance, dest, place, guest, document, undo)
 
-    def _send(self, instance: Any, dest: str, guest: view.Domain,
-              document: str, undo: Callable[..., Any]) -> None:
+    def _send(self, instance: Any, dest: str, place: Place | None,
+              guest: view.Domain, document: str,
+              undo: Callable[..., Any]) -> None:
         """Send the store and the domain XML.
 
         Nova has renamed the instance directory by now. That there is one all
         the same means that it is shared with the destination, or that this
         host is the destination.
 
+        :param place: where the store was before that
         :raises StoreNotUsable: when they cannot; the disks are back then
         """
         folder = libvirt_utils.get_instance_path(instance)
@@ -72,7 +76,7 @@ class Migration:
         is_shared = os.path.exists(folder)
         try:
             packed = self._stores.pack(
-                self._stores.moved(instance, guest, folder, left), guest)
+                place and self._stores.moved(place, folder, left), guest)
             try:
                 for name in self._luggage.pack_luggage(
                         instance.uuid, left, packed, document):

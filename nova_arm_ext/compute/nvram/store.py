@@ -83,20 +83,15 @@ class Stores:
         choices += places.in_libvirt(instance.name)
         return next(filter(exists, choices), named or choices[0])
 
-    def moved(self, instance: Any, guest: view.Domain, folder: str,
-              left: str) -> Place | None:
-        """As `own`, when Nova has renamed the instance directory.
+    def moved(self, place: Place, folder: str, left: str) -> Place:
+        """Where a store is when Nova has renamed the instance directory.
 
         :param left: its name by now
         """
-        place = self.place(guest)
-        if place is None:
-            return None
-        if places.is_inside(place.path, folder):
-            place = Place.of(os.path.join(
-                left, os.path.basename(place.path).removesuffix(
-                    places.RESCUE)), self._conf)
-        return place
+        if not places.is_inside(place.path, folder):
+            return place
+        return Place.of(
+            os.path.join(left, os.path.basename(place.path)), self._conf)
 
     def is_missing(self, guest: view.Domain) -> bool:
         """Whether there is nothing where the store of a guest should be."""

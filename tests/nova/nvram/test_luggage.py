@@ -324,6 +324,18 @@ class TwoHostsTest(base.StoresTestCase):
         self.assertIsInstance(error.inner_exception, store.StoreNotUsable)
         self.assertTrue(self.folder.exists())
 
+    def test_what_is_sent_is_the_guest_s_own_wherever_it_is(self):
+        self.spawn()
+        self.stop('1')
+        self.define(self.domains['a'].document.replace(
+            str(self.store), str(self.libvirt / f'{base.NAME}_VARS.fd')))
+
+        self.migrate('b')
+        self.at('b')
+        self.arrive()
+
+        self.assertEqual(base.variables('1'), self.started)
+
     def test_a_store_that_cannot_be_sent_leaves_the_guest_here(self):
         self.spawn()
         self.stop('1')

@@ -237,8 +237,9 @@ class StoresTest(base.StoresTestCase):
     def test_that_of_a_rescue_is_not_the_one_that_moves(self):
         self.named(f'{self.store}.rescue')
 
-        moved = self.stores.moved(self.instance, self.guest,
-                                  str(self.folder), f'{self.folder}_resize')
+        moved = self.stores.moved(
+            self.stores.own(self.instance, self.guest), str(self.folder),
+            f'{self.folder}_resize')
 
         self.assertEqual(f'{self.folder}_resize/{base.STORE}', moved.path)
 
