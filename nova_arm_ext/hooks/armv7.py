@@ -1,10 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """32-bit ARMv7 guests on AArch64 hosts: with KVM where the cores can."""
 
-from lxml import etree
 from oslo_config import cfg
 
 from nova_arm_ext import errors
+from nova_arm_ext.domain import cpu
 from nova_arm_ext.domain import previous
 from nova_arm_ext.domain import tree
 from nova_arm_ext.domain.firmware import Os
@@ -134,7 +134,7 @@ scheduler if it is known that KVM can run them and this is not ``tcg``.
                                            'guests with KVM')
         # without it libvirt names no CPU, and QEMU's default is one that KVM
         # cannot run (libvirt 9.0.0 and 11.3.0)
-        if _set_cpu(domain, 'host-passthrough', None):
+        if cpu.choose(domain, 'host-passthrough', None):
             report.because('cpu', 'libvirt turns the host CPU into a 32-bit '
                                   'one (aarch64=off) where it is passed '
                                   'through', essential=True)
@@ -146,9 +146,9 @@ scheduler if it is known that KVM can run them and this is not ``tcg``.
             report.because('domain/@type', 'it is not known that this host '
                                            'can run 32-bit guests with KVM',
                            essential=_needs_emulation(facts))
-        if (_cpu_mode(domain) == 'custom' and _cpu_model(domain) in _CPUS):
+        if (cpu.mode(domain) == 'custom' and cpu.model(domain) in _CPUS):
             return
-        if _set_cpu(domain, 'custom', EMULATED_CPU):
+        if cpu.choose(domain, 'custom', EMULATED_CPU):
             report.because('cpu', 'emulated 32-bit guests have a '
                                   f'{EMULATED_CPU}')
 
@@ -160,10 +160,10 @@ scheduler if it is known that KVM can run them and this is not ``tcg``.
             report.because('domain/@type', 'the guest had this type before',
                            essential=(had.virt_type != 'kvm'
                                       and _needs_emulation(facts)))
-        mode, model = _cpu_mode(had), _cpu_model(had)
+        mode, model = cpu.mode(had), cpu.model(had)
         if mode == 'custom' and model is None:
             return       # it had QEMU's default
-        if _set_cpu(domain, mode, model):
+        if cpu.choose(domain, mode, model):
             report.because('cpu', 'the guest had this CPU before')
 
     @staticmethod
@@ -190,38 +190,3 @@ scheduler if it is known that KVM can run them and this is not ``tcg``.
 def _needs_emulation(facts: Facts) -> bool:
     """Whether 32-bit guests may need emulation here."""
     return facts.host.aarch32_el1 is not True
-
-
-def _cpu_mode(domain: Domain) -> str:
-    """The mode of the CPU, which is custom if the document has none."""
-    cpu = domain.element.find('cpu')
-    return 'custom' if cpu is None else str(cpu.get('mode', 'custom'))
-
-
-def _cpu_model(domain: Domain) -> str | None:
-    model: str | None = domain.element.findtext('cpu/model')
-    return model
-
-
-def _set_cpu(domain: Domain, mode: str, model: str | None) -> bool:
-    """Set mode and model of the CPU; the rest of it stays.
-
-    :returns: whether that changed anything
-    """
-    if ((_cpu_mode(domain), _cpu_model(domain)) == (mode, model)
-            and domain.element.find('cpu') is not None):
-        return False
-    cpu = domain.child('cpu')
-    cpu.set('mode', mode)
-    # Nova writes it with every mode and cannot read a CPU without it
-    cpu.set('match', 'exact')
-    present = cpu.find('model')
-    if model is None:
-        if present is not None:
-            tree.detach(present)
-        return True
-    if present is None:
-        present = etree.Element('model')
-        cpu.insert(0, present)
-    present.text = model
-    return True

@@ -6,7 +6,6 @@ it is, and why, and can be disabled by its name.
 """
 
 import dataclasses
-import itertools
 from collections.abc import Callable
 from typing import Any
 
@@ -16,6 +15,7 @@ from oslo_config import types
 
 from nova_arm_ext import errors
 from nova_arm_ext.domain import devices
+from nova_arm_ext.domain import scsi
 from nova_arm_ext.domain import tree
 from nova_arm_ext.domain.firmware import Os
 from nova_arm_ext.domain.view import Domain
@@ -139,67 +139,14 @@ def _acpi_without_uefi(domain: Domain, facts: Facts) -> str | None:
 
 
 def _ide(domain: Domain, facts: Facts) -> str | None:
-    return _to_scsi(domain, [disk for disk in domain.all(devices.Disk)
-                             if disk.bus == 'ide'])
+    return scsi.move_disks(domain, [disk for disk in domain.all(devices.Disk)
+                                    if disk.bus == 'ide'])
 
 
 def _cdrom_virtio(domain: Domain, facts: Facts) -> str | None:
-    return _to_scsi(domain, [disk for disk in domain.all(devices.Disk)
-                             if disk.bus == 'virtio'
-                             and disk.device == 'cdrom'])
-
-
-#: the models that have one target of seven units
-_LSI = ('auto', 'lsilogic', 'lsisas1068', 'lsisas1078', 'buslogic', 'ncr53c90')
-
-
-def _to_scsi(domain: Domain, disks: list[devices.Disk]) -> str | None:
-    if not disks or not domain.is_virt:
-        return None
-    place = f"devices/disk/target/@bus='{disks[0].bus}'"
-    had = _scsi_disks(domain.previous) if domain.previous else {}
-    taken = {_scsi_place(disk) for disk in _scsi_disks(domain).values()}
-    # libvirt (9.0.0) and Nova put disks, also hot-plugged ones, at target 0
-    # by their names; the LSI controllers have no other target
-    narrow = any(controller.type == 'scsi' and not controller.index
-                 and controller.model in _LSI
-                 for controller in domain.all(devices.Controller))
-    places = ((0, int(not narrow), unit) for unit in itertools.count())
-    free = (place for place in places if place not in taken)
-    for disk in disks:
-        # the target name stays, because Nova finds the disk by it
-        disk.bus = 'scsi'
-        if disk.address is not None:
-            disk.address.remove()
-        before = had.get(disk.dev)
-        if before is not None and _scsi_place(before) not in taken:
-            unit = _scsi_place(before)
-        else:
-            unit = next(free)
-        taken.add(unit)
-        etree.SubElement(
-            disk.element, 'address', type='drive', controller=str(unit[0]),
-            bus='0', target=str(unit[1]), unit=str(unit[2]))
-    return place
-
-
-def _scsi_disks(domain: Domain) -> dict[str | None, devices.Disk]:
-    return {disk.dev: disk for disk in domain.all(devices.Disk)
-            if disk.bus == 'scsi'}
-
-
-def _scsi_place(disk: devices.Disk) -> tuple[int, int, int]:
-    """Controller, target, unit: as given, or as libvirt derives them from the
-    name (virDomainDiskDefAssignAddress, 7 units per controller).
-    """
-    address = disk.address
-    if address is not None:
-        return address.controller or 0, address.target or 0, address.unit or 0
-    index = 0
-    for letter in (disk.dev or '')[2:]:
-        index = index * 26 + (ord(letter) - ord('a') + 1)
-    unit = max(index - 1, 0)
-    return unit // 7, 0, unit % 7
+    return scsi.move_disks(domain, [disk for disk in domain.all(devices.Disk)
+                                    if disk.bus == 'virtio'
+                                    and disk.device == 'cdrom'])
 
 
 def _scsi_model(domain: Domain, facts: Facts) -> str | None:
@@ -209,7 +156,7 @@ def _scsi_model(domain: Domain, facts: Facts) -> str | None:
                    if c.type == 'scsi']
     place = _set_model(domain, 'scsi', 'virtio-scsi')
     # libvirt would add the missing ones as LSI, whatever the others are
-    needed = {_scsi_place(disk)[0] for disk in _scsi_disks(domain).values()}
+    needed = {scsi.place(disk)[0] for disk in scsi.disks(domain).values()}
     for index in sorted(needed - set(range(len(controllers)))
                         - {c.index for c in controllers}):
         domain.add(devices.Controller, type='scsi', index=index,
