@@ -14,6 +14,7 @@ from oslo_config import cfg
 from oslo_config import types
 
 from nova_arm_ext import errors
+from nova_arm_ext.domain import cpu
 from nova_arm_ext.domain import devices
 from nova_arm_ext.domain import scsi
 from nova_arm_ext.domain import tree
@@ -226,12 +227,51 @@ def _sound_virtio(domain: Domain, facts: Facts) -> str | None:
 
 
 def _host_model(domain: Domain, facts: Facts) -> str | None:
-    cpu = domain.part('cpu')
-    if cpu is None or cpu.get('mode') != 'host-model':
+    if cpu.mode(domain) != 'host-model':
         return None
-    cpu.set('mode', 'host-passthrough' if domain.virt_type == 'kvm'
-            else 'maximum')
+    domain.child('cpu').set('mode', 'host-passthrough'
+                            if domain.virt_type == 'kvm' else 'maximum')
     return 'cpu/@mode'
+
+
+def _host_passthrough(domain: Domain, facts: Facts) -> str | None:
+    if domain.virt_type != 'qemu' or cpu.mode(domain) != 'host-passthrough':
+        return None
+    domain.child('cpu').set('mode', 'maximum')
+    return 'cpu/@mode'
+
+
+def _no_cpu_model(domain: Domain, facts: Facts) -> str | None:
+    """libvirt and QEMU then choose a Cortex-A15.
+
+    With KVM it does not start; emulated, 64-bit firmware does not run on it.
+    """
+    if (domain.arch != 'aarch64' or not domain.is_virt
+            or cpu.mode(domain) != 'custom' or cpu.model(domain)):
+        return None
+    had = domain.previous_of_same_arch
+    if had is not None and cpu.mode(had) == 'custom' and (
+            domain.virt_type != 'qemu' or domain.kernel):
+        return None     # whatever it runs on, it stays
+    mode = 'host-passthrough' if domain.virt_type == 'kvm' else 'maximum'
+    return 'cpu' if cpu.choose(domain, mode, None) else None
+
+
+def _emulated_cpu(domain: Domain, facts: Facts) -> str | None:
+    """Nova names this model, without a mode, for whatever it emulates."""
+    found = domain.part('cpu')
+    if (domain.virt_type != 'qemu' or domain.arch != 'aarch64'
+            or not domain.is_virt or found is None or found.get('mode')
+            or cpu.model(domain) != 'cortex-a57'):
+        return None
+    had = domain.previous_of_same_arch
+    if had is None:
+        wanted = facts.host.arch not in (None, 'aarch64')
+    else:
+        wanted = cpu.mode(had) == 'maximum'
+    if wanted and cpu.choose(domain, 'maximum', None):
+        return 'cpu'
+    return None
 
 
 def _gic_version(domain: Domain, facts: Facts) -> str | None:
@@ -308,6 +348,18 @@ RULES: tuple[Rule, ...] = (
          nova='29 to 34',
          reason='libvirt has no host-model on Arm; the host CPU is passed '
                 'through'),
+    Rule(name='host_passthrough', words=('host-passthrough',),
+         apply=_host_passthrough, nova='29 to 34',
+         reason='libvirt passes the host CPU through only with KVM; an '
+                'emulated guest gets all that QEMU can emulate'),
+    Rule(name='no_cpu_model', words=('type',), apply=_no_cpu_model,
+         nova='29 to 34',
+         reason='without a model it is a 32-bit Cortex-A15, which 64-bit '
+                'firmware and KVM cannot use'),
+    Rule(name='emulated_cpu', words=('model',), apply=_emulated_cpu,
+         nova='29 to 34', refused=False,
+         reason='Nova names a Cortex-A57 for each guest that an x86 host '
+                'emulates; a new guest gets all that QEMU can emulate'),
     Rule(name='gic_version', words=('type',), apply=_gic_version,
          nova='29 to 34',
          reason='emulated machines with GIC version 2 can have at most eight '
@@ -381,5 +433,4 @@ def _words(domain: Domain) -> set[str | None]:
     words = {element.tag for part in domain.element for element in part}
     for disk in domain.all(devices.Disk):
         words |= {disk.device, disk.bus}
-    cpu = domain.part('cpu')
-    return words if cpu is None else words | {cpu.get('mode')}
+    return words | {cpu.mode(domain)}

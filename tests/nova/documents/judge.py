@@ -3,9 +3,11 @@
 
 ``qemu:///embed`` is the whole QEMU driver without a daemon, with a root folder
 of its own; nothing on the host is changed. There is no KVM for Arm here, so
-the XML is judged as if it were emulated: ``kvm`` becomes ``qemu`` and
+XML for KVM is judged as if it were emulated: ``kvm`` becomes ``qemu`` and then
 ``host-passthrough`` becomes ``maximum``, for which libvirt's checks are the
-same. ``<log>`` is removed, because it needs virtlogd, and paths lead nowhere.
+same. XML for ``qemu`` keeps its CPU, because libvirt refuses to start it with
+``host-passthrough``. ``<log>`` is removed, because it needs virtlogd, and
+paths lead nowhere.
 
 A process can open the driver only once, so tests talk to a separate process:
 ``python -m tests.nova.documents.judge`` reads one JSON string per line and
@@ -58,9 +60,10 @@ def emulated(document: str, directory: str) -> str:
     """The domain XML as this machine can define it."""
     parser = etree.XMLParser(resolve_entities=False, no_network=True)
     domain = etree.fromstring(document.encode(), parser)
-    domain.set('type', 'qemu')
-    for cpu in domain.findall('cpu[@mode="host-passthrough"]'):
-        cpu.set('mode', 'maximum')
+    if domain.get('type') == 'kvm':
+        domain.set('type', 'qemu')
+        for cpu in domain.findall('cpu[@mode="host-passthrough"]'):
+            cpu.set('mode', 'maximum')
     for log in domain.findall('devices/*/log'):
         log.getparent().remove(log)
     for source in domain.findall('devices/*/source'):

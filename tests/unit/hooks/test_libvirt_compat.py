@@ -27,6 +27,8 @@ def hook(*disabled: str) -> libvirt_compat.LibvirtCompat:
 def document(devices: str = '', *, os: str = '', outside: str = '',
              virt_type: str = 'kvm', arch: str = 'aarch64',
              machine: str = 'virt', os_attributes: str = '') -> str:
+    if '<cpu' not in outside:
+        outside += '<cpu mode="maximum"/>'
     return (f'<domain type="{virt_type}"><os{os_attributes}>'
             f'<type arch="{arch}" machine="{machine}">hvm</type>{os}</os>'
             f'{outside}<devices><emulator/>{devices}</devices></domain>')
@@ -187,6 +189,80 @@ class FeatureRulesTest(RulesTestCase):
                                 virt_type=virt_type),
                        document(outside=f'<cpu mode="{mode}"/>',
                                 virt_type=virt_type))
+
+    def test_the_host_cpu_is_passed_through_only_with_kvm(self):
+        before = '<cpu mode="host-passthrough"><topology/></cpu>'
+        for arch in ('aarch64', 'armv7l'):
+            self.check('host_passthrough',
+                       document(outside=before, virt_type='qemu', arch=arch),
+                       document(outside=before.replace('host-passthrough',
+                                                       'maximum'),
+                                virt_type='qemu', arch=arch))
+        self.check_left(document(outside=before))
+
+    def test_a_guest_that_could_not_start_gets_the_cpu_too(self):
+        before = document(outside='<cpu mode="host-passthrough"/>',
+                          virt_type='qemu')
+
+        made, _ = self.adjusted(before, previous=before)
+
+        self.assertIn('<cpu mode="maximum"/>', made)
+
+    def test_a_cpu_without_a_model_gets_one_and_keeps_its_topology(self):
+        for virt_type, mode in (('kvm', 'host-passthrough'),
+                                ('qemu', 'maximum')):
+            self.check('no_cpu_model',
+                       document(outside='<cpu><topology cores="2"/></cpu>',
+                                virt_type=virt_type),
+                       document(outside=f'<cpu mode="{mode}" match="exact">'
+                                        '<topology cores="2"/></cpu>',
+                                virt_type=virt_type))
+
+    def test_a_guest_without_a_cpu_gets_one(self):
+        made, rules = self.adjusted(document().replace(
+            '<cpu mode="maximum"/>', ''))
+
+        self.assertEqual(['no_cpu_model'], rules)
+        self.assertIn('<cpu mode="host-passthrough" match="exact"/>', made)
+
+    def test_an_existing_guest_that_may_run_keeps_the_cpu_it_had(self):
+        for os, virt_type in (('<kernel>/k</kernel>', 'qemu'), ('', 'kvm')):
+            xml = document(outside='<cpu><topology/></cpu>', os=os,
+                           virt_type=virt_type)
+
+            self.assertEqual((xml, []), self.adjusted(xml, previous=xml))
+
+    def test_an_existing_guest_whose_firmware_never_ran_gets_a_cpu(self):
+        xml = document(outside='<cpu><topology/></cpu>', virt_type='qemu')
+
+        _, rules = self.adjusted(xml, previous=xml)
+
+        self.assertEqual(['no_cpu_model'], rules)
+
+    def test_other_machines_have_a_cpu_of_their_own(self):
+        self.check_left(document(outside='<cpu><topology/></cpu>',
+                                 machine='sbsa-ref'))
+
+    def test_what_an_x86_host_emulates_gets_all_that_qemu_can(self):
+        novas = '<cpu match="exact"><model>cortex-a57</model></cpu>'
+        on_x86 = facts.Facts(host=facts.Host(arch='x86_64',
+                                             libvirt_version=(9, 0, 0)))
+        before = document(outside=novas, virt_type='qemu')
+        after = document(outside='<cpu match="exact" mode="maximum"/>',
+                         virt_type='qemu')
+
+        self.check('emulated_cpu', before, after, on_x86)
+        # Nova writes the same for it at each redefinition
+        self.assertEqual((after, ['emulated_cpu']), self.adjusted(
+            before, on_x86, previous=after))
+        for left, previous, known in (
+                (before, before, on_x86),
+                (before, None, LIBVIRT_9),
+                (before.replace('match', 'mode="custom" match'), None,
+                 on_x86),
+                (before.replace('a57', 'a72'), None, on_x86)):
+            self.assertEqual((left, []), self.adjusted(
+                left, known, previous=previous))
 
     def test_gic_3_for_more_than_eight_emulated_cpus(self):
         self.check('gic_version',
