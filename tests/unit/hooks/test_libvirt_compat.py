@@ -298,6 +298,16 @@ class DeviceRulesTest(RulesTestCase):
                                 '<driver intremap="on"/></iommu>'),
                        document(f'<iommu model="{model}"/>'))
 
+    def test_what_nova_did_not_write_about_an_iommu_stays(self):
+        theirs = ('<iommu model="smmuv3"><driver {}accel="on" pciBus="1"/>'
+                  '</iommu><iommu model="virtio"><driver granule="64k"/>'
+                  '</iommu><iommu model="smmuv3"><driver/></iommu>')
+        for known in (LIBVIRT_9, LIBVIRT_12):
+            self.check_left(document(theirs.format('')), known)
+            self.check('iommu_driver',
+                       document(theirs.format('eim="off" aw_bits="48" ')),
+                       document(theirs.format('')), known)
+
     def test_models_that_do_the_same_take_the_place(self):
         for rule, before, after in (
                 ('watchdog', '<watchdog model="ib700" action="reset"/>',
