@@ -31,6 +31,12 @@ from nova_arm_ext.nvram import undefine_keeps
 LOG = logging.getLogger(__name__)
 CONF = nova.conf.CONF
 
+#: While another host evacuates a guest, it has not yet noted that it uses the
+#: store in the instance directory.
+_EVACUATING = (task_states.REBUILDING,
+               task_states.REBUILD_BLOCK_DEVICE_MAPPING,
+               task_states.REBUILD_SPAWNING)
+
 
 @dataclasses.dataclass(kw_only=True, slots=True)
 class _Cleanup:
@@ -155,25 +161,28 @@ class Removal:
 
         :param guest: the guest that was undefined
         """
+        # the domain is gone already after a failed start, a resize to another
+        # cell and, at times, an evacuation
+        if guest is None and not self._definitions.is_arm(instance):
+            return
         deleted = (instance.task_state == task_states.DELETING
                    or instance.vm_state in (vm_states.SOFT_DELETED,
                                             vm_states.DELETED))
-        if guest is not None and _is_leaving(instance):
-            with extra('Removing its files from the instance directory',
-                       instance):
-                self._luggage.forget(
-                    instance.uuid, libvirt_utils.get_instance_path(instance),
-                    own_only=(instance.task_state
-                              != task_states.RESIZE_REVERTING))
+        if _is_leaving(instance):
+            if instance.task_state not in _EVACUATING:
+                with extra('Removing its files from the instance directory',
+                           instance):
+                    self._luggage.forget(
+                        instance.uuid,
+                        libvirt_utils.get_instance_path(instance),
+                        own_only=(instance.task_state
+                                  != task_states.RESIZE_REVERTING))
             removed = True
         with extra("Removing the variable store from libvirt's directory",
                    instance):
             # The domain XML may name none of them: that of a rescue names the
             # rescue's, and libvirt older than 9.2 none of a stopped guest.
-            # The guest of a failed start has no domain.
-            if (removed and (guest is not None or (deleted
-                             and self._definitions.is_arm(instance)))
-                    and not self._definitions.is_here(instance)
+            if (removed and not self._definitions.is_here(instance)
                     and not self._definitions.has_name(instance.name)):
                 store.remove_from_libvirt(instance.name)
         if removed and deleted:

@@ -6,6 +6,7 @@ import nova.tests.unit
 
 import nova.test  # isort: skip
 
+import itertools
 import pathlib
 import re
 import shutil
@@ -13,6 +14,7 @@ from unittest import mock
 
 import nova.conf
 from nova import exception
+from nova.compute import task_states
 from oslo_concurrency import processutils
 
 from nova_arm_ext.compute.nvram import luggage
@@ -493,6 +495,64 @@ class TwoHostsTest(base.StoresTestCase):
         self.return_()
 
         self.assert_nothing_left('a-libvirt')
+
+    def files(self, host):
+        return sorted(path for folder in (host, f'{host}-libvirt')
+                      for path in (self.root / folder).rglob('*')
+                      if path.is_file())
+
+    def test_so_is_that_of_a_guest_whose_domain_is_gone(self):
+        self.stub_out('nova.objects.Instance.image_meta', self.image)
+        for prepare, arch in itertools.product((self.spawn, self.adopt),
+                                               ('aarch64', 'x86_64')):
+            with self.subTest(prepare.__name__, arch=arch):
+                self.at('a')
+                self.instance.host = 'a'
+                self.arch = arch
+                prepare()
+                self.domains.clear()
+                there = self.files('a')
+                self.instance.host = 'b'
+
+                with self.nova('_check_emulation_arch',
+                               lambda *args: self.arch):
+                    self.return_()
+
+                self.assertEqual([] if arch == 'aarch64' else there,
+                                 self.files('a'))
+                shutil.rmtree(self.folder)
+
+    def test_one_that_another_host_uses_stays(self):
+        """On shared storage; its domain is gone from this host."""
+        self.stub_out('nova.objects.Instance.image_meta', self.image)
+        self.shared = True
+        self.at('a')
+        self.spawn()
+        self.stop('1')
+        self.evacuate()
+        self.domains.pop('a')
+
+        with self.nova('_check_emulation_arch', lambda *args: self.arch):
+            self.return_()
+
+        self.assertEqual(base.variables('1'), self.store.read_bytes())
+
+    def test_one_that_another_host_is_about_to_use_stays(self):
+        """The note does not name that host yet."""
+        for state in (task_states.REBUILDING,
+                      task_states.REBUILD_BLOCK_DEVICE_MAPPING,
+                      task_states.REBUILD_SPAWNING):
+            self.at('a')
+            self.instance.host = 'a'
+            self.spawn()
+            self.stop('1')
+            self.instance.host = 'b'
+            self.instance.task_state = state
+
+            self.return_()
+
+            self.assertEqual(base.variables('1'), self.store.read_bytes())
+            self.instance.task_state = None
 
     def test_the_store_of_an_earlier_stay_is_not_evacuated_to(self):
         self.spawn()

@@ -321,6 +321,15 @@ class DeletedTest(base.StoresTestCase):
 
         self.assert_nothing_left('a')
 
+    def test_nor_of_one_that_goes_on_in_another_cell(self):
+        """Nova undefines it first, and cleans up when that is confirmed."""
+        self.adopt()
+        self.clean()
+
+        self.delete(task_state=None)
+
+        self.assert_nothing_left('a')
+
     def test_nor_what_was_kept_for_a_rebuild(self):
         self.adopt()
         (self.instances / f'{base.UUID}_VARS.packed').write_bytes(b'')
