@@ -84,8 +84,6 @@ class Cloud:
         self._progress = progress
         self.ctl = container.Container(
             'ctl', folder / 'ctl', {'/etc/hosts': folder / 'hosts'})
-        # nova-compute does not start unless they are its own only.
-        (folder / 'copies').mkdir(mode=0o700, exist_ok=True)
         self.hosts = {name: self._host(name) for name in settings.HOSTS}
         self._computes: dict[str, container.Daemon] = {}
 
@@ -142,7 +140,7 @@ class Cloud:
         self._progress('compute services')
         self.use_driver(ARM_DRIVER)
         self._progress('image and flavor')
-        self.flavor = self._make_flavor()
+        self.flavor = self.make_flavor('probe', memory=1024)
         self.image = self._make_image()
         self._progress(f'ready after {time.monotonic() - started:.0f} s')
 
@@ -158,9 +156,10 @@ class Cloud:
                 self.disk(name, bound).mkdir(parents=True)
             (self.disk(name, '/srv') / 'nova/instances').mkdir(parents=True)
             (self.disk(name, '/srv') / 'copies').mkdir()
-        for name in ('ctl', 'copies', 'shared', 'ssh', 'nova', 'glance',
-                     'placement'):
+        for name in ('ctl', 'shared', 'ssh', 'nova', 'glance', 'placement'):
             (folder / name).mkdir()
+        # nova-compute does not start unless it is its own only.
+        (folder / 'copies').mkdir(mode=0o700)
         (guest.cache_folder() / 'libvirt').mkdir(exist_ok=True)
         files = {
             'hosts': settings.HOSTS_FILE,
@@ -428,9 +427,13 @@ class Cloud:
                            f'{said.decode(errors="replace")[:2000]}')
         return json.loads(said) if said.startswith((b'{', b'[')) else None
 
-    def _make_flavor(self) -> str:
+    def make_flavor(self, name: str, memory: int) -> str:
+        """A flavor for the guest's image, by its id.
+
+        :param memory: in MiB
+        """
         return self.api('POST', '/flavors', {'flavor': {
-            'name': 'probe', 'vcpus': 1, 'ram': 1024, 'disk': 1,
+            'name': name, 'vcpus': 1, 'ram': memory, 'disk': 1,
         }})['flavor']['id']
 
     def _make_image(self) -> str:
