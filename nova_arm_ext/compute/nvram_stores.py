@@ -13,6 +13,9 @@ from typing import Any
 from nova_arm_ext import varstore
 from nova_arm_ext.compute.nvram import files
 
+#: Why nobody else may have access.
+_WHY = 'whoever writes to it decides which keys instances trust'
+
 
 class Store(abc.ABC):
     """Copies of variable stores, packed, by the uuid of their guest.
@@ -58,28 +61,46 @@ class Directory(Store):
 
         It is not made: without its mount it would be on this host only.
 
-        :raises ValueError: with what is wrong, and what to do
+        :raises OSError: with what is wrong, and what to do
         """
+        found = self._found()
+        if found.st_uid != os.geteuid():
+            raise OSError(
+                f'{self._folder} belongs to user {found.st_uid}; {_WHY} '
+                f'(chown {os.geteuid()})')
+        self._look()
+
+    def _found(self) -> os.stat_result:
         try:
             found = os.stat(self._folder)
         except OSError as e:
-            raise ValueError(
+            raise OSError(
                 f'{self._folder}: {e.strerror}; mount storage that all '
                 f'compute hosts share there') from e
         if not stat.S_ISDIR(found.st_mode):
-            raise ValueError(f'{self._folder} is not a directory')
-        if found.st_uid != os.geteuid() or found.st_mode & 0o077:
-            raise ValueError(
-                f'{self._folder} belongs to user {found.st_uid} and has the '
-                f'permissions {stat.S_IMODE(found.st_mode):o}; whoever writes '
-                f'to it decides which keys instances trust (chown '
-                f'{os.geteuid()}, chmod 0700)')
+            raise OSError(f'{self._folder} is not a directory')
+        return found
+
+    def _look(self) -> None:
+        """Check that the folder is still there: its mount can go away.
+
+        What is found in its place is no folder, or usually open to others.
+
+        :raises OSError: when it is not
+        """
+        mode = stat.S_IMODE(self._found().st_mode)
+        if mode & 0o077:
+            raise OSError(
+                f'{self._folder} has the permissions {mode:o}; {_WHY} (mount '
+                f'its storage, or chmod 0700)')
 
     def save(self, uuid: str, packed: bytes) -> None:
+        self._look()
         files.write_atomic(self._folder, self._name(uuid), packed,
                            files.own())
 
     def load(self, uuid: str) -> bytes | None:
+        self._look()
         try:
             return files.read(self._folder, self._name(uuid),
                               varstore.MAX_PACKED)
@@ -87,6 +108,7 @@ class Directory(Store):
             return None
 
     def remove(self, uuid: str) -> None:
+        self._look()
         files.remove(self._folder, self._name(uuid))
 
     @staticmethod

@@ -100,7 +100,9 @@ class Copying:
         if place is None:
             return None
         state = store.state(place)
-        if state == self._copied.get(instance.uuid):
+        if (state == self._copied.get(instance.uuid)
+                # storage that comes back can be empty
+                and self._copies.load(instance.uuid) is not None):
             return state
         kept = self._copies.save(
             instance.uuid, place, guest,

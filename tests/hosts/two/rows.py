@@ -12,6 +12,9 @@ from tests.hosts.two import cloud
 from tests.hosts.two import server as servers
 from tests.hosts.two import settings
 
+#: Seconds between the copies of running guests.
+COPY_INTERVAL = 2
+
 
 class Rows(base.MovingGuestTestCase):
     """The rows. A subclass says what it expects to see."""
@@ -33,6 +36,9 @@ class Rows(base.MovingGuestTestCase):
     def leave(self, server: servers.Server) -> None:
         """Delete the guest, and check which of its files are left."""
         raise NotImplementedError
+
+    def expect_power_loss(self, server: servers.Server) -> None:
+        """Do what has to be done before the guest's host loses its power."""
 
     def test_cold_migration_there_and_back(self):
         server = self.boot('host1')
@@ -90,6 +96,7 @@ class Rows(base.MovingGuestTestCase):
         server.start()
         self.assertEqual(2, server.boots())
 
+        self.expect_power_loss(server)
         self.lose_power('host1')
         server.evacuate('host2')
         self.look(server, right=self.evacuated, settled=False)
@@ -155,3 +162,18 @@ class Kept(Rows):
     def leave(self, server):
         server.delete()
         self.assertEqual([], server.files())
+
+
+class Copied(Kept):
+    """The same, with copies of running guests on a timer all the while."""
+
+    options: typing.ClassVar[settings.Values] = {'arm_nvram': {
+        **Kept.options['arm_nvram'], 'copy_interval': COPY_INTERVAL}}
+
+    def look(self, server, *, right, settled=True):
+        super().look(server, right=right, settled=settled)
+        if settled:
+            server.await_copy(right)
+
+    def expect_power_loss(self, server):
+        server.await_copy(server.boots())

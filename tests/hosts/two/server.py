@@ -9,6 +9,7 @@ import typing
 
 from lxml import etree
 
+from nova_arm_ext import varstore
 from tests import guest
 from tests.hosts.two import cloud as clouds
 
@@ -17,12 +18,18 @@ from tests.hosts.two import cloud as clouds
 BOOT_TIMEOUT = 300.0
 ACTION_TIMEOUT = 300.0
 FAULT_TIMEOUT = 10.0
+#: Copies are made every few seconds, if at all.
+COPY_TIMEOUT = 60.0
 
 Said = typing.TypeVar('Said')
 
 
 class GuestTimeout(Exception):
     """A guest did not print the expected text in time."""
+
+
+class CopyTimeout(Exception):
+    """No copy of a guest's variables was made in time."""
 
 
 class ActionFailed(Exception):
@@ -40,8 +47,11 @@ class Server:
         self.uuid = server['server']['id']
         self.await_status('ACTIVE')
 
-        self._names = (
+        #: Nova's and libvirt's.
+        self.names = (
             self.uuid, self._show()['OS-EXT-SRV-ATTR:instance_name'])
+        #: Of its file in the folder for copies.
+        self.copy_name = f'{self.uuid}_VARS.packed'
 
     # -- Through Nova -------------------------------------------------------
 
@@ -104,21 +114,68 @@ class Server:
         with self._action('compute_reboot_instance'):
             self.ask({'reboot': {'type': 'HARD'}})
 
+    def soft_reboot(self) -> None:
+        """Ask the guest itself to shut down, and start it again."""
+        with self._action('compute_reboot_instance'):
+            self.ask({'reboot': {'type': 'SOFT'}})
+
+    def suspend(self) -> None:
+        with self._action('compute_suspend_instance'):
+            self.ask({'suspend': None})
+
+    def resume(self) -> None:
+        with self._action('compute_resume_instance'):
+            self.ask({'resume': None})
+
+    def rescue(self) -> None:
+        """Boot the rescue system, which is also a probe guest."""
+        with self._action('compute_rescue_instance'):
+            self.ask({'rescue': {'rescue_image_ref': self._cloud.image}})
+
+    def unrescue(self) -> None:
+        with self._action('compute_unrescue_instance'):
+            self.ask({'unrescue': None})
+
+    def rebuild(self) -> None:
+        """Rebuild it with the image that it was made of."""
+        with self._action('compute_rebuild_instance'):
+            self.ask({'rebuild': {'imageRef': self._cloud.image}})
+
+    def snapshot(self) -> str:
+        """Make an image of it, and return the image's id."""
+        with self._action('compute_snapshot_instance'):
+            answer = self._cloud.api(
+                'POST', f'/servers/{self.uuid}/action',
+                {'createImage': {'name': 'snapshot'}})
+        return answer['image_id']
+
     def migrate(self, host: str) -> None:
         """Migrate it cold; it must then be confirmed or reverted."""
         with self._action('compute_finish_resize'):
             self.ask({'migrate': {'host': host}})
         self.await_status('VERIFY_RESIZE')
 
-    def confirm(self) -> None:
+    def resize(self, flavor: str) -> None:
+        """Give it another flavor on the other host; then as `migrate`."""
+        with self._action('compute_finish_resize'):
+            self.ask({'resize': {'flavorRef': flavor}})
+        self.await_status('VERIFY_RESIZE')
+
+    def confirm(self, status: str = 'ACTIVE') -> None:
+        """
+        :param status: the one that it had before
+        """
         with self._action('compute_confirm_resize'):
             self.ask({'confirmResize': None})
-        self.await_status('ACTIVE')
+        self.await_status(status)
 
-    def revert(self) -> None:
+    def revert(self, status: str = 'ACTIVE') -> None:
+        """
+        :param status: the one that it had before
+        """
         with self._action('compute_finish_revert_resize'):
             self.ask({'revertResize': None})
-        self.await_status('ACTIVE')
+        self.await_status(status)
 
     def live_migrate(self, host: str) -> None:
         """Migrate it live, and wait until the source has cleaned up."""
@@ -265,6 +322,29 @@ class Server:
                                    f'console ends with:\n{end}')
             time.sleep(0.2)
 
+    # -- In the store for copies ----------------------------------------------
+
+    def copied_boots(self) -> int | None:
+        """The number of boots in the copy of its variables, if there is one.
+
+        0 before the guest has counted.
+        """
+        copy = self._cloud.folder / 'copies' / self.copy_name
+        if not copy.exists():
+            return None
+        return next((int(variable.data) for variable in varstore.variables(
+            varstore.unpack(copy.read_bytes()))
+            if variable.name == 'Boots'), 0)
+
+    def await_copy(self, boots: int) -> None:
+        """Wait until the copy has this number of boots."""
+        deadline = time.monotonic() + COPY_TIMEOUT
+        while (copied := self.copied_boots()) != boots:
+            if time.monotonic() > deadline:
+                raise CopyTimeout(f'the copy of {self.uuid} has {copied} '
+                                  f'boots, not {boots}')
+            time.sleep(0.2)
+
     # -- On the hosts' disks --------------------------------------------------
 
     def files(self) -> list[str]:
@@ -288,9 +368,9 @@ class Server:
             tuple[str, pathlib.Path, pathlib.Path]]:
         for disk, root in self._cloud.disks():
             for path in sorted(root.rglob('*')):
-                if (any(name in path.name for name in self._names)
+                if (any(name in path.name for name in self.names)
                         and not path.name.startswith('domain-')
-                        and not any(name in parent for name in self._names
+                        and not any(name in parent for name in self.names
                                     for parent in
                                     path.relative_to(root).parts[:-1])):
                     yield disk, root, path

@@ -34,6 +34,10 @@ class ArmTest(rows.Kept):
     evacuated = 2
 
 
+class CopiedTest(rows.Copied):
+    pass
+
+
 def hardware(server: servers.Server) -> list[object]:
     """Machine, firmware, and the PCI address of each device, in order."""
     document = server.document()
@@ -91,3 +95,9 @@ class LiveMigrationTest(base.MovingGuestTestCase):
             time.sleep(0.5)
         self.assertEqual([], [file for file in server.files()
                               if file.startswith('host2')])
+
+
+class CopiedLiveMigrationTest(LiveMigrationTest):
+
+    options: typing.ClassVar[settings.Values] = {
+        **LiveMigrationTest.options, **rows.Copied.options}

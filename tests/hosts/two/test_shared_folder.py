@@ -24,3 +24,7 @@ class StockTest(rows.Stock):
 
 class ArmTest(rows.Kept):
     pass
+
+
+class CopiedTest(rows.Copied):
+    pass

@@ -233,6 +233,26 @@ class CopiesTest(base.StoresTestCase):
 
             self.assertIn(told, str(error))
 
+    def test_a_folder_whose_storage_is_gone_has_no_answer(self):
+        """Neither that there is no copy, nor that one is kept."""
+        folder = self.root / 'copies'
+        directory = copies.load(CONF)
+        directory.save(base.UUID, b'a copy')
+        kept = folder.rename(self.root / 'elsewhere')
+        for there in (lambda: None, folder.mkdir, folder.touch):
+            there()
+
+            for call in (lambda: directory.save(base.UUID, b'another'),
+                         lambda: directory.load(base.UUID),
+                         lambda: directory.remove(base.UUID)):
+                self.assertRaises(OSError, call)
+
+            if folder.is_dir():
+                folder.rmdir()
+        folder.unlink()
+        kept.rename(folder)
+        self.assertEqual(b'a copy', directory.load(base.UUID))
+
     def test_without_a_store_the_copy_of_before_stays(self):
         self.spawn()
         self.stop('1')

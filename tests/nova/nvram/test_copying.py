@@ -76,7 +76,16 @@ class CopyingTest(base.StoresTestCase):
         self.assertIn('Copying the variable store has failed',
                       self.stdlog.logger.output)
 
-        self.copies.mkdir()
+        self.copies.mkdir(mode=0o700)
+        self.copy_all()
+
+        self.assertEqual([base.variables('1')], self.copied())
+
+    def test_a_copy_that_is_gone_is_made_again(self):
+        self.copy_all()
+        [copy] = self.copies.iterdir()
+        copy.unlink()
+
         self.copy_all()
 
         self.assertEqual([base.variables('1')], self.copied())
