@@ -88,6 +88,9 @@ def _ioapic(domain: Domain, facts: Facts) -> str | None:
     return _drop(domain, 'features', 'ioapic')
 
 
+#: libvirt's <iommu model='virtio'> (NEWS)
+_VIRTIO_IOMMU_SINCE = (8, 3, 0)
+
 #: what Nova writes into <iommu><driver>; newer libvirt knows others that are
 #: for Arm (pciBus, accel, ats, granule), which stay
 _OF_X86 = frozenset(('intremap', 'iotlb', 'caching_mode', 'eim', 'aw_bits'))
@@ -108,6 +111,52 @@ def _iommu_driver(domain: Domain, facts: Facts) -> str | None:
                 tree.detach(driver)
             place = 'devices/iommu/driver'
     return place
+
+
+def _iommu_auto(domain: Domain, facts: Facts) -> str | None:
+    """Nova makes an smmuv3 of ``auto``."""
+    wish = base.asked(domain, facts, 'hw:viommu_model')
+    libvirt = facts.host.libvirt_version
+    if (wish is None or wish.value != 'auto' or domain.arch != 'aarch64'
+            # it needs ACPI to be found
+            or tree.find(domain.element, ('features', 'acpi')) is None
+            or (libvirt is not None and libvirt < _VIRTIO_IOMMU_SINCE)):
+        return None
+    had = domain.previous_of_same_arch
+    before = () if had is None else had.all(devices.Iommu)
+    place = None
+    for iommu in domain.all(devices.Iommu):
+        if iommu.model != 'smmuv3' or len(iommu.element):
+            continue
+        if (any(one.model == 'smmuv3' for one in before)
+                and not _is_passed_through(domain)):
+            continue
+        iommu.model = 'virtio'
+        place = 'devices/iommu/@model'
+    return place
+
+
+def _iommu_passthrough(domain: Domain, facts: Facts) -> str | None:
+    if not _is_passed_through(domain):
+        return None
+    for iommu in domain.all(devices.Iommu):
+        driver = tree.child(iommu.element, 'driver')
+        if iommu.model == 'smmuv3' and (
+                driver is None or driver.get('accel') != 'on'):
+            raise errors.Refused(
+                "devices of the host cannot be behind the IOMMU model "
+                "'smmuv3', because it does not tell QEMU what the instance "
+                "maps; set hw:viommu_model of the flavor or hw_viommu_model "
+                "of the image to 'virtio', or remove it")
+    return None
+
+
+def _is_passed_through(domain: Domain) -> bool:
+    """Whether the guest has a PCI device of the host."""
+    return (any(device.type in ('pci', 'mdev')
+                for device in domain.all(devices.Hostdev))
+            or any(interface.type == 'hostdev'
+                   for interface in domain.all(devices.Interface)))
 
 
 def _hyperv(domain: Domain, facts: Facts) -> str | None:
@@ -327,6 +376,13 @@ RULES: tuple[Rule, ...] = (
          nova='29 to 34',
          reason='libvirt refuses ACPI without UEFI on aarch64; the guest '
                 'gets a device tree'),
+    Rule(name='iommu_auto', words=('iommu',), apply=_iommu_auto,
+         nova='29 to 34', refused=False,
+         reason='only a virtio one works with devices of the host, and it '
+                'works with all others'),
+    Rule(name='iommu_passthrough', words=('iommu',),
+         apply=_iommu_passthrough, nova='29 to 34',
+         reason='QEMU refuses devices of the host behind an smmuv3'),
     Rule(name='ide', words=('ide',), apply=_ide, nova='29 to 34',
          reason='the virt machine has no IDE; on SCSI the disk keeps its '
                 'target name'),

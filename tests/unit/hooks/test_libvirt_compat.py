@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """The rules for what libvirt or QEMU refuses."""
 
+import dataclasses
 import types
 
 from oslo_config import cfg
@@ -45,6 +46,7 @@ def drive(target: int, unit: int, controller: int = 0) -> str:
             f'target="{target}" unit="{unit}"/>')
 
 
+ACPI = '<features><acpi/></features>'
 SCSI = '<controller type="scsi" index="{}" model="virtio-scsi"/>'
 
 
@@ -307,6 +309,64 @@ class DeviceRulesTest(RulesTestCase):
             self.check('iommu_driver',
                        document(theirs.format('eim="off" aw_bits="48" ')),
                        document(theirs.format('')), known)
+
+    def test_an_iommu_that_nova_may_choose_is_virtio(self):
+        asked = facts.Facts(host=facts.Host(libvirt_version=(9, 0, 0)),
+                            guest=facts.Guest(extra_specs={
+                                'hw:viommu_model': 'auto'}))
+        before = document('<iommu model="smmuv3"/>', outside=ACPI)
+        after = document('<iommu model="virtio"/>', outside=ACPI)
+
+        self.check('iommu_auto', before, after, asked)
+        # Nova writes smmuv3 at each redefinition
+        self.assertEqual((after, ['iommu_auto']), self.adjusted(
+            before, asked, previous=after))
+        # and so for a flavor that asks for one later
+        self.assertEqual((after, ['iommu_auto']), self.adjusted(
+            before, asked, previous=document()))
+
+    def test_an_iommu_stays_where_virtio_is_none_or_it_was_seen(self):
+        asked = facts.Facts(guest=facts.Guest(image_properties={
+            'hw_viommu_model': 'auto'}))
+        smmu = '<iommu model="smmuv3"/>'
+        seen = document(smmu, outside=ACPI)
+        for xml, known, previous in (
+                (seen, asked, seen),
+                (document(smmu), asked, None),
+                (document(smmu, outside=ACPI, arch='armv7l'), asked, None),
+                (seen, LIBVIRT_9, None),
+                (seen, dataclasses.replace(asked, host=facts.Host(
+                    libvirt_version=(8, 2, 0))), None)):
+            self.assertEqual((xml, []), self.adjusted(
+                xml, known, previous=previous))
+
+    def test_devices_of_the_host_move_an_iommu_that_could_not_start(self):
+        asked = facts.Facts(guest=facts.Guest(extra_specs={
+            'hw:viommu_model': 'auto'}))
+        for device in ('<hostdev type="pci"/>', '<hostdev type="mdev"/>',
+                       '<interface type="hostdev"/>'):
+            xml = document(f'<iommu model="smmuv3"/>{device}', outside=ACPI)
+
+            made, _ = self.adjusted(xml, asked, previous=xml)
+
+            self.assertIn('<iommu model="virtio"/>', made)
+
+    def test_devices_of_the_host_behind_an_smmuv3_are_refused(self):
+        iommu = '<iommu model="smmuv3"/>'
+        for device in ('<hostdev type="pci"/>', '<hostdev type="mdev"/>',
+                       '<interface type="hostdev"/>'):
+            xml = document(iommu + device, outside=ACPI)
+
+            refusal = self.assertRaises(errors.Refused, self.adjusted, xml)
+
+            self.assertIn('hw_viommu_model', str(refusal))
+            self.assertFalse(refusal.this_host)
+        self.check_left(document(iommu + '<hostdev type="usb"/>'))
+        self.check_left(document(
+            '<iommu model="smmuv3"><driver accel="on"/></iommu>'
+            '<hostdev type="pci"/>'))
+        self.check_left(document('<iommu model="virtio"/>'
+                                 '<hostdev type="pci"/>'))
 
     def test_models_that_do_the_same_take_the_place(self):
         for rule, before, after in (
