@@ -211,6 +211,17 @@ def _cdrom_virtio(domain: Domain, facts: Facts) -> str | None:
                                     and disk.device == 'cdrom'])
 
 
+def _sata(domain: Domain, facts: Facts) -> str | None:
+    if domain.kernel:
+        return None     # Linux has a driver
+    had = domain.previous_of_same_arch
+    if had is not None and any(disk.bus == 'sata'
+                               for disk in had.all(devices.Disk)):
+        return None
+    return scsi.move_disks(domain, [disk for disk in domain.all(devices.Disk)
+                                    if disk.bus == 'sata'])
+
+
 def _scsi_model(domain: Domain, facts: Facts) -> str | None:
     if not domain.is_virt:
         return None
@@ -389,9 +400,12 @@ RULES: tuple[Rule, ...] = (
     Rule(name='cdrom_virtio', words=('cdrom',), apply=_cdrom_virtio,
          nova='29 to 34',
          reason='libvirt refuses removable media on virtio'),
-    Rule(name='scsi_model', words=('scsi', 'ide', 'cdrom'), apply=_scsi_model,
-         nova='29 to 34', until=(11, 6, 0),
+    Rule(name='sata', words=('sata',), apply=_sata, nova='29 to 34',
          refused=False,
+         reason='the firmware has no driver for it and does not see the '
+                'disk; on SCSI the disk keeps its target name'),
+    Rule(name='scsi_model', words=('scsi', 'ide', 'sata', 'cdrom'),
+         apply=_scsi_model, nova='29 to 34', until=(11, 6, 0), refused=False,
          reason='libvirt before 11.6 uses the LSI 53c895a, for which Arm '
                 'images have no driver'),
     Rule(name='usb_model', words=('controller',), apply=_usb_model,

@@ -439,6 +439,30 @@ class ScsiRulesTest(RulesTestCase):
         self.assertIn('<target dev="vdb" bus="scsi"/>' + drive(1, 0), made)
         self.assertEqual(['cdrom_virtio', 'scsi_model'], rules)
 
+    def test_disks_of_a_new_guest_move_from_sata_to_scsi(self):
+        before = document(disk('sda', 'sata')
+                          + disk('sdb', 'sata', device='cdrom'))
+
+        made, rules = self.adjusted(before)
+
+        self.assertEqual(document(
+            disk('sda', 'scsi', address=drive(1, 0))
+            + disk('sdb', 'scsi', device='cdrom', address=drive(1, 1))
+            + SCSI.format(0)), made)
+        self.assertEqual(['sata', 'scsi_model'], rules)
+        # Nova writes SATA at each redefinition
+        self.assertEqual(made, self.adjusted(before, previous=made)[0])
+
+    def test_disks_stay_on_sata_where_the_guest_has_seen_it(self):
+        had = document(disk('sda', 'sata'))
+        more = document(disk('sda', 'sata') + disk('sdb', 'sata'))
+
+        self.assertEqual((more, []), self.adjusted(more, previous=had))
+
+    def test_disks_stay_on_sata_with_a_kernel_that_knows_it(self):
+        self.check_left(document(disk('sda', 'sata'), os='<kernel>/k</kernel>'
+                                 ))
+
     def test_it_never_takes_the_place_of_a_disk_that_comes_later(self):
         # a disk sdb, hot-plugged, is at target 0, unit 1 by its name
         made, _ = self.adjusted(document(
