@@ -347,17 +347,47 @@ def _emulated_cpu(domain: Domain, facts: Facts) -> str | None:
 
 
 def _gic_version(domain: Domain, facts: Facts) -> str | None:
-    if (domain.virt_type != 'qemu' or (domain.vcpus or 0) <= 8
-            or not domain.is_virt):
+    gic = tree.find(domain.element, ('features', 'gic'))
+    asked = None if gic is None else gic.get('version')
+    if ((domain.vcpus or 0) <= _GIC_2_VCPUS or not domain.is_virt
+            or asked not in (None, '2')):
         return None
-    gic = domain.child('features').find('gic')
+    if domain.virt_type == 'kvm':
+        host = facts.host.cpu
+        if host is not None and host.gic_versions == (2,):
+            raise _too_many_vcpus(domain, 'KVM on this host offers only',
+                                  this_host=True)
+        return None
+    if domain.virt_type != 'qemu':
+        return None
+    if domain.arch == 'armv7l' and not _had_gic_3(domain):
+        # QEMU for 32-bit Arm has no gic-version in libvirt (9.0.0)
+        raise _too_many_vcpus(domain, 'an emulated 32-bit instance has')
+    features = domain.child('features')
     if gic is None:
-        gic = etree.SubElement(domain.child('features'), 'gic')
-    elif gic.get('version') not in (None, '2'):
-        return None
+        gic = etree.SubElement(features, 'gic')
     gic.set('version', '3')
     return 'features/gic/@version'
 
+
+def _had_gic_3(domain: Domain) -> bool:
+    had = domain.previous_of_same_arch
+    gic = None if had is None else tree.find(had.element,
+                                             ('features', 'gic'))
+    return gic is not None and gic.get('version') == '3'
+
+
+def _too_many_vcpus(domain: Domain, why: str, *,
+                    this_host: bool = False) -> errors.Refused:
+    return errors.Refused(
+        f'the instance has {domain.vcpus} vCPUs, but {why} an interrupt '
+        f'controller (GIC) of version 2, which is for at most '
+        f'{_GIC_2_VCPUS}; use a flavor with fewer vCPUs'
+        f'{" or another host" if this_host else ""}', this_host=this_host)
+
+
+#: QEMU, hw/intc/arm_gic.c
+_GIC_2_VCPUS = 8
 
 #: In the order in which they are applied.
 RULES: tuple[Rule, ...] = (
@@ -444,8 +474,7 @@ RULES: tuple[Rule, ...] = (
                 'emulates; a new guest gets all that QEMU can emulate'),
     Rule(name='gic_version', words=('type',), apply=_gic_version,
          nova='29 to 34',
-         reason='emulated machines with GIC version 2 can have at most eight '
-                'vCPUs'),
+         reason='machines with GIC version 2 can have at most eight vCPUs'),
 )
 
 

@@ -7,6 +7,7 @@ import unittest
 
 from lxml import etree
 
+from nova_arm_ext import errors
 from nova_arm_ext.compute import schema
 from nova_arm_ext.domain import view
 from nova_arm_ext.pipeline import reports
@@ -107,6 +108,22 @@ class CasesTest(base.TestCase):
                 sorted(path.name
                        for path in (golden.FOLDER / case).iterdir()))
 
+    def test_refused_cases_are_refused_in_words(self):
+        self.assertNotEqual([], golden.refused())
+        for case in golden.refused():
+            known = golden.known(case)
+            self.assertIsNone(known.guest.previous, case)
+
+            refusal = self.assertRaises(
+                errors.Refused, golden.default_pipeline().run,
+                golden.before(case), known)
+
+            self.assertEqual(golden.refusal(case), str(refusal), case)
+            self.assertEqual(
+                ['before.xml', 'facts.json', 'refusal.txt'],
+                sorted(path.name
+                       for path in (golden.FOLDER / case).iterdir()))
+
     def test_other_architectures_come_back_as_the_same_object(self):
         before = golden.before('x86-stays')
 
@@ -151,7 +168,7 @@ class CasesTest(base.TestCase):
                 self.assertIsNone(after, case)
 
     def test_no_case_tells_of_the_machine_that_it_was_made_on(self):
-        for case in golden.cases():
+        for case in golden.cases() + golden.refused():
             for path in (golden.FOLDER / case).iterdir():
                 self.assertEqual(
                     [], re.findall(r'/(?:tmp|home|root)/\S*',

@@ -3,7 +3,8 @@
 
 Each folder is a case of three files: ``before.xml``, ``facts.json`` (as
 ``nova-arm-ext preview --facts`` reads it, with the guest's previous domain
-XML) and ``after.xml``.
+XML) and ``after.xml``. Where the hooks refuse the guest, ``refusal.txt`` has
+the sentence instead.
 """
 
 import pathlib
@@ -17,8 +18,14 @@ FOLDER = pathlib.Path(__file__).parent
 
 
 def cases() -> list[str]:
-    """The names of all cases."""
-    return sorted(path.parent.name for path in FOLDER.glob('*/before.xml'))
+    """The names of the cases that have a result."""
+    return sorted(path.parent.name for path in FOLDER.glob('*/before.xml')
+                  if not (path.parent / 'refusal.txt').exists())
+
+
+def refused() -> list[str]:
+    """The names of the cases that are refused."""
+    return sorted(path.parent.name for path in FOLDER.glob('*/refusal.txt'))
 
 
 def before(case: str) -> str:
@@ -27,6 +34,11 @@ def before(case: str) -> str:
 
 def after(case: str) -> str:
     return (FOLDER / case / 'after.xml').read_text()
+
+
+def refusal(case: str) -> str:
+    """The sentence of a case that is refused, on one line."""
+    return ' '.join((FOLDER / case / 'refusal.txt').read_text().split())
 
 
 def known(case: str) -> facts.Facts:

@@ -6,6 +6,7 @@ import types
 
 from oslo_config import cfg
 
+from nova_arm_ext import cpu
 from nova_arm_ext import errors
 from nova_arm_ext import facts
 from nova_arm_ext.domain import view
@@ -276,6 +277,37 @@ class FeatureRulesTest(RulesTestCase):
         made, _ = self.adjusted(document(
             outside='<vcpu>16</vcpu><features><gic version="2"/></features>',
             virt_type='qemu'))
+        self.assertIn('<gic version="3"/>', made)
+
+    def test_more_vcpus_than_the_gic_of_the_host_has_are_refused(self):
+        def with_gic(*versions: int) -> facts.Facts:
+            return facts.Facts(host=facts.Host(
+                libvirt_version=(9, 0, 0),
+                cpu=cpu.Cpu(gic_versions=versions)))
+        xml = document(outside='<vcpu>10</vcpu>')
+
+        refusal = self.assertRaises(errors.Refused, self.adjusted, xml,
+                                    with_gic(2))
+
+        self.assertIn('10 vCPUs', str(refusal))
+        self.assertTrue(refusal.this_host)
+        self.check_left(xml, with_gic(3))
+        self.check_left(xml, with_gic(2, 3))
+        self.check_left(xml, facts.Facts(host=facts.Host(cpu=cpu.Cpu())))
+        self.check_left(document(outside='<vcpu>8</vcpu>'), with_gic(2))
+
+    def test_more_vcpus_than_an_emulated_32_bit_guest_has_are_refused(self):
+        xml = document(outside='<vcpu>9</vcpu>', arch='armv7l',
+                       virt_type='qemu')
+
+        refusal = self.assertRaises(errors.Refused, self.adjusted, xml)
+
+        self.assertIn('at most 8', str(refusal))
+        self.assertFalse(refusal.this_host)
+        # a guest that had the newer one keeps it
+        had = document(outside='<vcpu>9</vcpu><features><gic version="3"/>'
+                               '</features>', arch='armv7l', virt_type='qemu')
+        made, _ = self.adjusted(xml, previous=had)
         self.assertIn('<gic version="3"/>', made)
 
     def test_the_gic_is_left_where_it_is_no_limit(self):
