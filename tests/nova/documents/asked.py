@@ -37,7 +37,7 @@ def _written(element: typing.Any) -> str:
 def _disk(disk: typing.Any) -> Thing:
     target = disk.find('target')
     device, bus = disk.get('device', 'disk'), target.get('bus')
-    if bus == 'ide' or (bus == 'virtio' and device == 'cdrom'):
+    if bus in ('ide', 'sata') or (bus == 'virtio' and device == 'cdrom'):
         bus = 'scsi'
     rest = [_written(part) for part in disk
             if part.tag not in ('target', 'address', 'alias')]
@@ -63,7 +63,9 @@ def _device(device: typing.Any) -> Thing:
         case 'tpm':
             return ('tpm', *(_written(part) for part in device))
         case 'iommu':
-            return ('iommu', device.get('model'))
+            # which one "auto" is, is this library's business
+            return ('iommu', 'auto' if device.get('model') in (
+                'smmuv3', 'virtio') else device.get('model'))
         case _:
             return (device.tag, _written(device))
 
@@ -97,8 +99,11 @@ def things(document: str) -> collections.Counter[Thing]:
             continue
         if feature.tag not in _X86_FEATURES:
             found['feature', feature.tag, feature.get('state', 'on')] += 1
-    for part in domain.findall('cpu/*'):
-        if part.tag != 'maxphysaddr':
+    cpu = domain.find('cpu')
+    for part in () if cpu is None else cpu:
+        # Nova names a model without a mode for all that it emulates
+        if part.tag != 'maxphysaddr' and not (
+                part.tag == 'model' and cpu.get('mode') is None):
             found['cpu', _written(part)] += 1
     for device in domain.findall('devices/*'):
         if device.tag != 'emulator':
