@@ -11,9 +11,9 @@ Each row puts what the extension takes beside something else in the same run;
 times are medians, and a ratio is the median of those within a round where the
 measurement has rounds. ``--only seam,pipeline`` measures only these.
 ``--before COMMIT`` measures that commit's extension too, in turn with this
-one, where the measurement can (seam, pipeline, start). ``--table`` writes the
-table of the documentation. The exit status is 1 where a row has a bound and is
-above it.
+one, where the measurement can (seam, pipeline, copies, start). ``--table``
+writes the table of the documentation. The exit status is 1 where a row has a
+bound and is above it.
 """
 
 # Nova's test packages patch threads as they are imported and must come first.
@@ -39,6 +39,7 @@ from typing import Any
 import libvirt
 from lxml import etree
 
+from benchmarks import copies
 from benchmarks import hosts
 from benchmarks import imports
 from benchmarks import pci
@@ -76,7 +77,7 @@ class Row:
     :param beside: with what it is compared
     :param theirs: what that takes
     :param most: the largest ratio that is promised, or the largest number
-    :param number: what is counted, where no ratio is meant
+    :param number: what is counted or measured, where no ratio is meant
     """
 
     what: str
@@ -85,7 +86,7 @@ class Row:
     theirs: str
     ratio: float | None = None
     most: float | None = None
-    number: int | None = None
+    number: float | None = None
 
     @property
     def is_broken(self) -> bool:
@@ -213,6 +214,30 @@ def of_subjects(found: dict[str, list[hosts.Guests]]) -> Iterator[Row]:
                 for guests in found[what]})
 
 
+def of_copies(of: trees.Trees,
+              sizes: Sequence[int] = copies.SIZES) -> Columns:
+    """Copies of the variable stores of running guests."""
+    found = trees.in_turn(of, 1, 'benchmarks.copies', '--json', '--sizes',
+                          *map(str, sizes))
+    return {tree: of_rounds(copies.read(one)) for tree, one in found.items()}
+
+
+def of_rounds(found: Iterable[copies.Guests]) -> Iterator[Row]:
+    for guests in found:
+        many = f'{guests.number} instance{"s" * (guests.number > 1)}'
+        yield Row(what=f'Copies for {many}, all written',
+                  ours=length(guests.written.wall), beside='processor time',
+                  theirs=length(guests.written.cpu))
+        each = guests.unwritten.cpu / guests.number
+        yield Row(what=f'Copies for {many}, none written: each',
+                  ours=length(each), beside='', theirs='',
+                  number=each * 1000, most=copies.MOST_UNWRITTEN)
+        held = max(guests.written.held, guests.unwritten.held)
+        yield Row(what=f'Claims that wait for copies for {many}',
+                  ours=length(held), beside='', theirs='',
+                  number=held * 1000, most=copies.MOST_HELD)
+
+
 def of_spawn(rounds: int) -> Iterator[Row]:
     """A new server, by a request to the API."""
     found = spawn.Bench(rounds).found()
@@ -312,6 +337,7 @@ PARTS: dict[str, tuple[Callable[..., Columns],
                  (1, 1, (1, 2, 4))),
     'seam': (of_seam, lambda rounds: (rounds // 2, 8), (1, 1)),
     'hosts': (of_hosts, lambda rounds: (1,), (1, (1, 2, 4))),
+    'copies': (of_copies, lambda rounds: (), ((1, 2, 3),)),
     'spawn': (alone(of_spawn), lambda rounds: (rounds,), (1,)),
     'start': (of_imports, lambda rounds: (rounds // 4,), (1,)),
     'pci': (alone(of_pci), lambda rounds: ((64, 256), rounds // 8),

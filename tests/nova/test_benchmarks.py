@@ -2,6 +2,7 @@
 """The measurements run, and give the rows in the documentation."""
 
 import csv
+import json
 import pathlib
 import re
 import subprocess
@@ -41,3 +42,16 @@ class BenchmarksTest(base.TestCase):
 
             self.assertEqual(0, done.returncode, done.stderr[-4000:])
             self.assertEqual(subjects(_TABLE), subjects(table))
+
+    def test_copies_are_made_once_and_no_claim_waits_for_them(self) -> None:
+        done = subprocess.run(
+            (sys.executable, '-W', 'ignore', '-m', 'benchmarks.copies',
+             '--sizes', '2', '--json'),
+            cwd=_TREE, check=False, capture_output=True, text=True)
+
+        self.assertEqual(0, done.returncode, done.stderr[-4000:])
+        [guests] = json.loads(done.stdout)
+        self.assertEqual(
+            [(2, 0), (0, 0)],
+            [(guests[one]['read'], guests[one]['held'])
+             for one in ('written', 'unwritten')])
