@@ -126,9 +126,6 @@ class Start:
                     else host != self._conf.host)
         brought = (luggage.read_packed(arrived)
                    if event in (Event.ARRIVE, Event.REBUILD) else b'')
-        saved = (self._copy(instance)
-                 if event in (Event.UNSHELVE, Event.EVACUATE)
-                 or (had and not present) else None)
         other_firmware = known.other_firmware or (
             # the domain XML was on the host that is lost
             event is Event.EVACUATE and present and of_other
@@ -140,17 +137,22 @@ class Start:
         sources = _Sources(
             arrived=arrived,
             brought=brought if _fits(brought, known.secure_boot) else None,
-            saved=saved if _fits(saved, known.secure_boot) else None,
             carried=carried if carried is not None
             and carried.secure_boot == bool(known.secure_boot) else None)
-        return nvram.State(
+        state = nvram.State(
             present=present, had=had, inside=inside, of_other=of_other,
-            brought=bool(sources.brought), saved=bool(sources.saved),
+            brought=bool(sources.brought),
             carried=sources.carried is not None,
             other_firmware=(
                 other_firmware or bool(brought and not sources.brought)
-                or (carried is not None and sources.carried is None))
-        ), sources
+                or (carried is not None and sources.carried is None)))
+        with_copy = dataclasses.replace(state, saved=True)
+        if nvram.decide(event, with_copy) is Fate.SAVED:
+            # not asked otherwise: it may be that it cannot be read
+            saved = self._copy(instance)
+            if saved and _fits(saved, known.secure_boot):
+                return with_copy, dataclasses.replace(sources, saved=saved)
+        return state, sources
 
     def _copy(self, instance: Any) -> bytes | None:
         """The copy in the store driver.

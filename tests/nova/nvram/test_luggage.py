@@ -453,6 +453,21 @@ class TwoHostsTest(base.StoresTestCase):
             (self.root / 'shared' / base.UUID / base.STORE).exists())
         self.assertEqual([], self.notes)
 
+    def test_an_evacuated_guest_that_finds_its_store_needs_no_copy(self):
+        def no_reels(copies, uuid):
+            raise RuntimeError('no reels')
+
+        self.stub_out('nova_arm_ext.compute.nvram.copies.Copies.load',
+                      no_reels)
+        self.shared = True
+        self.at('a')
+        self.spawn()
+        self.stop('1')
+
+        self.evacuate()
+
+        self.assertEqual(base.variables('1'), self.started)
+
     def test_without_a_note_the_kind_of_storage_says_whose_a_store_is(self):
         for ceph in (False, True):
             self.at('b')
