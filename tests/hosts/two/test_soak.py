@@ -54,11 +54,11 @@ class SoakTest(base.MovingGuestTestCase):
             f'NOVA_ARM_EXT_SOAK_SEED={SEED} repeats them')
         for number in range(GUESTS):
             self.create(number, soak.HOSTS[number % len(soak.HOSTS)])
-        for done, step in enumerate(
-                soak.plan(SEED, OPERATIONS, GUESTS), start=1):
+        steps = list(soak.plan(SEED, OPERATIONS, GUESTS))
+        for done, step in enumerate(steps, start=1):
             started = time.monotonic()
+            said = f'{done}/{len(steps)}: {step}'
             self.do(step)
-            said = f'{done}/{OPERATIONS}: {step}'
             for number, state in step.states.items():
                 server = self.servers[number]
                 server.await_status(state.status)
@@ -73,7 +73,7 @@ class SoakTest(base.MovingGuestTestCase):
             self.delete(number)
         self.states = {}
         self.assertEqual([], self.misplaced())
-        say(f'{done} operations are done, and nothing is left')
+        say('all are done, and nothing is left')
 
     def create(self, number: int, host: str) -> None:
         server = servers.Server(self.cloud, host)
