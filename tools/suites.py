@@ -134,6 +134,19 @@ def _hosts_one(release: str) -> Suite:
         by_default=False)
 
 
+def _libvirt(name: str, debian: str, minutes: str) -> Suite:
+    module = name.removeprefix('libvirt-')
+    return Suite(
+        name=name,
+        what=f'Every kind of instance, started by the libvirt and QEMU of '
+             f'{debian} in a root folder (tools/root).',
+        packages=('test', 'roots'),
+        runs=(Run(name=name, directory='starts',
+                  options=(rf'test_{module}[.]',)),),
+        minutes=minutes,
+        by_default=False)
+
+
 #: In the order in which they run. What stands behind the suites with guests
 #: in their lane makes both lanes equally long.
 SUITES = (
@@ -207,6 +220,9 @@ SUITES = (
         lane=GUESTS,
         minutes='about 20',
         by_default=False),
+    _libvirt('libvirt-debian12', 'Debian 12', 'about 10'),
+    _libvirt('libvirt-debian13', 'Debian 13', 'about 10'),
+    _libvirt('libvirt-testing', 'Debian testing', 'about 10'),
     Suite(
         name='mutants',
         what='All mutants; prints what no test notices.',

@@ -136,6 +136,7 @@ class Build(nova.test.NoDBTestCase):
         super().setUp()
         # Nothing is read or written there; it only stands in the documents.
         self.flags(instances_path='/var/lib/nova/instances')
+        self.flags(nfs_mount_point_base='/var/lib/nova/mnt', group='libvirt')
         # No image file stands behind the documents.
         self.stub_out('nova.virt.libvirt.imagebackend.Image.'
                       'resolve_driver_format',

@@ -63,11 +63,27 @@ def why_not() -> str | None:
     return None
 
 
-class Release:
-    """All guests of the installed Nova, with a judge."""
+class Judge(typing.Protocol):
+    """What judges domain XML, with the facts of its host as JSON values."""
 
-    def __init__(self, stack: contextlib.ExitStack) -> None:
-        self._judge = stack.enter_context(judge.JudgeProcess())
+    host: dict[str, typing.Any]
+
+    def verdict(self, document: str) -> judge.Verdict:
+        """The verdict on domain XML."""
+
+
+class Release:
+    """All guests of the installed Nova, with a judge.
+
+    :param stack: ends the judge
+    :param asked: another judge than the one of this machine's libvirt, whose
+        end is its maker's concern
+    """
+
+    def __init__(self, stack: contextlib.ExitStack,
+                 asked: Judge | None = None) -> None:
+        self._judge: Judge = (
+            asked or stack.enter_context(judge.JudgeProcess()))
         self._directory = pathlib.Path(
             stack.enter_context(tempfile.TemporaryDirectory()))
         self._verdicts: dict[str, judge.Verdict] = {}
@@ -95,7 +111,8 @@ class Release:
                 self.refused_by_nova[host, name] = entry['refusal']
                 continue
             known = json.loads((place / host / f'{name}.json').read_text())
-            known['host']['firmware'] = self._judge.host['firmware']
+            known['host'] = self._judge.host | known['host'] | {
+                'firmware': self._judge.host['firmware']}
             found.append(Guest(
                 host=host, kind=by_name[name],
                 document=(place / host / f'{name}.xml').read_text(),

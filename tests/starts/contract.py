@@ -1,0 +1,91 @@
+# SPDX-License-Identifier: Apache-2.0
+"""What holds for the libvirt and QEMU of every Debian suite."""
+
+import contextlib
+import os
+import shutil
+import unittest
+
+from tests.nova.documents import guests
+from tests.nova.documents import kinds
+from tests.starts import bed
+from tests.starts import faults
+from tests.starts import matrix
+from tests.starts import replaced
+
+
+def why_not() -> str | None:
+    """Why this process cannot start guests, or None."""
+    if os.geteuid():
+        return 'needs root, for namespaces and for libvirtd'
+    if not shutil.which('mmdebstrap'):
+        return 'mmdebstrap is not installed (bindep.txt)'
+    return guests.why_not()
+
+
+class SuiteContract:
+    """A mixin with the tests for the suite whose name is ``suite``."""
+
+    suite: str
+    _stack: contextlib.ExitStack
+    _bed: bed.Bed
+    _release: guests.Release
+
+    @classmethod
+    def setUpClass(cls) -> None:
+        super().setUpClass()
+        reason = why_not()
+        if reason:
+            raise unittest.SkipTest(reason)
+        cls._stack = contextlib.ExitStack()
+        cls.addClassCleanup(cls._stack.close)
+        cls._bed = cls._stack.enter_context(bed.Bed(cls.suite))
+        cls._release = guests.Release(cls._stack, cls._bed)
+
+    def test_every_guest_starts_or_is_refused(self) -> None:
+        results = matrix.results(self.suite, self._bed, self._release)
+
+        failed = [f'{one.host} {one.kind}: {one.why}' for one in results
+                  if one.state == matrix.FAILED]
+        self.assertNotEqual([], results)
+        self.assertEqual([], failed, '\n'.join(
+            ('', matrix.shown(results, [self.suite]), *failed)))
+
+    def test_no_replacement_hides_a_fault(self) -> None:
+        """What is refused is refused in the same words, whatever else is
+        replaced in the domain XML."""
+        plain = self.adjusted(kinds.ON_X86, 'default')
+        self.assertEqual([], replaced.replaced(plain)[1])
+        found = []
+        for name in faults.FAULTS:
+            expected = self.verdict(plain, name)
+            self.assertNotEqual('start: ', expected, name)
+            for replacement, document in self.with_each_replacement().items():
+                said = self.verdict(document, name)
+                if said != expected:
+                    found.append(f'{replacement}, {name}:\n  {said}\n'
+                                 f'  {expected}')
+
+        self.assertEqual([], found, '\n' + '\n'.join(found))
+
+    def verdict(self, document: str, fault: str) -> str:
+        text, _ = replaced.replaced(faults.with_fault(document, fault))
+        return faults.told(self._bed.verdict(text))
+
+    def adjusted(self, host: str, kind: str) -> str:
+        [guest] = [guest for guest in self._release.on(host)
+                   if guest.kind.name == kind]
+        xml = self._release.adjusted(guest).xml
+        assert xml is not None
+        return xml
+
+    def with_each_replacement(self) -> dict[str, str]:
+        """The first guest for each, by its name."""
+        found: dict[str, str] = {}
+        for guest in self._release.on(kinds.AARCH64_KVM):
+            xml = self._release.adjusted(guest).xml
+            if xml is not None:
+                for name in replaced.replaced(xml)[1]:
+                    found.setdefault(name, xml)
+        self.assertEqual({one.name for one in replaced.TABLE}, set(found))
+        return found

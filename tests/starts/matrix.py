@@ -1,0 +1,187 @@
+# SPDX-License-Identifier: Apache-2.0
+"""Starts every kind of guest with the libvirt and QEMU of Debian suites.
+
+For each kind and host: whether the guest started, was refused with a
+sentence, or failed; and the same for the domain XML of Nova alone. The exit
+status is 1 if one failed that has been adjusted by nova-arm-ext.
+"""
+
+import argparse
+import collections
+import concurrent.futures
+import contextlib
+import csv
+import dataclasses
+import pathlib
+import sys
+import time
+from collections.abc import Iterable
+from collections.abc import Sequence
+
+from tests.nova.documents import guests
+from tests.nova.documents import kinds
+from tests.nova.documents.judge import Verdict
+from tests.starts import bed
+from tests.starts import replaced
+
+#: Debian suites, and what people call them.
+SUITES = {'bookworm': 'Debian 12', 'trixie': 'Debian 13',
+          'forky': 'Debian testing'}
+
+STARTED = 'started'
+REFUSED = 'refused'
+FAILED = 'failed'
+#: In a cell of the matrix.
+_LETTERS = {STARTED: 's', REFUSED: 'r', FAILED: 'F'}
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Result:
+    """How one guest ended.
+
+    :param state: STARTED, REFUSED or FAILED
+    :param why: the sentence of the refusal or the error
+    """
+
+    suite: str
+    host: str
+    kind: str
+    state: str
+    why: str = ''
+    alone: str
+    alone_why: str = ''
+
+
+def judged(suite: str, only: Iterable[str]) -> tuple[str, list[Result]]:
+    """The results of a suite.
+
+    :param only: these kinds; all if there are none
+    :returns: its versions in words, and a result for each guest
+    """
+    with contextlib.ExitStack() as stack:
+        judge = stack.enter_context(bed.Bed(suite))
+        release = guests.Release(stack, judge)
+        known = judge.host
+        told = (f'{SUITES[suite]}: libvirt {known["libvirt_version"]}, QEMU '
+                f'{known["qemu_version"]}')
+        return told, results(suite, judge, release, only)
+
+
+def results(suite: str, judge: bed.Bed, release: guests.Release,
+            only: Iterable[str] = ()) -> list[Result]:
+    """A result for each guest, by host and kind.
+
+    :param only: these kinds; all if there are none
+    """
+    chosen = frozenset(only)
+    return [_judged(suite, judge, release, guest)
+            for host in kinds.EVERY_HOST for guest in release.on(host)
+            if not chosen or guest.kind.name in chosen]
+
+
+def _judged(suite: str, judge: bed.Bed, release: guests.Release,
+            guest: guests.Guest) -> Result:
+    adjusted = release.adjusted(guest)
+    if adjusted.xml is None:
+        state, why = REFUSED, adjusted.refusal or ''
+    else:
+        state, why = _started(judge, adjusted.xml)
+    alone, alone_why = _started(judge, guest.document)
+    return Result(suite=suite, host=guest.host, kind=guest.kind.name,
+                  state=state, why=why, alone=alone, alone_why=alone_why)
+
+
+def _started(judge: bed.Bed, document: str) -> tuple[str, str]:
+    text, _ = replaced.replaced(document)
+    said = judge.verdict(text)
+    return (STARTED, '') if said == Verdict(stored=said.stored) else (
+        FAILED, _error(said))
+
+
+def _error(said: Verdict) -> str:
+    if said.define:
+        return f'define: {said.define}'
+    # QEMU's own words are in the last line.
+    return f'start: {" ".join((said.start or "").split())}'
+
+
+def shown(results: Sequence[Result], suites: Sequence[str]) -> str:
+    """The matrix in plain text: a line per kind, a column per libvirt."""
+    cells: dict[str, dict[tuple[str, str], Result]] = (
+        collections.defaultdict(dict))
+    for one in results:
+        cells[one.kind][one.suite, one.host] = one
+    width = max(map(len, cells), default=4)
+    lines = ['With nova-arm-ext, then Nova alone; for aarch64 with KVM, '
+             'aarch64 without, emulated on x86_64:',
+             's started, r refused with a sentence, F failed, - no such guest',
+             '', ' '.join((' ' * width, *(f'{SUITES[suite]:16}'
+                                          for suite in suites)))]
+    for kind, found in cells.items():
+        columns = []
+        for suite in suites:
+            pairs = [found.get((suite, host)) for host in kinds.EVERY_HOST]
+            ours = ''.join('-' if one is None else _LETTERS[one.state]
+                           for one in pairs)
+            alone = ''.join('-' if one is None else _LETTERS[one.alone]
+                            for one in pairs)
+            columns.append(f'{ours + "  " + alone:16}')
+        lines.append(f'{kind:{width}} {" ".join(columns)}'.rstrip())
+    return '\n'.join(lines)
+
+
+def counted(results: Iterable[Result]) -> str:
+    """How many guests of each host started with each libvirt."""
+    ours: collections.Counter[tuple[str, str, str]] = collections.Counter()
+    alone: collections.Counter[tuple[str, str, str]] = collections.Counter()
+    for one in results:
+        ours[one.suite, one.host, one.state] += 1
+        alone[one.suite, one.host, one.alone] += 1
+    lines = []
+    for suite, host in dict.fromkeys(key[:2] for key in ours):
+        numbers = ', '.join(f'{ours[suite, host, state]} {state}'
+                            for state in _LETTERS)
+        lines.append(f'{SUITES[suite]}, {host}: {numbers}; Nova alone: '
+                     f'{alone[suite, host, STARTED]} started')
+    return '\n'.join(lines)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(
+        prog='tools/matrix', description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument('suites', nargs='*', metavar='SUITE',
+                        help=f'{", ".join(SUITES)}; all by default')
+    parser.add_argument('--kind', action='append', default=[],
+                        metavar='KIND', help='only this kind of guest')
+    parser.add_argument('--csv', type=pathlib.Path, metavar='FILE',
+                        help='write all results to a file')
+    asked = parser.parse_args(arguments)
+    suites = asked.suites or list(SUITES)
+    if unknown := set(suites) - set(SUITES):
+        parser.error(f'there is no suite {" ".join(sorted(unknown))}')
+    reason = guests.why_not()
+    if reason:
+        parser.exit(1, f'{reason}\n')
+    found: list[Result] = []
+    headings = []
+    with concurrent.futures.ThreadPoolExecutor(2) as pool:
+        started = time.monotonic()
+        for told, more in pool.map(judged, suites,
+                                   [asked.kind] * len(suites)):
+            headings.append(told)
+            found += more
+            print(f'{told}: {len(more)} guests judged after '
+                  f'{time.monotonic() - started:.0f} s', file=sys.stderr)
+    if asked.csv:
+        with open(asked.csv, 'w', newline='') as file:
+            writer = csv.writer(file, lineterminator='\n')
+            writer.writerow(field.name for field
+                            in dataclasses.fields(Result))
+            writer.writerows(map(dataclasses.astuple, found))
+    print('\n'.join((*headings, '', shown(found, suites), '',
+                     counted(found))))
+    failed = [one for one in found if one.state == FAILED]
+    for one in failed:
+        print(f'{SUITES[one.suite]}, {one.host}, {one.kind}: {one.why}')
+    return 1 if failed or not found else 0
