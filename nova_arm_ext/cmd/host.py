@@ -10,8 +10,13 @@ from typing import Any
 
 from nova_arm_ext import facts
 from nova_arm_ext.cmd.failure import Failure
+from nova_arm_ext.compute import binding
 
 DEFAULT_URI = 'qemu:///system'
+
+
+class NoBinding(Failure):
+    """The Python module libvirt is not installed."""
 
 
 def default_uri() -> str:
@@ -41,8 +46,11 @@ def answer(uri: str, seconds: float, question: Callable[[Any], Any], *,
     :param read_only: open a read-only connection. Domain capabilities need
         one that is not (libvirt 9.0).
     :returns: the function's result
+    :raises NoBinding: when libvirt cannot be asked
     :raises Failure: when there is no answer
     """
+    for fault in binding.faults():
+        raise NoBinding(fault)
     context = multiprocessing.get_context('fork')
     ours, theirs = context.Pipe(duplex=False)
     child = context.Process(
@@ -75,8 +83,7 @@ def _answer(uri: str, question: Callable[[Any], Any], pipe: Any,
     for stream in {0, 1, 2} - {pipe.fileno()}:
         os.dup2(nowhere, stream)
     try:
-        # imported here, because preview with a facts file works without it
-        import libvirt
+        libvirt = binding.libvirt
         connect = libvirt.openReadOnly if read_only else libvirt.open
         pipe.send((True, question(connect(uri))))
     except Exception as e:

@@ -11,12 +11,11 @@ from collections.abc import Iterable
 from collections.abc import MutableMapping
 from typing import Any
 
-import libvirt
 from lxml import etree
-from nova import exception
 from oslo_log import log as logging
 
 from nova_arm_ext import cpu
+from nova_arm_ext.compute.binding import libvirt
 
 LOG = logging.getLogger(__name__)
 
@@ -151,10 +150,10 @@ def check_mode(host: Any, mode: str | None) -> None:
         return
     offered = offered_modes(host.get_connection())
     if offered is not None and mode not in offered:
-        raise exception.InvalidCPUInfo(reason=(
+        raise _invalid(
             f'[libvirt] cpu_mode is {mode}, and libvirt supports '
             f'{", ".join(sorted(offered)) or "none"} for AArch64 '
-            f'guests with KVM on this host'))
+            f'guests with KVM on this host')
 
 
 def check_model(host: Any, model: str) -> None:
@@ -165,10 +164,16 @@ def check_model(host: Any, model: str) -> None:
     """
     offered = offered_modes(host.get_connection())
     if offered is not None and model not in offered.get('custom', ()):
-        raise exception.InvalidCPUInfo(reason=(
+        raise _invalid(
             f'libvirt does not offer the CPU model {model} for AArch64 '
             f'guests with KVM on this host; without [libvirt] cpu_mode guests '
-            f'get the CPU of the host'))
+            f'get the CPU of the host')
+
+
+def _invalid(reason: str) -> Exception:
+    # imported here: the command asks for facts also without Nova
+    from nova import exception
+    return exception.InvalidCPUInfo(reason=reason)
 
 
 def offered_modes(connection: Any) -> dict[str, frozenset[str]] | None:

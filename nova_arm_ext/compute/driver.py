@@ -18,6 +18,7 @@ from nova_arm_ext import errors
 from nova_arm_ext import opts
 from nova_arm_ext import pci as arm_pci
 from nova_arm_ext.compute import adjustment
+from nova_arm_ext.compute import binding
 from nova_arm_ext.compute import cpu
 from nova_arm_ext.compute import definition
 from nova_arm_ext.compute import host_facts
@@ -71,7 +72,8 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
     def __init__(self, virtapi, read_only=False):
         hooks, copy_store, image_key = errors.load_all(
             lambda: Pipeline.load(CONF, schema=schema.load, checks=(
-                *opts.CHECKS, lambda conf: seams.check(ArmLibvirtDriver))),
+                *opts.CHECKS, lambda conf: seams.check(ArmLibvirtDriver),
+                lambda conf: binding.faults())),
             lambda: copies.load(CONF),
             lambda: images.load_key(CONF))
         super().__init__(virtapi, read_only)

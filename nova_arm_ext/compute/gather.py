@@ -11,12 +11,12 @@ from collections.abc import Mapping
 from typing import Any
 from typing import TypeVar
 
-import libvirt
 from lxml import etree
 from oslo_log import log as logging
 
 from nova_arm_ext import facts
 from nova_arm_ext.compute import cpu
+from nova_arm_ext.compute.binding import libvirt
 from nova_arm_ext.domain import view
 
 LOG = logging.getLogger(__name__)

@@ -11,11 +11,11 @@ import inspect
 from collections.abc import Callable
 from typing import Any
 
-import libvirt
 from nova import exception
 from nova.virt.libvirt import guest as libvirt_guest
 
 from nova_arm_ext import facts
+from nova_arm_ext.compute.binding import libvirt
 from nova_arm_ext.compute.extras import extra
 from nova_arm_ext.domain import view
 

@@ -638,14 +638,16 @@ class StartTest(base.TestCase):
     The command itself waits for a conductor first.
     """
 
-    def start(self, arm: str) -> subprocess.CompletedProcess[str]:
+    def start(self, arm: str,
+              before: str = '') -> subprocess.CompletedProcess[str]:
         folder = self.useFixture(fixtures.TempDir()).path
         conf = pathlib.Path(folder, 'nova.conf')
         conf.write_text(
             '[DEFAULT]\ncompute_driver = arm_ext.ArmLibvirtDriver\n'
             f'state_path = {folder}\n{arm}')
         return subprocess.run(
-            [sys.executable, '-W', 'ignore', '-c', START, '--config-file',
+            [sys.executable, '-W', 'ignore', '-c', before + START,
+             '--config-file',
              str(conf)], capture_output=True, text=True, timeout=120,
             check=False, stdin=subprocess.DEVNULL, cwd=folder)
 
@@ -655,6 +657,14 @@ class StartTest(base.TestCase):
         self.assertEqual(0, ended.returncode, ended.stderr)
         self.assertEqual('nova_arm_ext.compute.driver ArmLibvirtDriver',
                          ended.stdout.splitlines()[-1])
+
+    def test_without_libvirt_s_binding_it_says_what_to_install(self) -> None:
+        ended = self.start('', "import sys; sys.modules['libvirt'] = None\n")
+
+        self.assertNotEqual(0, ended.returncode)
+        last = ended.stderr.splitlines()[-1]
+        self.assertIn('nova-arm-ext cannot start: the Python module libvirt '
+                      'is not installed: install', last)
 
     def test_bad_configuration_stops_the_start_with_all_faults(self) -> None:
         ended = self.start('[arm]\nhooks = uefi,uefi,mine\n'

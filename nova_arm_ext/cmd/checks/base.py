@@ -143,6 +143,8 @@ class Surroundings:
             try:
                 answer = host.answer(self.uri, PATIENCE, question,
                                      read_only=False)
+            except host.NoBinding:
+                raise
             except failure.Failure:
                 # without domain capabilities for a user who may only read
                 answer = host.answer(self.uri, PATIENCE, question)

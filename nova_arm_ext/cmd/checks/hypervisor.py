@@ -14,6 +14,7 @@ from nova_arm_ext.cmd.checks.base import ok
 from nova_arm_ext.cmd.checks.base import Silent
 from nova_arm_ext.cmd.checks.base import Surroundings
 from nova_arm_ext.cmd.checks.base import warning
+from nova_arm_ext.compute import binding
 from nova_arm_ext.domain import view
 
 #: What nova-arm-ext works with: the oldest versions that Nova 31 to 34 start
@@ -37,6 +38,10 @@ def libvirt(place: Surroundings) -> Iterator[Finding]:
     try:
         survey = place.survey
     except Silent as e:
+        for message in binding.faults():
+            text, _, advice = message.partition(': ')
+            yield fault(text, advice)
+            return
         yield fault(
             str(e), 'start libvirtd (or virtqemud); in a container, mount its '
                     '/run/libvirt; run this as a user who may connect to it')

@@ -139,8 +139,15 @@ class CommandTestCase(base.TestCase):
 
     def run_process(self, *arguments, stdin=b'', **environment) -> Ran:
         """Run the command in another process."""
+        return self._ran(self.command(*arguments), stdin, environment)
+
+    def run_python(self, source: str, **environment) -> Ran:
+        """Run a program in another process."""
+        return self._ran([sys.executable, '-c', source], b'', environment)
+
+    def _ran(self, command, stdin, environment) -> Ran:
         done = subprocess.run(
-            self.command(*arguments), input=stdin, capture_output=True,
+            command, input=stdin, capture_output=True,
             env=self.environment(**environment), timeout=60)
         return Ran(status=done.returncode, out=done.stdout,
                    stderr=done.stderr.decode())
