@@ -42,11 +42,12 @@ _ARM_CONSOLE = 'console=ttyAMA0'
 class Console(base.Hook):
     """Give the guest consoles that work.
 
-    With graphics (VNC, SPICE): a video model that works on ``virt``, a
-    keyboard and a tablet. Serial ports after the first one become PCI devices
-    if QEMU would not connect them. A kernel that Nova boots directly writes to
-    the serial console of Arm. The SMBIOS tables name OpenStack, as they do for
-    x86 guests.
+    With graphics (VNC, SPICE): a video model that works on ``virt`` (ramfb for
+    an image with ``os_type=windows`` that names no model), a keyboard and a
+    tablet. Serial ports after the first one become PCI devices if QEMU would
+    not connect them. A kernel that Nova boots directly writes to the serial
+    console of Arm. The SMBIOS tables name OpenStack, as they do for x86
+    guests.
 
     An existing guest keeps its devices: it gets no input device, and its video
     model, its serial ports and its SMBIOS tables stay as the guest saw them.
@@ -127,7 +128,7 @@ image has ``hw_input_bus``. Instances without graphics get neither.
     def _apply(self, domain: Domain, facts: Facts, report: Report,
                wish: base.Wish | None, refuse: bool) -> None:
         had = previous.of_same_board(domain)
-        self._video(domain, had, wish, refuse, report)
+        self._video(domain, facts, had, wish, refuse, report)
         if domain.has_graphics and not any(
                 video.model == 'none' for video in domain.all(devices.Video)):
             self._inputs(domain, had, facts, report)
@@ -137,7 +138,7 @@ image has ``hw_input_bus``. Instances without graphics get neither.
 
     # Graphics.
 
-    def _video(self, domain: Domain, had: Domain | None,
+    def _video(self, domain: Domain, facts: Facts, had: Domain | None,
                wish: base.Wish | None, refuse: bool, report: Report) -> None:
         seen = [] if had is None else had.all(devices.Video)
         for i, video in enumerate(domain.all(devices.Video)):
@@ -158,6 +159,9 @@ image has ``hw_input_bus``. Instances without graphics get neither.
                         f"hw_video_model of the image to 'virtio'")
                 self._change(video, 'virtio', f'the video model {model} '
                                               f'{_UNFIT[model]}', report)
+            elif model == 'virtio' and had is None and _is_windows(facts):
+                self._change(video, 'ramfb', 'Windows has no driver for '
+                             'virtio-gpu when it is installed', report)
             self._resolution(video, report)
 
     @staticmethod
@@ -312,6 +316,13 @@ image has ``hw_input_bus``. Instances without graphics get neither.
         if tree.child(os, 'smbios') is None:
             etree.SubElement(os, 'smbios', mode='sysinfo')
         report.because('sysinfo', reason)
+
+
+def _is_windows(facts: Facts) -> bool:
+    """Whether the image is Windows and asks for no video model."""
+    image = facts.guest.image_properties or {}
+    return (image.get('os_type') == 'windows'
+            and 'hw_video_model' not in image)
 
 
 def _sysinfo(domain: Domain, facts: Facts) -> etree._Element:

@@ -139,6 +139,23 @@ class VideoTest(ConsoleTestCase):
         self.check(video('vga'), video('none'),
                    image(arm_video_model='none'), unfit_video='refuse')
 
+    def test_a_new_windows_guest_has_what_windows_can_show(self):
+        windows = image(os_type='windows')
+
+        self.check(video('virtio'), video('ramfb'), windows)
+        # Nova writes virtio at each redefinition
+        self.check(video('virtio'), video('ramfb'), windows,
+                   previous=document(video('ramfb')))
+
+    def test_a_windows_guest_keeps_what_it_asks_for_or_has(self):
+        self.check_left(document(video('virtio')),
+                        image(os_type='windows', hw_video_model='virtio'))
+        self.check_left(document(video('virtio')),
+                        image(os_type='windows', arm_video_model='virtio'))
+        self.check_left(document(video('virtio')), image(os_type='windows'),
+                        previous=document(video('virtio')))
+        self.check_left(document(video('virtio')), image(os_type='linux'))
+
     def test_an_address_does_not_stay_with_another_model(self):
         self.check(
             '<video><model type="virtio"/><address type="pci"/></video>',
