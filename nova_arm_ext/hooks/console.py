@@ -205,11 +205,14 @@ image has ``hw_input_bus``. Instances without graphics get neither.
             wanted = {device.type: device.bus
                       for device in had.all(devices.Input)}
             reason = 'as the guest saw it before'
+        # of a new guest the image may have asked for the bus that it is on
+        may_move = (had is not None
+                    or facts.guest.image_properties is not None)
         types: set[str | None] = set()
         buses: set[str | None] = set()
         for device in present:
             own_type, bus = device.type, device.bus
-            own = wanted.get(own_type, bus)
+            own = wanted.get(own_type, bus) if may_move else bus
             if bus in ('usb', 'virtio') and bus != own:
                 device.bus = bus = own
                 if device.address is not None:

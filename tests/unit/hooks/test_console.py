@@ -237,6 +237,12 @@ class InputTest(ConsoleTestCase):
         self.check_left(document(VNC + TABLET + KEYBOARD + XHCI),
                         input_bus='virtio')
 
+    def test_each_device_stays_on_its_own_where_nobody_knows_who_asked(self):
+        for tablet, keyboard in (('virtio', 'usb'), ('usb', 'virtio')):
+            self.check_left(document(
+                VNC + f'<input type="tablet" bus="{tablet}"/>'
+                f'<input type="keyboard" bus="{keyboard}"/>' + XHCI))
+
     def test_a_bus_that_is_off_is_switched_on(self):
         off = '<controller type="usb" index="0" model="none"/>'
 
