@@ -29,9 +29,10 @@ _UNFIT: Mapping[str, str] = {
                     'stays dark or breaks on Arm, because a frame buffer in '
                     'device memory does not work as it does on x86'),
     **dict.fromkeys(('qxl', 'xen', 'gop', 'vbox'), _REFUSED),
-    # libvirt 9.0.0 takes it, 11.3.0 does not
     'vmvga': 'is refused by newer libvirt on Arm',
 }
+#: libvirt that refuses vmvga; 9.0.0 takes it, what lies between is not tried
+_VMVGA_REFUSED = (11, 3, 0)
 #: with it QEMU's virt has a second UART (QEMU 9.1, hw/arm/virt.c)
 _SECOND_UART = (9, 1, 0)
 #: Nova's CONSOLE (virt/libvirt/driver.py, 29 to 34)
@@ -143,33 +144,45 @@ image has ``hw_input_bus``. Instances without graphics get neither.
         seen = [] if had is None else had.all(devices.Video)
         for i, video in enumerate(domain.all(devices.Video)):
             model = video.model or ''
+            refused = self._is_refused(model, facts)
             if i < len(seen):
                 # whatever is asked for now, because it is a PCI device
                 before = seen[i].model
                 if before is not None:
                     self._change(video, before, 'as the guest saw it before',
-                                 report)
+                                 report, refused)
             elif wish is not None:
                 self._change(video, wish.value, f'as {wish.place} asks',
-                             report)
+                             report, refused)
             elif model in _UNFIT:
                 if refuse:
                     raise errors.Refused(
                         f'the video model {model!r} {_UNFIT[model]}; set '
                         f"hw_video_model of the image to 'virtio'")
                 self._change(video, 'virtio', f'the video model {model} '
-                                              f'{_UNFIT[model]}', report)
+                                              f'{_UNFIT[model]}', report,
+                             refused)
             elif model == 'virtio' and had is None and _is_windows(facts):
                 self._change(video, 'ramfb', 'Windows has no driver for '
-                             'virtio-gpu when it is installed', report)
+                             'virtio-gpu when it is installed', report,
+                             refused)
             self._resolution(video, report)
 
     @staticmethod
+    def _is_refused(model: str, facts: Facts) -> bool:
+        """Whether libvirt here refuses a video model."""
+        libvirt = facts.host.libvirt_version
+        return (_UNFIT.get(model) == _REFUSED or (model == 'vmvga' and (
+            libvirt is not None and libvirt >= _VMVGA_REFUSED)))
+
+    @staticmethod
     def _change(video: devices.Video, model: str, reason: str,
-                report: Report) -> None:
+                report: Report, refused: bool) -> None:
+        """
+        :param refused: whether libvirt refuses the model that it has
+        """
         if video.model == model:
             return
-        refused = _UNFIT.get(video.model or '') == _REFUSED
         element = tree.child(video.element, 'model')
         if element is not None:
             # the other attributes belong to the other model

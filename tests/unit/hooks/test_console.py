@@ -94,11 +94,16 @@ class VideoTest(ConsoleTestCase):
             self.assertIn(f'the video model {model} ', reason)
 
     def test_where_libvirt_refuses_the_model_the_change_is_essential(self):
-        for model, essential in (('qxl', True), ('vga', False)):
+        newer = facts.Facts(host=facts.Host(libvirt_version=(11, 3, 0)))
+        older = facts.Facts(host=facts.Host(libvirt_version=(9, 0, 0)))
+        for model, known, essential in (
+                ('qxl', UNKNOWN, True), ('vga', UNKNOWN, False),
+                ('vmvga', UNKNOWN, False), ('vmvga', older, False),
+                ('vmvga', newer, True)):
             report = hooks.Report()
 
             console.Console(self.options()).adjust(
-                view.Domain.parse(document(video(model))), UNKNOWN, report)
+                view.Domain.parse(document(video(model))), known, report)
 
             self.assertEqual(
                 essential,
