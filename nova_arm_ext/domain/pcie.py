@@ -7,6 +7,7 @@ devices for legacy PCI on one bridge behind one root port (libvirt 9.0.0 and
 """
 
 import enum
+import itertools
 from typing import NamedTuple
 
 from lxml import etree
@@ -38,7 +39,7 @@ class Place(enum.Enum):
 
 
 #: NICs that go to the bridge
-_LEGACY_INTERFACES = frozenset(('e1000', 'e1000-82544gc', 'e1000-82545em',
+LEGACY_INTERFACES = frozenset(('e1000', 'e1000-82544gc', 'e1000-82545em',
                                 'rtl8139', 'vmxnet3', 'virtio-transitional'))
 _ROOT_PORT_VIDEOS = frozenset(('virtio', 'bochs'))
 _XHCI = frozenset((None, 'qemu-xhci', 'nec-xhci'))
@@ -57,7 +58,7 @@ def place(device: devices.Device) -> Place:
         case devices.Disk() | devices.Input():
             on_a_port = device.bus == 'virtio'
         case devices.Interface():
-            return (Place.BRIDGE if device.model in _LEGACY_INTERFACES
+            return (Place.BRIDGE if device.model in LEGACY_INTERFACES
                     else Place.ROOT_PORT)
         case devices.Video() if device.model not in (None, 'ramfb', 'none'):
             return (Place.ROOT_PORT if device.model in _ROOT_PORT_VIDEOS
@@ -112,7 +113,11 @@ def root_ports(domain: view.Domain) -> list[devices.Controller]:
 class Slots(NamedTuple):
     """The PCI Express slots of a document.
 
-    :param ports: the root ports that it names
+    :param ports: the root ports that it names, and those that addresses
+        imply
+    :param implied: how many of them are implied: where a device is on a bus
+        that no controller has, libvirt adds root ports up to that bus
+        (virDomainPCIAddressSetGrow)
     :param free: those that will have nothing behind them; negative if
         libvirt will have to add ports itself
     :param limit: the root ports that the machine can have
@@ -120,13 +125,18 @@ class Slots(NamedTuple):
     """
 
     ports: int
+    implied: int
     free: int
     limit: int
     lacks_bridge: bool
 
 
-def slots(domain: view.Domain) -> Slots:
-    """Count the slots of a document."""
+def slots(domain: view.Domain, *, needs_bridge: bool = False) -> Slots:
+    """Count the slots of a document.
+
+    :param needs_bridge: whether it has to have a bridge for legacy PCI in any
+        case
+    """
     ours = devices.addressed(domain)
     tags = [element.tag for element in domain.devices]
     controllers = [d for d in ours if isinstance(d, devices.Controller)]
@@ -149,19 +159,43 @@ def slots(domain: view.Domain) -> Slots:
             else:
                 used.add(bus)
                 on_the_root += bus == 0 and not _is_root_port(device)
-    ports = [c.index for c in controllers if c.is_root_port]
+    numbers = _numbers(controllers)
+    ports = [number for number, controller in numbers.items()
+             if controller.is_root_port]
+    implied = [bus for bus in range(1, max(used, default=0) + 1)
+               if bus not in numbers]
     bridges = sum(c.type == 'pci' and c.model in _BRIDGE_MODELS
                   for c in controllers)
-    lacks_bridge = Place.BRIDGE in places and not bridges
+    lacks_bridge = (needs_bridge or Place.BRIDGE in places) and not bridges
     if domain.arch == 'armv7l' and Os.of(domain).has_uefi:
         limit = MAX_ROOT_PORTS_ARMV7_UEFI - bridges - lacks_bridge
     else:
         limit = ((_SLOTS - on_the_root - places.count(Place.ROOT))
                  * _PORTS_OF_A_SLOT)
     return Slots(
-        ports=len(ports), limit=limit, lacks_bridge=lacks_bridge,
-        free=(sum(index is None or index not in used for index in ports)
+        ports=len(ports) + len(implied), implied=len(implied), limit=limit,
+        lacks_bridge=lacks_bridge,
+        free=(sum(bus not in used for bus in ports + implied)
               - places.count(Place.ROOT_PORT) - lacks_bridge))
+
+
+def _numbers(controllers: list[devices.Controller]
+             ) -> dict[int, devices.Controller]:
+    """The PCI controllers by number; libvirt gives those without one the
+    lowest that are free."""
+    found: dict[int, devices.Controller] = {}
+    unnumbered = []
+    for controller in controllers:
+        if controller.type == 'pci':
+            number = controller.index
+            if number is not None:
+                found[number] = controller
+            elif controller.model != 'pcie-root':
+                unnumbered.append(controller)
+    free = (number for number in itertools.count(1) if number not in found)
+    for controller in unnumbered:
+        found[next(free)] = controller
+    return found
 
 
 def _is_root_port(device: devices.Device) -> bool:
@@ -201,14 +235,15 @@ def add_root_ports(domain: view.Domain, count: int,
                    counted: Slots) -> None:
     """Add root ports after those that are there, which moves nothing.
 
-    A bridge for legacy PCI is added too if a device needs one and there is
-    none: libvirt would add it with a root port of its own, although others
-    are free (observed, 9.0.0).
+    Those that addresses imply are named with them. A bridge for legacy PCI is
+    added too if a device needs one and there is none: libvirt would add it
+    with a root port of its own, although others are free (observed, 9.0.0).
 
     :param counted: the slots of the document as it stands
     """
     if count < 1:
         return
+    count += counted.implied
     ours = [c for c in domain.all(devices.Controller) if c.type == 'pci']
     has_root = any(controller.model == 'pcie-root' for controller in ours)
     made = list(etree.fromstring(

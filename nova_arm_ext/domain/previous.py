@@ -80,7 +80,7 @@ def keep_a_port_free(domain: view.Domain) -> int:
     if domain.previous is None:
         return 0
     slots = pcie.slots(domain)
-    if not slots.ports:
+    if slots.ports == slots.implied:
         return 0
     missing = max(0, min(1 - slots.free, slots.limit - slots.ports))
     pcie.add_root_ports(domain, missing, slots)

@@ -24,7 +24,8 @@ class PcieRootPorts(base.Hook):
     Each volume, network interface or device that is plugged into a running
     guest takes one root port. Ports that the document has already (Nova's
     ``[libvirt] num_pcie_ports`` counts all ports, not the free ones) stay
-    and count.
+    and count. If the image asks for NICs of a model for legacy PCI
+    (``hw_vif_model``), the guest has a bridge for them, behind one port.
 
     An existing guest keeps the number of ports that it had, whatever is asked
     for now. It changes only if no port would be left free, and then ports are
@@ -81,10 +82,17 @@ tenants. An instance whose image asks for more is refused.
         free, asked_by = self._asked(domain, facts)
         if not free or previous.of_same_board(domain) is not None:
             return
-        slots = pcie.slots(domain)
+        # the NICs that are plugged in will be of this model
+        model = (facts.guest.image_properties or {}).get('hw_vif_model')
+        legacy = model in pcie.LEGACY_INTERFACES
+        slots = pcie.slots(domain, needs_bridge=legacy)
         missing = free - slots.free
+        if legacy and slots.lacks_bridge:
+            # a bridge is only added with a port
+            missing = max(missing, 1)
         if missing < 1:
             return
+        free = slots.free + missing
         total, limit = slots.ports + missing, slots.limit
         if total > limit:
             raise errors.Refused(
@@ -96,6 +104,10 @@ tenants. An instance whose image asks for more is refused.
         report.because('devices/controller',
                        f'{total} root ports, {free} of them free for '
                        f'hotplug, as {asked_by} asks')
+        if legacy and slots.lacks_bridge:
+            report.because('devices/controller',
+                           f'a bridge for NICs of the model {model}, which '
+                           f'are for legacy PCI')
 
     def _asked(self, domain: Domain, facts: Facts) -> tuple[int, str]:
         """How many free ports are asked for, and by whom.

@@ -22,6 +22,9 @@ def ports(*numbers: int) -> str:
         for n in numbers)
 
 
+NEW_PORT = '<controller type="pci" model="pcie-root-port"/>'
+
+
 def at(bus: int) -> str:
     return (f'<address type="pci" domain="0x0000" bus="{bus:#04x}" '
             f'slot="0x00" function="0x0"/>')
@@ -161,6 +164,23 @@ class FreeRootPortsTest(base.TestCase):
             ports(1, 2) + mmio + '<vsock/><filesystem/>')).free)
 
 
+    def test_an_address_implies_the_ports_up_to_its_bus(self):
+        disk = '<disk><target dev="vda" bus="virtio"/>{}</disk>'
+        balloon = '<memballoon model="virtio"/>'
+        for inside, ports_, implied, free in (
+                (disk.format(at(9)) + balloon, 9, 9, 7),
+                (disk.format(at(3)) + ports(1, 2), 3, 1, 2),
+                (disk.format(at(3)) + ports(3), 3, 2, 2),
+                (disk.format(at(0)), 0, 0, 0),
+                # libvirt gives the first two numbers to these
+                (disk.format(at(3)) + ROOT + NEW_PORT * 2, 3, 1, 2),
+                (disk.format(at(2)) + ROOT + NEW_PORT * 3, 3, 0, 2)):
+            found = pcie.slots(domain(inside))
+
+            self.assertEqual((ports_, implied, free), (
+                found.ports, found.implied, found.free), inside)
+
+
 class AddRootPortsTest(base.TestCase):
 
     def models(self, document: view.Domain) -> list[tuple[object, object]]:
@@ -202,6 +222,16 @@ class AddRootPortsTest(base.TestCase):
         self.assertEqual((None, 'pcie-to-pci-bridge'),
                          self.models(document)[-1])
         self.assertEqual(2, pcie.slots(document).free)
+
+    def test_ports_that_addresses_imply_are_named_too(self):
+        document = domain(
+            f'<disk><target dev="vda" bus="virtio"/>{at(3)}</disk>')
+
+        pcie.add_root_ports(document, 1, pcie.slots(document))
+
+        self.assertEqual([(0, 'pcie-root')] + [(None, 'pcie-root-port')] * 4,
+                         self.models(document))
+        self.assertEqual(3, pcie.slots(document).free)
 
     def test_none_is_none(self):
         for count in (0, -1):

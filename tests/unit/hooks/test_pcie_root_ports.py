@@ -97,6 +97,29 @@ class NewGuestTest(PortsTestCase):
         self.assertEqual('pcie-to-pci-bridge',
                          domain.all(devices.Controller)[-1].model)
 
+    def test_nics_that_will_be_plugged_in_have_a_bridge(self):
+        legacy = facts.Facts(guest=facts.Guest(image_properties={
+            'hw_vif_model': 'rtl8139'}))
+
+        for xml, free in ((document(), 2), (document(NOVA_PORTS + TWO), 3),
+                          (document(NOVA_PORTS), 1)):
+            domain, reasons = self.adjusted(xml, legacy, free=free)
+            self.assertIn('pcie-to-pci-bridge', base.compact(domain))
+            self.assertIn('rtl8139', reasons[-1])
+            self.assertLessEqual(free, pcie.slots(domain).free)
+            self.assertEqual(free == 1, pcie.slots(domain).free > free)
+        self.check_left(document(NOVA_PORTS), facts.Facts(
+            guest=facts.Guest(image_properties={'hw_vif_model': 'virtio'})),
+            free=1)
+
+    def test_ports_that_addresses_imply_count(self):
+        far = ('<disk><target dev="vda" bus="virtio"/><address type="pci" '
+               'bus="0x09" slot="0x00"/></disk>')
+        self.check_left(document(far), free=8)
+        domain, reasons = self.adjusted(document(far), free=9)
+        self.assertEqual(9, pcie.slots(domain).free)
+        self.assertIn('10 root ports, 9 of them free', reasons[0])
+
     def test_a_guest_without_pci_devices_gets_the_free_ones(self):
         mmio = '<rng model="virtio"><address type="virtio-mmio"/></rng>'
 
