@@ -85,13 +85,14 @@ at power-off. If a host fails, changes since the last copy are lost.
         'image_key_file',
         default='',
         help=f"""
-A file with a secret of at least 32 bytes. It must be the same on all compute
-hosts, and only nova-compute may be able to read it. With this file, a snapshot
-keeps the instance's UEFI variables in the image property
-``{STORE_PROPERTY}``. Instances that are created from that image,
-rebuilt with it or unshelved start with these variables. Values of the property
-that were not made with the secret are refused. Everyone who can read the image
-can read the variables. Without this file, images hold no variables.
+A file with secrets of at least 32 bytes, one per line. It must be the same
+on all compute hosts, and only nova-compute may be able to read it. With this
+file, a snapshot keeps the instance's UEFI variables in the image property
+``{STORE_PROPERTY}``, made with the first secret. Instances that are created
+from that image, rebuilt with it or unshelved start with these variables.
+Values of the property that were made with none of the secrets are refused.
+Everyone who can read the image can read the variables. Without this file,
+images hold no variables.
 """),
 )
 

@@ -16,6 +16,7 @@ import hmac
 import struct
 import uuid
 import zlib
+from collections.abc import Iterable
 
 from nova_arm_ext import errors
 
@@ -357,11 +358,11 @@ def seal(packed: bytes, key: bytes, *, secure_boot: bool) -> str:
     return value
 
 
-def unseal(value: str, key: bytes) -> tuple[bytes, bool]:
+def unseal(value: str, keys: Iterable[bytes]) -> tuple[bytes, bool]:
     """The packed store in the property of an image.
 
     :returns: the store, and whether it belongs to firmware for Secure Boot
-    :raises Damaged: when the value was not made with this key
+    :raises Damaged: when the value was made with none of these keys
     """
     if len(value) > MAX_PROPERTY or not value.startswith(_PROPERTY):
         raise errors.Damaged(f'this is no variable store of form '
@@ -372,7 +373,7 @@ def unseal(value: str, key: bytes) -> tuple[bytes, bool]:
         raise errors.Damaged(f'the property is not whole: {e}') from e
     size = hashlib.sha256().digest_size
     code, data = data[:size], data[size:]
-    if not hmac.compare_digest(code, _code(data, key)):
+    if not any(hmac.compare_digest(code, _code(data, key)) for key in keys):
         raise errors.Damaged('the property is not whole, or was made with '
                              'another key')
     return data[1:], bool(data[0])

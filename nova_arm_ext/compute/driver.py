@@ -70,12 +70,12 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
     """
 
     def __init__(self, virtapi, read_only=False):
-        hooks, copy_store, image_key = errors.load_all(
+        hooks, copy_store, image_keys = errors.load_all(
             lambda: Pipeline.load(CONF, schema=schema.load, checks=(
                 *opts.CHECKS, lambda conf: seams.check(ArmLibvirtDriver),
                 lambda conf: binding.faults())),
             lambda: copies.load(CONF),
-            lambda: images.load_key(CONF))
+            lambda: images.load_keys(CONF))
         super().__init__(virtapi, read_only)
 
         def arch_of(image_meta: Any) -> str:
@@ -92,7 +92,7 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
         self._destination = live_migration.Destination(
             self._facts, self._machines, arch_of)
         guest_copies = copies.Copies(stores, copy_store)
-        guest_images = images.Images(CONF, stores, image_key)
+        guest_images = images.Images(CONF, stores, image_keys)
         self._life = life.Life(
             self._host, stores, guest_copies, guest_images, instance_files,
             self._definitions, self._facts,

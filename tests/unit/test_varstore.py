@@ -367,7 +367,7 @@ class SealTest(base.TestCase):
 
             self.assertTrue(value.isascii())
             self.assertEqual((packed, secure_boot),
-                             varstore.unseal(value, self.KEY))
+                             varstore.unseal(value, [self.KEY]))
 
     def test_no_character_of_it_can_be_changed(self) -> None:
         value = varstore.seal(b'packed', self.KEY, secure_boot=True)
@@ -375,19 +375,25 @@ class SealTest(base.TestCase):
             other = 'B' if character == 'A' else 'A'
             changed = value[:place] + other + value[place + 1:]
             self.assertRaises(errors.Damaged, varstore.unseal, changed,
-                              self.KEY)
+                              [self.KEY])
 
     def test_another_key_does_not_open_it(self) -> None:
         self.assertIn('another key', fault(
             varstore.unseal,
             varstore.seal(b'packed', self.KEY, secure_boot=False),
-            self.KEY[:-1] + b'l'))
+            [self.KEY[:-1] + b'l']))
+
+    def test_each_of_some_keys_opens_it(self) -> None:
+        value = varstore.seal(b'packed', self.KEY, secure_boot=False)
+
+        for keys in ([self.KEY, bytes(32)], [bytes(32), self.KEY]):
+            self.assertEqual((b'packed', False), varstore.unseal(value, keys))
 
     def test_it_has_room_for_60_kib(self) -> None:
         most = varstore.MAX_PROPERTY // 4 * 3 - len(self.KEY) - 4
         value = varstore.seal(bytes(most), self.KEY, secure_boot=False)
 
         self.assertLessEqual(len(value), 61440)
-        self.assertEqual(bytes(most), varstore.unseal(value, self.KEY)[0])
+        self.assertEqual(bytes(most), varstore.unseal(value, [self.KEY])[0])
         self.assertIn('may have 61440', fault(lambda: varstore.seal(
             bytes(most + 3), self.KEY, secure_boot=False)))

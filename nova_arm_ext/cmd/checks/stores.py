@@ -177,7 +177,7 @@ def image_key(place: Surroundings) -> Iterator[Finding]:
         yield not_applicable('[arm_nvram] image_key_file is not set: '
                              'snapshots have no UEFI variables')
         return
-    faults = _faults(place, 'images', 'load_key')
+    faults = _faults(place, 'images', 'load_keys')
     if faults is None:
         yield not_applicable('unknown: Nova is not installed in this Python '
                              'environment')

@@ -16,7 +16,8 @@ from nova_arm_ext.domain import view
 
 LOG = logging.getLogger(__name__)
 
-_MAX_KEY = 4096
+#: Bytes that are read of the file with the secrets.
+_MAX_KEYS = 4096
 
 #: Characters that Nova keeps of an image property in system_metadata.
 CUT = 255
@@ -29,32 +30,35 @@ class Carried(NamedTuple):
     secure_boot: bool    #: whether it is one of firmware for Secure Boot
 
 
-def load_key(conf: Any) -> bytes | None:
-    """The secret in ``[arm_nvram] image_key_file``.
+def load_keys(conf: Any) -> tuple[bytes, ...]:
+    """The secrets in ``[arm_nvram] image_key_file``, one per line.
 
-    :returns: None without such a file
-    :raises ConfigurationError: when it cannot be read, can be read by others
-        or is too short
+    :returns: none without such a file
+    :raises ConfigurationError: when it cannot be read, can be read by others,
+        or has a secret that is too short, or none
     """
     path = conf.arm_nvram.image_key_file
     if not path:
-        return None
+        return ()
     place = f'[arm_nvram] image_key_file {path}'
     try:
         with open(path, 'rb') as file:
             mode = os.fstat(file.fileno()).st_mode
-            key = file.read(_MAX_KEY).strip()
+            lines = [line.strip() for line
+                     in file.read(_MAX_KEYS).splitlines()]
     except OSError as e:
         raise errors.ConfigurationError([f'{place}: {e.strerror}']) from e
     if mode & 0o007:
         raise errors.ConfigurationError([
             f'{place} has the permissions {mode & 0o777:o}; take those of '
             f'all others from it (chmod 0640)'])
-    if len(key) < varstore.MIN_KEY:
+    keys = tuple(filter(None, lines))
+    shortest = min(map(len, keys), default=0)
+    if shortest < varstore.MIN_KEY:
         raise errors.ConfigurationError([
-            f'{place} has {len(key)} bytes, and a secret needs '
+            f'{place}: a line has {shortest} bytes, and a secret needs '
             f'{varstore.MIN_KEY} (head -c 32 /dev/urandom | base64)'])
-    return key
+    return keys
 
 
 class Images:
@@ -62,18 +66,20 @@ class Images:
 
     :param conf: parsed configuration
     :param stores: reads the stores that snapshots carry
-    :param key: the secret; None if images carry no stores
+    :param keys: the secrets: the first one seals, and each one opens; none
+        if images carry no stores
     """
 
-    def __init__(self, conf: Any, stores: Stores, key: bytes | None) -> None:
+    def __init__(self, conf: Any, stores: Stores,
+                 keys: tuple[bytes, ...]) -> None:
         self._conf = conf
         self._stores = stores
-        self._key = key
+        self._keys = keys
 
     @property
     def carry_stores(self) -> bool:
         """Whether images carry stores."""
-        return self._key is not None
+        return bool(self._keys)
 
     def sealed(self, instance: Any, guest: view.Domain, *,
                secure_boot: bool) -> str | None:
@@ -82,7 +88,7 @@ class Images:
         :param secure_boot: whether its firmware is for Secure Boot
         :returns: None if there is none that can be carried, with a WARNING
         """
-        if self._key is None:
+        if not self._keys:
             return None
         try:
             place = self._stores.own(instance, guest)
@@ -90,7 +96,7 @@ class Images:
                 return None
             packed = self._stores.pack(place, guest)
             if packed is not None:
-                return varstore.seal(packed, self._key,
+                return varstore.seal(packed, self._keys[0],
                                      secure_boot=secure_boot)
             why = 'it is not there'
         except (errors.Damaged, errors.Busy, StoreNotUsable, OSError) as e:
@@ -110,7 +116,7 @@ class Images:
         :raises StoreNotUsable: when it does not say so
         """
         value = properties.get(nvram.STORE_PROPERTY)
-        if self._key is None or not value:
+        if not self._keys or not value:
             return None
         if len(str(value)) == CUT:
             # the API itself makes snapshots of volumes, with what Nova keeps
@@ -120,7 +126,7 @@ class Images:
                 'that boots from a volume', image, nvram.STORE_PROPERTY)
             return None
         try:
-            return Carried(*varstore.unseal(str(value), self._key))
+            return Carried(*varstore.unseal(str(value), self._keys))
         except errors.Damaged as e:
             reason = (f'The UEFI variables in the property '
                       f'{nvram.STORE_PROPERTY} of image {image} cannot be '

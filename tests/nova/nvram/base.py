@@ -156,7 +156,7 @@ class StoresTestCase(nova.test.NoDBTestCase):
         """Read the configuration of the variable stores again."""
         made = self.driver._life
         made._copies._driver = copies.load_store(CONF)
-        made._images._key = images.load_key(CONF)
+        made._images._keys = images.load_keys(CONF)
 
     # -- What Nova does -----------------------------------------------------
 

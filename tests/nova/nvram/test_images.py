@@ -186,6 +186,21 @@ class ImagesTest(base.StoresTestCase):
 
         self.assertIn('another key', str(error))
 
+    def test_a_key_can_be_changed(self):
+        """The first one seals, and each one opens."""
+        old, new = 'k' * 32, 'l' * 32
+        self.spawned_and_gone()
+        self.write_key(f'{new}\n{old}')
+        self.spawn_from_it()
+        self.assertEqual(base.variables('1'), self.started)
+        self.snapshot()
+        self.destroy()
+
+        self.write_key(new)
+        self.spawn_from_it()
+
+        self.assertEqual(base.variables('1'), self.started)
+
     def test_a_guest_that_is_unshelved_has_its_copy_whatever_the_image_has(
             self):
         (self.root / 'copies').mkdir(mode=0o700)
@@ -307,8 +322,11 @@ class ImagesTest(base.StoresTestCase):
             self.assertIn('tape', str(error))
             return str(error)
 
-        self.key.write_text('short')
-        self.assertIn('has 5 bytes, and a secret needs 32', faults())
+        for text, size in (('short', 5), ('', 0), (' \n', 0),
+                           (f'{"k" * 32}\nshort', 5)):
+            self.key.write_text(text)
+            self.assertIn(f'has {size} bytes, and a secret needs 32',
+                          faults())
         self.key.chmod(0o644)
         self.assertIn('has the permissions 644', faults())
         self.key.unlink()
