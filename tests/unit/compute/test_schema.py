@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """libvirt's schema as a check."""
 
+import os
 import pathlib
 
 import fixtures
@@ -59,3 +60,25 @@ class LoadTest(base.TestCase):
         self.path.unlink()
 
         self.assertIs(first, schema.load(str(self.path)))
+
+    def test_it_is_loaded_again_when_it_has_changed(self):
+        self.path.write_text(RNG)
+        validate = schema.load(str(self.path))
+        document = etree.fromstring('<domain kind="kvm"/>')
+        self.assertIn('attributes', validate(document))
+
+        self.path.write_text(RNG.replace('"type"', '"kind"'))
+        os.utime(self.path, ns=(0, 0))
+        self.assertIsNone(validate(document))
+        self.path.unlink()
+        self.assertIsNone(validate(document))
+        self.path.write_text('broken')
+        self.assertIsNone(validate(etree.fromstring('<domain typo="y"/>')))
+        self.assertIn('cannot be used', self.log.output)
+
+    def test_one_that_is_there_later_is_found(self):
+        self.assertIsNone(schema.load(str(self.path)))
+
+        self.path.write_text(RNG)
+
+        self.assertIsNotNone(schema.load(str(self.path)))
