@@ -69,7 +69,11 @@ _HEADER = _PACKED.size + hashlib.sha256().digest_size
 MAX_PROPERTY = 60 * 1024
 #: The shortest key in bytes: the length of the HMAC.
 MIN_KEY = hashlib.sha256().digest_size
-_PROPERTY = '1:'
+_PROPERTY = '2:'
+#: And the fewest: Nova cuts off each one where it copies the properties of an
+#: image, so that such a copy is known by its length.
+MIN_PROPERTY = 256
+_PADDING = '.'
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -339,45 +343,55 @@ def has_platform_key(data: bytes) -> bool:
     return any(one.name == 'PK' and one.data for one in variables(data))
 
 
-def seal(packed: bytes, key: bytes, *, secure_boot: bool) -> str:
+def seal(packed: bytes, key: bytes, image: str, *,
+         secure_boot: bool) -> str:
     """A packed store as the property of an image.
 
     The owner of an image can write its properties, and a store has the keys
-    that the guest trusts. Therefore the value is authenticated (HMAC-SHA256).
+    that the guest trusts. Therefore the value is authenticated (HMAC-SHA256),
+    and belongs to this one image: an old one, with keys that were revoked
+    since, is of no use in another image.
 
     :param key: the operator's, at least MIN_KEY bytes
+    :param image: the image's uuid
     :param secure_boot: whether the store belongs to firmware for Secure Boot
     :raises Damaged: when the result is longer than MAX_PROPERTY
     """
     data = bytes([secure_boot]) + packed
-    value = _PROPERTY + base64.b64encode(_code(data, key) + data).decode()
+    value = _PROPERTY + base64.b64encode(
+        _code(data, key, image) + data).decode()
     if len(value) > MAX_PROPERTY:
         raise errors.Damaged(
             f'it has {len(value)} characters when packed for an image, and '
             f'a property may have {MAX_PROPERTY}')
-    return value
+    return value.ljust(MIN_PROPERTY, _PADDING)
 
 
-def unseal(value: str, keys: Iterable[bytes]) -> tuple[bytes, bool]:
+def unseal(value: str, keys: Iterable[bytes],
+           image: str) -> tuple[bytes, bool]:
     """The packed store in the property of an image.
 
+    :param image: the image's uuid
     :returns: the store, and whether it belongs to firmware for Secure Boot
-    :raises Damaged: when the value was made with none of these keys
+    :raises Damaged: when the value was made with none of these keys, or for
+        another image
     """
     if len(value) > MAX_PROPERTY or not value.startswith(_PROPERTY):
         raise errors.Damaged(f'this is no variable store of form '
                              f'{_PROPERTY[:-1]}')
     try:
-        data = base64.b64decode(value.removeprefix(_PROPERTY), validate=True)
+        data = base64.b64decode(
+            value.removeprefix(_PROPERTY).rstrip(_PADDING), validate=True)
     except (binascii.Error, ValueError) as e:
         raise errors.Damaged(f'the property is not whole: {e}') from e
     size = hashlib.sha256().digest_size
     code, data = data[:size], data[size:]
-    if not any(hmac.compare_digest(code, _code(data, key)) for key in keys):
+    if not any(hmac.compare_digest(code, _code(data, key, image))
+               for key in keys):
         raise errors.Damaged('the property is not whole, or was made with '
-                             'another key')
+                             'another key or for another image')
     return data[1:], bool(data[0])
 
 
-def _code(data: bytes, key: bytes) -> bytes:
-    return hmac.digest(key, _PROPERTY.encode() + data, 'sha256')
+def _code(data: bytes, key: bytes, image: str) -> bytes:
+    return hmac.digest(key, f'{_PROPERTY}{image}\0'.encode() + data, 'sha256')

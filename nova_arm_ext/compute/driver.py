@@ -306,6 +306,11 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
             self._hotplug.check_interface(instance, vif)
             super().detach_interface(context, instance, vif)
 
+    @_as_nova_has_it
+    def snapshot(self, context, instance, image_id, *args, **kwargs):
+        with self._life.snapshotting(image_id):
+            super().snapshot(context, instance, image_id, *args, **kwargs)
+
     def _create_snapshot_metadata(self, image_meta, instance, *args,
                                   **kwargs):
         metadata = super()._create_snapshot_metadata(image_meta, instance,

@@ -182,9 +182,8 @@ class ExtrasTest(base.StoresTestCase):
                 prepare, run('detach_interface', None, self.instance,
                              {'address': '52:54:00:00:00:09'}),
                 'detach_interface', before=True)
-            yield Operation(prepare, run(
-                '_create_snapshot_metadata', self.image, self.instance),
-                '_create_snapshot_metadata')
+            yield Operation(prepare, self.snapshot,
+                            '_create_snapshot_metadata')
             yield Operation(prepare, run(
                 'post_live_migration_at_source', None, self.instance),
                 'post_live_migration_at_source')
@@ -231,6 +230,11 @@ class ExtrasTest(base.StoresTestCase):
 
     def call(self, name, *args, **kwargs):
         return lambda: getattr(self.driver, name)(*args, **kwargs)
+
+    def snapshot(self):
+        with self.driver._life.snapshotting('image'):
+            return self.driver._create_snapshot_metadata(
+                self.image, self.instance)
 
     def deleting(self):
         self.instance.task_state = task_states.DELETING

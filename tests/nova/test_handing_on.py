@@ -76,7 +76,8 @@ RETURN_NOTHING = {
     'attach_volume', 'cleanup_host', 'destroy', 'detach_interface',
     'detach_volume', 'init_host', 'post_live_migration_at_destination',
     'post_live_migration_at_source', 'reboot',
-    'rollback_live_migration_at_destination', 'update_provider_tree'}
+    'rollback_live_migration_at_destination', 'snapshot',
+    'update_provider_tree'}
 #: They have tests of their own below or elsewhere.
 OTHERS = {'_get_guest_xml', '_get_pci_passthrough_devices',
           '_get_instance_capabilities'}
@@ -382,6 +383,16 @@ class HandingOnTest(nova.test.NoDBTestCase):
         self.all.nova.assert_not_called()
         self.all.destination.refusal.assert_called_once_with(
             INSTANCE, mock.sentinel.src_compute_info)
+
+    def test_a_snapshot_knows_its_image(self) -> None:
+        self.call('snapshot')
+
+        self.assertEqual(
+            ['life.snapshotting', 'life.snapshotting().__enter__', 'nova',
+             'life.snapshotting().__exit__'],
+            [name for name, _, _ in self.all.mock_calls])
+        self.all.life.snapshotting.assert_called_once_with(
+            mock.sentinel.image_id)
 
     def test_a_rollback_that_fails_leaves_nothing_behind(self) -> None:
         name = 'rollback_live_migration_at_destination'

@@ -358,42 +358,64 @@ class PackTest(base.TestCase):
 class SealTest(base.TestCase):
 
     KEY = b'k' * varstore.MIN_KEY
+    IMAGE = '7a0c1a51-3a3b-4a92-8a8a-6d5b2f6f0f0d'
+
+    def seal(self, packed: bytes, *, secure_boot: bool) -> str:
+        return varstore.seal(packed, self.KEY, self.IMAGE,
+                             secure_boot=secure_boot)
 
     def test_what_an_image_carries_comes_back_with_the_key(self) -> None:
         packed = varstore.pack(SOUND)
 
         for secure_boot in (False, True):
-            value = varstore.seal(packed, self.KEY, secure_boot=secure_boot)
+            value = self.seal(packed, secure_boot=secure_boot)
 
             self.assertTrue(value.isascii())
             self.assertEqual((packed, secure_boot),
-                             varstore.unseal(value, [self.KEY]))
+                             varstore.unseal(value, [self.KEY], self.IMAGE))
 
     def test_no_character_of_it_can_be_changed(self) -> None:
-        value = varstore.seal(b'packed', self.KEY, secure_boot=True)
+        value = self.seal(b'packed', secure_boot=True)
         for place, character in enumerate(value):
             other = 'B' if character == 'A' else 'A'
             changed = value[:place] + other + value[place + 1:]
             self.assertRaises(errors.Damaged, varstore.unseal, changed,
-                              [self.KEY])
+                              [self.KEY], self.IMAGE)
 
     def test_another_key_does_not_open_it(self) -> None:
         self.assertIn('another key', fault(
             varstore.unseal,
-            varstore.seal(b'packed', self.KEY, secure_boot=False),
-            [self.KEY[:-1] + b'l']))
+            self.seal(b'packed', secure_boot=False),
+            [self.KEY[:-1] + b'l'], self.IMAGE))
+
+    def test_nor_does_it_open_in_another_image(self) -> None:
+        value = self.seal(b'packed', secure_boot=False)
+
+        for image in ('', self.IMAGE[:-1], self.IMAGE[:-1] + 'e'):
+            self.assertIn('another image', fault(
+                varstore.unseal, value, [self.KEY], image))
+
+    def test_nova_cuts_off_each_one(self) -> None:
+        """It keeps 255 characters of an image property."""
+        value = self.seal(b'', secure_boot=False)
+
+        self.assertEqual(256, len(value))
+        self.assertEqual((b'', False), varstore.unseal(
+            value, [self.KEY], self.IMAGE))
 
     def test_each_of_some_keys_opens_it(self) -> None:
-        value = varstore.seal(b'packed', self.KEY, secure_boot=False)
+        value = self.seal(b'packed', secure_boot=False)
 
         for keys in ([self.KEY, bytes(32)], [bytes(32), self.KEY]):
-            self.assertEqual((b'packed', False), varstore.unseal(value, keys))
+            self.assertEqual((b'packed', False),
+                             varstore.unseal(value, keys, self.IMAGE))
 
     def test_it_has_room_for_60_kib(self) -> None:
         most = varstore.MAX_PROPERTY // 4 * 3 - len(self.KEY) - 4
-        value = varstore.seal(bytes(most), self.KEY, secure_boot=False)
+        value = self.seal(bytes(most), secure_boot=False)
 
         self.assertLessEqual(len(value), 61440)
-        self.assertEqual(bytes(most), varstore.unseal(value, [self.KEY])[0])
-        self.assertIn('may have 61440', fault(lambda: varstore.seal(
-            bytes(most + 3), self.KEY, secure_boot=False)))
+        self.assertEqual(bytes(most), varstore.unseal(
+            value, [self.KEY], self.IMAGE)[0])
+        self.assertIn('may have 61440', fault(lambda: self.seal(
+            bytes(most + 3), secure_boot=False)))

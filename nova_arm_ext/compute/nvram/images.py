@@ -1,7 +1,10 @@
 # SPDX-License-Identifier: Apache-2.0
 """Variable stores that images carry, sealed with a secret of the hosts."""
 
+import contextlib
+import contextvars
 import os
+from collections.abc import Iterator
 from typing import Any
 from typing import NamedTuple
 
@@ -20,7 +23,11 @@ LOG = logging.getLogger(__name__)
 _MAX_KEYS = 4096
 
 #: Characters that Nova keeps of an image property in system_metadata.
-CUT = 255
+CUT = varstore.MIN_PROPERTY - 1
+
+#: The uuid of the image that this thread or greenlet is making.
+_making: contextvars.ContextVar[str | None] = contextvars.ContextVar(
+    'nova_arm_ext_image', default=None)
 
 
 class Carried(NamedTuple):
@@ -81,14 +88,28 @@ class Images:
         """Whether images carry stores."""
         return bool(self._keys)
 
+    @staticmethod
+    @contextlib.contextmanager
+    def making(image: str) -> Iterator[None]:
+        """Nova makes an image of a guest.
+
+        :param image: its uuid
+        """
+        token = _making.set(image)
+        try:
+            yield
+        finally:
+            _making.reset(token)
+
     def sealed(self, instance: Any, guest: view.Domain, *,
                secure_boot: bool) -> str | None:
-        """The store of a guest as the property of an image.
+        """The store of a guest as the property of the image that Nova makes.
 
         :param secure_boot: whether its firmware is for Secure Boot
         :returns: None if there is none that can be carried, with a WARNING
         """
-        if not self._keys:
+        image = _making.get()
+        if not self._keys or image is None:
             return None
         try:
             place = self._stores.own(instance, guest)
@@ -96,7 +117,7 @@ class Images:
                 return None
             packed = self._stores.pack(place, guest)
             if packed is not None:
-                return varstore.seal(packed, self._keys[0],
+                return varstore.seal(packed, self._keys[0], image,
                                      secure_boot=secure_boot)
             why = 'it is not there'
         except (errors.Damaged, errors.Busy, StoreNotUsable, OSError) as e:
@@ -126,7 +147,7 @@ class Images:
                 'that boots from a volume', image, nvram.STORE_PROPERTY)
             return None
         try:
-            return Carried(*varstore.unseal(str(value), self._keys))
+            return Carried(*varstore.unseal(str(value), self._keys, image))
         except errors.Damaged as e:
             reason = (f'The UEFI variables in the property '
                       f'{nvram.STORE_PROPERTY} of image {image} cannot be '

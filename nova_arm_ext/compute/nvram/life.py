@@ -216,6 +216,14 @@ class Life:
 
     # -- Copies and snapshots ------------------------------------------------
 
+    def snapshotting(
+            self, image: str) -> contextlib.AbstractContextManager[None]:
+        """Nova makes a snapshot.
+
+        :param image: the uuid of the image
+        """
+        return self._images.making(image)
+
     def into_snapshot(self, metadata: Any, instance: Any) -> None:
         """Have a snapshot carry the guest's store.
 

@@ -48,8 +48,12 @@ class ImagesTest(base.StoresTestCase):
         self.load_stores()
 
     def snapshot(self):
-        self.properties = self.driver._create_snapshot_metadata(
-            self.image, self.instance, 'qcow2', 'a snapshot')['properties']
+        def snapshot(nova_driver, *args):
+            self.properties = nova_driver._create_snapshot_metadata(
+                self.image, self.instance, 'qcow2', 'a snapshot')['properties']
+
+        with self.nova('snapshot', snapshot):
+            self.driver.snapshot(None, self.instance, self.IMAGE, None)
 
     def take_it(self):
         self.image = objects.ImageMeta.from_dict(
@@ -144,9 +148,9 @@ class ImagesTest(base.StoresTestCase):
 
         for wrong, why in ((value[:254], 'is not whole'),
                            (value[:-6] + 'AAAA==', 'is not whole'),
-                           ('1:\u00e4', 'is not whole'),
+                           ('2:\u00e4', 'is not whole'),
                            ('x' * 10, 'is no variable store'),
-                           ('1:' + 'A' * 61440, 'is no variable store')):
+                           ('2:' + 'A' * 61440, 'is no variable store')):
             self.properties = {'arm_nvram_store': wrong}
             error = self.assertRaises(store.StoreNotUsable,
                                       self.spawn_from_it)
@@ -170,6 +174,20 @@ class ImagesTest(base.StoresTestCase):
         self.assertIn('only the beginning of UEFI variables',
                       self.stdlog.logger.output)
 
+    def test_so_is_that_of_a_store_without_variables(self):
+        """Its property is one of another image, too, and is short."""
+        self.spawn()
+        self.store.write_bytes(bytes(stores.MIB))
+        self.snapshot()
+        self.destroy()
+        self.properties = {
+            'arm_nvram_store': self.properties['arm_nvram_store'][:255]}
+        self.IMAGE = '0d3c9b4e-4f0f-4c5b-9b57-2f3d1a8e6c11'
+
+        self.spawn_from_it()
+
+        self.assertEqual(self.template.read_bytes(), self.started)
+
     def test_white_space_around_a_key_is_none_of_it(self):
         self.spawned_and_gone()
         self.write_key(f'\n{"k" * 32} \n')
@@ -185,6 +203,22 @@ class ImagesTest(base.StoresTestCase):
         error = self.assertRaises(store.StoreNotUsable, self.spawn_from_it)
 
         self.assertIn('another key', str(error))
+
+    def test_so_does_the_property_of_another_image(self):
+        self.spawned_and_gone()
+        self.IMAGE = '0d3c9b4e-4f0f-4c5b-9b57-2f3d1a8e6c11'
+
+        error = self.assertRaises(store.StoreNotUsable, self.spawn_from_it)
+
+        self.assertIn('another image', str(error))
+
+    def test_what_is_made_for_no_image_carries_nothing(self):
+        self.spawn()
+
+        metadata = self.driver._create_snapshot_metadata(
+            self.image, self.instance, 'qcow2', 'a snapshot')
+
+        self.assertNotIn('arm_nvram_store', metadata['properties'])
 
     def test_a_key_can_be_changed(self):
         """The first one seals, and each one opens."""
