@@ -26,6 +26,7 @@ from nova_arm_ext.domain import view
 PATIENCE = 90.0
 
 DEV_KVM = '/dev/kvm'
+QEMU_CONF = '/etc/libvirt/qemu.conf'
 
 
 class Status(enum.Enum):
@@ -121,18 +122,21 @@ class Surroundings:
     def __init__(self, conf: cfg.ConfigOpts, uri: str, *,
                  descriptors: Iterable[str] = gather.DESCRIPTORS,
                  dev_kvm: str = DEV_KVM, nvram: str | None = None,
-                 instances: str | None = None) -> None:
+                 instances: str | None = None,
+                 qemu_conf: str = QEMU_CONF) -> None:
         """
         :param conf: parsed configuration; options are registered here
         :param uri: the libvirt to ask
         :param descriptors: directories of firmware descriptors
         :param nvram, instances: other directories of variable stores and of
             instances than libvirt's and Nova's
+        :param qemu_conf: libvirt's configuration of QEMU
         """
         self.conf = conf
         self.uri = uri
         self.descriptors = tuple(descriptors)
         self.dev_kvm = dev_kvm
+        self.qemu_conf = qemu_conf
         self._nvram = nvram
         self._instances = instances
 

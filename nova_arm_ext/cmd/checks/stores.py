@@ -4,6 +4,7 @@
 import importlib
 import importlib.util
 import os
+import re
 import stat
 from collections.abc import Iterator
 
@@ -23,6 +24,8 @@ from nova_arm_ext.cmd.checks.hypervisor import some
 SCARCE = 1024 * varstore.MIB
 
 DAY = 86400.0
+
+_DYNAMIC_OWNERSHIP = re.compile(r'^\s*dynamic_ownership\s*=\s*(\d+)', re.M)
 
 
 def folder(place: Surroundings) -> Iterator[Finding]:
@@ -68,6 +71,16 @@ def folder(place: Surroundings) -> Iterator[Finding]:
         yield fault(f"{closed} is closed to QEMU's user {user}",
                     f'chmod o+x {closed}, or restart libvirt, which corrects '
                     f'it')
+    if user is not None and not _changes_owner(place.qemu_conf):
+        owner = os.stat(place.folders.instances).st_uid
+        if user[0] not in (0, owner):
+            wrong = True
+            yield fault(
+                f'{place.qemu_conf} has dynamic_ownership = 0, and QEMU runs '
+                f'as {user[0]}: it cannot open the stores of nova-compute, '
+                f'which runs as {owner}',
+                "set user and group to nova-compute's there, or "
+                "dynamic_ownership to 1, and restart libvirt")
     odd = sorted(store.path for store in stores.find(place.folders, ())
                  if not _is_plain(store.path))
     if odd:
@@ -79,6 +92,19 @@ def folder(place: Surroundings) -> Iterator[Finding]:
     if not wrong:
         yield ok(f'{path}, of user {found.st_uid}, '
                  f'{stat.filemode(found.st_mode)}')
+
+
+def _changes_owner(path: str) -> bool:
+    """Whether libvirt gives a store to QEMU's user, as it does by default.
+
+    :param path: of qemu.conf, which may be in another container
+    """
+    try:
+        with open(path, encoding='utf-8') as file:
+            found = _DYNAMIC_OWNERSHIP.findall(file.read())
+    except OSError:
+        return True
+    return not found or int(found[-1]) != 0
 
 
 def _closed_to(path: str, user: int, group: int) -> str | None:

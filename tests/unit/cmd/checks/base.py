@@ -86,7 +86,8 @@ class ChecksTestCase(base.TestCase):
             reading.configuration([self.conf_file]), uri,
             descriptors=[str(self.directory / 'descriptors')],
             dev_kvm=self.kvm, nvram=str(self.directory / 'nvram'),
-            instances=str(self.directory / 'instances'))
+            instances=str(self.directory / 'instances'),
+            qemu_conf=str(self.directory / 'qemu.conf'))
         place.survey = checks.Survey(
             uri=uri, driver=self.driver, host=self.host,
             capabilities=etree.fromstring(

@@ -58,6 +58,26 @@ class StoresTest(base.ChecksTestCase):
         self.assert_finds('failure', stores.folder,
                           f'{self.directory} is closed', 'chmod o+x')
 
+    @is_root
+    def test_a_libvirt_that_gives_qemu_no_files(self) -> None:
+        """QEMU can only open files of its own user then."""
+        self.file('qemu.conf', '#dynamic_ownership = 1\n'
+                               'dynamic_ownership = 0\n')
+        for owner, qemu_user in ((1000, 0), (64055, 64055)):
+            self.qemu_user = qemu_user
+            os.chown(self.directory / 'instances', owner, 0)
+            self.assert_ok(stores.folder)
+
+        os.chown(self.directory / 'instances', 1000, 0)
+        self.assert_finds('failure', stores.folder, 'dynamic_ownership = 0',
+                          'QEMU runs as 64055', 'runs as 1000',
+                          'restart libvirt')
+
+        for conf in ('#dynamic_ownership = 0\n',
+                     ' dynamic_ownership=1\n', ''):
+            self.file('qemu.conf', conf)
+            self.assert_ok(stores.folder)
+
     def test_no_folder_yet(self) -> None:
         self.nvram.rmdir()
         place = self.place()
