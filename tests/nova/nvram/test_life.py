@@ -19,11 +19,13 @@ from oslo_utils import timeutils
 
 from nova_arm_ext import errors
 from nova_arm_ext import varstore
+from nova_arm_ext.compute import operation
 from nova_arm_ext.compute import stand_ins
 from nova_arm_ext.compute.nvram import luggage
 from nova_arm_ext.compute.nvram import places
 from nova_arm_ext.compute.nvram import store
 from nova_arm_ext.domain import view
+from nova_arm_ext.nvram import Event
 from tests.nova.nvram import base
 from tests.support import stores
 
@@ -52,6 +54,18 @@ class OneHostTest(base.StoresTestCase):
         self.assertEqual(self.template.read_bytes(), self.started)
         [aside] = self.folder.glob(f'{base.STORE}.damaged-*')
         self.assertEqual(base.variables('of another time'), aside.read_bytes())
+
+    def test_a_store_that_arrives_has_the_name_that_it_had(self):
+        """And not that of a store of another time, whose form differs."""
+        self.spawn()
+        named = self.store.with_suffix('.qcow2')
+        with operation.of(self.instance, Event.ARRIVE, previous=(
+                self.domains['a'].document.replace(str(self.store),
+                                                   str(named)))) as doing:
+            self.assertTrue(self.store.exists())
+
+            self.assertEqual(str(named), self.driver._life.store_path(
+                self.instance, doing))
 
     def test_a_hard_reboot_keeps_the_store_and_its_path(self):
         self.spawn()
