@@ -3,7 +3,10 @@
 
 import contextlib
 import os
+import pathlib
 import shutil
+import subprocess
+import time
 import unittest
 
 from tests.nova.documents import guests
@@ -13,6 +16,11 @@ from tests.starts import faults
 from tests.starts import matrix
 from tests.starts import replaced
 
+ROOT = bed.TREE / 'tools/root'
+#: A time to sleep that no other process has, with the number of this one.
+SECONDS = '98765.4321'
+TIMEOUT = 120
+
 
 def why_not() -> str | None:
     """Why this process cannot start guests, or None."""
@@ -21,6 +29,19 @@ def why_not() -> str | None:
     if not shutil.which('mmdebstrap'):
         return 'mmdebstrap is not installed (bindep.txt)'
     return guests.why_not()
+
+
+def processes_with(word: str) -> list[str]:
+    """The processes that have it in their command line."""
+    found = []
+    for path in pathlib.Path('/proc').glob('[0-9]*/cmdline'):
+        try:
+            arguments = path.read_text().split('\0')
+        except OSError:
+            continue               # it has ended meanwhile
+        if word in arguments:
+            found.append(path.parent.name)
+    return found
 
 
 class SuiteContract:
@@ -67,6 +88,40 @@ class SuiteContract:
                                  f'  {expected}')
 
         self.assertEqual([], found, '\n' + '\n'.join(found))
+
+    def test_a_command_leaves_nothing(self) -> None:
+        name = f'{SECONDS}{os.getpid()}'
+        done = self.run_inside(
+            f'sleep {name} & echo text > /etc/written; '
+            'virsh -q net-list --all --name && exit 7')
+
+        self.assertEqual(7, done.wait(TIMEOUT))
+        self.assertEqual([], processes_with(name))
+        place = subprocess.run((ROOT, 'make', self.suite), check=True,
+                               capture_output=True, text=True).stdout.strip()
+        self.assertFalse(os.path.exists(f'{place}/root/etc/written'))
+
+    def test_a_command_ends_with_its_caller(self) -> None:
+        name = f'{SECONDS}{os.getpid()}'
+        run = self.run_inside(f'sleep {name} & echo sleeps; wait')
+        assert run.stdout
+        self.assertEqual('sleeps\n', run.stdout.readline())
+        self.assertNotEqual([], processes_with(name))
+
+        run.kill()
+        run.wait(TIMEOUT)
+
+        end = time.monotonic() + TIMEOUT
+        while processes_with(name) and time.monotonic() < end:
+            time.sleep(0.1)
+        self.assertEqual([], processes_with(name))
+
+    def run_inside(self, script: str) -> 'subprocess.Popen[str]':
+        run = subprocess.Popen((ROOT, 'run', self.suite, '--', 'sh', '-c',
+                                script), stdout=subprocess.PIPE, text=True)
+        assert run.stdout
+        self.addCleanup(run.stdout.close)
+        return run
 
     def verdict(self, document: str, fault: str) -> str:
         text, _ = replaced.replaced(faults.with_fault(document, fault))
