@@ -145,23 +145,28 @@ def counted(results: Iterable[Result]) -> str:
     return '\n'.join(lines)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(
+def parser() -> argparse.ArgumentParser:
+    """The parser of the command line."""
+    own = argparse.ArgumentParser(
         prog='tools/matrix', description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument('suites', nargs='*', metavar='SUITE',
-                        help=f'{", ".join(SUITES)}; all by default')
-    parser.add_argument('--kind', action='append', default=[],
-                        metavar='KIND', help='only this kind of guest')
-    parser.add_argument('--csv', type=pathlib.Path, metavar='FILE',
-                        help='write all results to a file')
-    asked = parser.parse_args(arguments)
+    own.add_argument('suites', nargs='*', metavar='SUITE',
+                     help=f'{", ".join(SUITES)}; all by default')
+    own.add_argument('--kind', action='append', default=[],
+                     metavar='KIND', help='only this kind of guest')
+    own.add_argument('--csv', type=pathlib.Path, metavar='FILE',
+                     help='write all results to a file')
+    return own
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    asked = parser().parse_args(arguments)
     suites = asked.suites or list(SUITES)
     if unknown := set(suites) - set(SUITES):
-        parser.error(f'there is no suite {" ".join(sorted(unknown))}')
+        parser().error(f'there is no suite {" ".join(sorted(unknown))}')
     reason = guests.why_not()
     if reason:
-        parser.exit(1, f'{reason}\n')
+        parser().exit(1, f'{reason}\n')
     found: list[Result] = []
     headings = []
     with concurrent.futures.ThreadPoolExecutor(len(suites)) as pool:

@@ -45,12 +45,17 @@ from nova_arm_ext.compute import seams
 from nova_arm_ext.compute.nvram import images
 from nova_arm_ext.pipeline import plugins
 from nova_arm_ext.pipeline.run import Pipeline
+from tests.nova.documents import kinds
+from tests.starts import matrix
 from tests.support import base
 from tests.support import pages
+from tests.support import tools
 from tests.unit import test_imports
 from tests.unit import test_metadefs
 from tools import suites
 from tools import walkthrough
+
+root = tools.load('root')
 
 SCHEMA = '/usr/share/libvirt/schemas/domain.rng'
 
@@ -405,6 +410,24 @@ class CommandsTest(base.TestCase):
                 place = pages.TREE / f'tests/data/mutants/{word}.toml'
                 self.assertTrue(place.is_file(), word)
 
+    def check_root(self, words: list[str]) -> None:
+        parser = root.parser()
+        parser.error = self.fail
+        parser.parse_args(words[1:])
+
+    def check_matrix(self, words: list[str]) -> None:
+        parser = matrix.parser()
+        parser.error = self.fail
+        asked = parser.parse_args(words[1:])
+        self.assertLessEqual(set(asked.suites), set(matrix.SUITES))
+        self.assertLessEqual(
+            set(asked.kind), {kind.name for kind in kinds.ARM_KINDS})
+
+    def check_packages(self, words: list[str]) -> None:
+        text = (pages.TREE / 'bindep.txt').read_text()
+        for profile in words[1:]:
+            self.assertRegex(text, rf'platform:dpkg [^]]*\b{profile}\b')
+
     def check_tox(self, words: list[str]) -> None:
         self.assertEqual('-e', words[1])
         self.assertIn(f'[testenv:{words[2]}]\n',
@@ -434,7 +457,8 @@ class CommandsTest(base.TestCase):
         'glance': check_glance, 'virsh': check_virsh,
         '$python': check_module, 'python': check_module,
         'tools/mutants': check_mutants,
-        'tools/test': check_suites, 'tox': check_tox,
+        'tools/matrix': check_matrix, 'tools/packages': check_packages,
+        'tools/root': check_root, 'tools/test': check_suites, 'tox': check_tox,
     }
 
     def test_each_is_right(self) -> None:
