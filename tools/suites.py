@@ -147,6 +147,9 @@ def _libvirt(name: str, debian: str, minutes: str) -> Suite:
         by_default=False)
 
 
+#: Options of a run in which each worker gets whole modules of hosts/two.
+_BY_MODULE = ('--group-regex', r'tests[.]hosts[.]two[.][^.]+')
+
 #: In the order in which they run. What stands behind the suites with guests
 #: in their lane makes both lanes equally long.
 SUITES = (
@@ -204,21 +207,33 @@ SUITES = (
         packages=('test', 'guest', 'hosts_two'),
         # Each module has hosts of its own, which take a while to start.
         runs=(Run(name='hosts-two', directory='hosts/two', workers=2,
-                  options=('--group-regex', r'tests[.]hosts[.]two[.][^.]+',
-                           '--exclude-regex', r'test_faults[.]')),),
+                  options=(*_BY_MODULE, '--exclude-regex',
+                           r'test_(copies|faults|soak)[.]')),),
         lane=GUESTS,
-        minutes='about 30',
+        minutes='about 60',
         by_default=False),
     Suite(
         name='hosts-two-faults',
         what='Two compute hosts on which nova-compute is killed, a disk is '
-             'full, or two requests come at once.',
+             'full, memory is short, the store for copies is away, or two '
+             'requests come at once.',
         glance=True,
         packages=('test', 'guest', 'hosts_two'),
-        runs=(Run(name='hosts-two-faults', directory='hosts/two',
-                  options=(r'test_faults[.]',)),),
+        runs=(Run(name='hosts-two-faults', directory='hosts/two', workers=2,
+                  options=(*_BY_MODULE, r'test_(copies|faults)[.]')),),
         lane=GUESTS,
-        minutes='about 20',
+        minutes='about 40',
+        by_default=False),
+    Suite(
+        name='hosts-two-soak',
+        what='200 operations, planned by a seed, on instances on two compute '
+             'hosts.',
+        glance=True,
+        packages=('test', 'guest', 'hosts_two'),
+        runs=(Run(name='hosts-two-soak', directory='hosts/two',
+                  options=(r'test_soak[.]',)),),
+        lane=GUESTS,
+        minutes='about 60',
         by_default=False),
     _libvirt('libvirt-debian12', 'Debian 12', 'about 10'),
     _libvirt('libvirt-debian13', 'Debian 13', 'about 10'),
