@@ -9,11 +9,13 @@ from typing import Any
 from typing import NoReturn
 
 from cliff import app
-from cliff import commandmanager
 from cliff import help as cliff_help
 
+from nova_arm_ext.cmd import arguments
 from nova_arm_ext.cmd import failure
 from nova_arm_ext.cmd import NAME
+from nova_arm_ext.cmd import naming
+from nova_arm_ext.cmd.naming import did_you_mean
 
 NAMESPACE = 'nova_arm_ext.cmd'
 
@@ -37,7 +39,7 @@ class App(app.App):
                         'restore, nvram reset, nvram orphans --yes, and for '
                         'a moment doctor --define-test.',
             version=None,
-            command_manager=commandmanager.CommandManager(NAMESPACE),
+            command_manager=naming.Commands(NAMESPACE),
             stdout=stdout, stderr=stderr)
 
     def build_option_parser(self, description: str, version: str | None,
@@ -81,14 +83,16 @@ class App(app.App):
             self.stdout.write(
                 f'{NAME} {importlib.metadata.version(NAME)}\n')
             return 0
+        moved, command = _options_first(command)
         if command and command[0].startswith('-'):
             if self.options.help:
                 command = []
             else:
-                _wrong_usage(f'unknown option {command[0]}')
+                _wrong_usage(f'unknown option {command[0]}' + did_you_mean(
+                    command[0], self.parser._option_string_actions))
         if self.options.help or not command:
             command = ['help', *command]
-        return self.run_subcommand(command)
+        return self.run_subcommand(command, moved)
 
     def configure_logging(self) -> None:
         """Log where the options say; by default nowhere."""
@@ -111,17 +115,29 @@ class App(app.App):
                     '%(levelname)s %(name)s %(message)s'))
                 root.addHandler(handler)
 
-    def run_subcommand(self, argv: Sequence[str]) -> int:
-        """Find the command, parse its options, run it."""
-        factory, name, rest = self._find(argv)
+    def run_subcommand(self, argv: Sequence[str],
+                       moved: Sequence[str] = ()) -> int:
+        """Find the command, parse its options, run it.
+
+        :param moved: options of the command that were in front of it
+        """
+        commands = self.command_manager
+        group = commands.group_in(argv[argv[0] == 'help':])
+        if group is not None:
+            self.stdout.write(commands.help_of(group))
+            return 0
+        factory, name, rest = commands.find_command(argv)
         if factory is cliff_help.HelpCommand and rest:
-            self._find(rest)
+            commands.find_command(rest)
         command = factory(self, self.options, cmd_name=name)
         parser = command.get_parser(f'{NAME} {name}')
         parser.error = _wrong_usage
-        arguments = parser.parse_args(rest)
+        parser.allow_abbrev = False
+        parsed, left = parser.parse_known_args([*moved, *rest])
+        if left:
+            _wrong_usage(_unknown(left[0], name, parser))
         try:
-            return int(command.run(arguments))
+            return int(command.run(parsed))
         except cliff_help.HelpExit:
             return 0
         except SystemExit as e:
@@ -129,15 +145,29 @@ class App(app.App):
             raise failure.Failure(
                 f'a hook or a library called sys.exit({e.code!r})') from e
 
-    def _find(self, argv: Sequence[str]) -> tuple[Any, str, Sequence[str]]:
-        try:
-            factory, name, rest = self.command_manager.find_command(argv)
-        except ValueError:
-            close = self.get_fuzzy_matches(argv[0])
-            raise failure.Failure(
-                f'{argv[0]!r} is not a command; did you mean '
-                f'{" or ".join(close)}?') from None
-        return factory, name, rest
+
+def _options_first(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Options in front of the command, and the rest.
+
+    nova-manage and nova-status take them there.
+    """
+    moved, rest = list[str](), list(argv)
+    while rest and rest[0].partition('=')[0] in arguments.ANYWHERE:
+        length = 1 if '=' in rest[0] else 2
+        moved += rest[:length]
+        rest = rest[length:]
+    return moved, rest
+
+
+def _unknown(argument: str, name: str,
+             parser: argparse.ArgumentParser) -> str:
+    """Why an argument is wrong, with the nearest option."""
+    if not argument.startswith('-'):
+        return f'{name} takes no argument {argument!r} there'
+    option = argument.partition('=')[0]
+    return f'{name} has no option {option}' + did_you_mean(
+        option, parser._option_string_actions,
+        f'; "{NAME} help {name}" lists them')
 
 
 def _wrong_usage(message: str) -> NoReturn:

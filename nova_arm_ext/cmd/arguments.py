@@ -3,6 +3,10 @@
 
 import argparse
 
+#: Options that may also be in front of the command.
+ANYWHERE = frozenset(('--config-file', '--config-dir', '--connect',
+                      '--timeout'))
+
 
 def add_config_file(
         parser: argparse.ArgumentParser,
