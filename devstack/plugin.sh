@@ -15,7 +15,7 @@ if is_service_enabled n-cpu; then
             iniset "$NOVA_CONF" DEFAULT compute_driver "$NOVA_ARM_EXT_DRIVER"
             ;;
         "stack test-config")
-            nova-arm-ext doctor --config-file "$NOVA_CONF" || true
+            nova-arm-ext doctor --config-file "$NOVA_CPU_CONF" || true
             ;;
     esac
 fi

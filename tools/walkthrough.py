@@ -21,13 +21,9 @@ INSTALL = {'install': ('pip install nova-arm-ext | tail -n 2',)}
 
 #: While there is no guest.
 BEFORE = {
-    'hooks': (
-        'nova-arm-ext hooks --config-file /etc/nova/nova.conf',),
-    'doctor': (
-        'nova-arm-ext doctor --config-file /etc/nova/nova.conf '
-        '--define-test',),
-    'preview': (
-        'nova-arm-ext preview --config-file /etc/nova/nova.conf domain.xml',),
+    'hooks': ('nova-arm-ext hooks',),
+    'doctor': ('nova-arm-ext doctor --define-test',),
+    'preview': ('nova-arm-ext preview domain.xml',),
 }
 
 #: When one has booted.
@@ -37,11 +33,9 @@ RUNNING = {
         "grep -hE '^(arch|efi|product|disk|virtio)=' "
         "/var/lib/nova/instances/*/console.log"),
     'audit': (
-        'nova-arm-ext audit --config-file /etc/nova/nova.conf',
+        'nova-arm-ext audit',
         'nova-arm-ext explain instance-00000001'),
-    'removal': (
-        'nova-arm-ext audit --before-removal '
-        '--config-file /etc/nova/nova.conf',),
+    'removal': ('nova-arm-ext audit --before-removal',),
 }
 
 #: When nova-compute uses Nova's own driver again.
@@ -70,12 +64,15 @@ class Shell:
     """Runs commands as an operator types them, and keeps what is seen."""
 
     def __init__(self, folder: pathlib.Path,
-                 places: dict[str, pathlib.Path]) -> None:
+                 places: dict[str, pathlib.Path],
+                 home: pathlib.Path | None = None) -> None:
         """
         :param folder: where they are typed
         :param places: folders that stand for those which they name
+        :param home: of the user who types them, if it is not this one's
         """
         self._folder = folder
+        self._home = home or pathlib.Path.home()
         self._places = places
 
     def transcripts(self, steps: dict[str, tuple[str, ...]],
@@ -99,6 +96,7 @@ class Shell:
             check=False, env=os.environ | {
                 'PATH': f'{pathlib.Path(sys.executable).parent}:'
                         f'{os.environ["PATH"]}',
+                'HOME': str(self._home),
                 'CLIFF_MAX_TERM_WIDTH': '100', 'LC_ALL': 'C.UTF-8',
                 'PIP_DISABLE_PIP_VERSION_CHECK': '1',
                 'PIP_ROOT_USER_ACTION': 'ignore'})
@@ -124,8 +122,11 @@ def on_host(folder: pathlib.Path) -> dict[str, str]:
         f'{(SHOWN / "nova.conf").read_text()}'
         f'instances_path = {bed.instances}\n[libvirt]\nvirt_type = qemu\n')
     bed.start()
-    shell = Shell(here, {'/etc/nova': here,
-                         '/var/lib/nova/instances': bed.instances})
+    # where the command looks before it looks into /etc/nova
+    own = folder / '.nova'
+    own.symlink_to(here)
+    shell = Shell(here, {'/etc/nova': own,
+                         '/var/lib/nova/instances': bed.instances}, folder)
     said = shell.transcripts(BEFORE)
     bed.boot(config_drive=True).report()
     said |= shell.transcripts(RUNNING)

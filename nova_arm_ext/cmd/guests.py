@@ -25,23 +25,24 @@ class Guest:
     live: str
 
 
-def every(uri: str) -> list[Guest]:
+def every(uri: str, seconds: float | None = None) -> list[Guest]:
     """All guests of a libvirt, sorted by name, read-only.
 
+    :param seconds: how long to wait for the answer
     :raises Failure: when libvirt does not answer
     """
     return sorted((Guest(name=name, uuid=identity, document=document,
                          live=live) for name, identity, document, live
-                   in host.answer(uri, PATIENCE, _documents)),
+                   in host.answer(uri, seconds or PATIENCE, _documents)),
                   key=lambda guest: guest.name)
 
 
-def one(uri: str, wanted: str) -> Guest:
+def one(uri: str, wanted: str, seconds: float | None = None) -> Guest:
     """The guest with a name or UUID.
 
     :raises Failure: when there is none, or libvirt does not answer
     """
-    for guest in every(uri):
+    for guest in every(uri, seconds):
         if wanted in (guest.name, guest.uuid):
             return guest
     raise Failure(f'libvirt at {uri} has no instance {wanted!r}; give the '

@@ -8,7 +8,6 @@ from oslo_config import cfg
 
 from nova_arm_ext import errors
 from nova_arm_ext import pci
-from nova_arm_ext.cmd import reading
 from nova_arm_ext.cmd.failure import one_line
 
 #: Seconds, enough to read the XML of a few thousand devices.
@@ -18,16 +17,6 @@ PATIENCE = 60.0
 #: device that cannot be read.
 INCLUDED = 'yes'
 BROKEN = 'BROKEN: '
-
-
-def configured(files: Sequence[str]
-               ) -> tuple[pci.Settings, pci.DeviceSpec]:
-    """What configuration files say about the inventory.
-
-    :raises Failure: when a file cannot be read
-    :raises ConfigurationError: with every fault of the options
-    """
-    return settings_of(reading.configuration(files))
 
 
 def settings_of(conf: Any) -> tuple[pci.Settings, pci.DeviceSpec]:

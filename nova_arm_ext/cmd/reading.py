@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Reads the files that the user names: domain XML, facts, configuration."""
 
+import argparse
 import glob
 import os
 import stat
@@ -52,15 +53,29 @@ def files_of_nova_compute() -> tuple[list[str], list[str]]:
             cfg.find_config_dirs(project='nova', prog='nova-compute'))
 
 
-def configuration(files: Sequence[str],
-                  folders: Sequence[str] = ()) -> cfg.ConfigOpts:
+def of_nova_compute(parsed_args: argparse.Namespace) -> cfg.ConfigOpts:
+    """The options of nova-compute, from the files that it finds.
+
+    As for nova-compute, ``--config-file`` replaces the files that it finds,
+    and ``--config-dir`` the directories.
+
+    :raises Failure: when a file cannot be read
+    """
+    return configuration(*files_of_nova_compute(), parsed_args.config)
+
+
+def configuration(files: Sequence[str], folders: Sequence[str] = (),
+                  options: Sequence[str] = ()) -> cfg.ConfigOpts:
     """The options of these files only.
 
     :param folders: directories; their files that end in .conf are read after
         the others
+    :param options: --config-file and --config-dir, as they were typed
     :raises Failure: when a file cannot be read
     """
-    for file in files:
+    given = [option.partition('=')[2] for option in options
+             if option.startswith('--config-file=')]
+    for file in given or files:
         try:
             found = os.stat(file)
             # oslo.config reports both as a parse error, or worse
@@ -73,11 +88,16 @@ def configuration(files: Sequence[str],
             raise _unreadable(file, e) from e
     conf = cfg.ConfigOpts()
     try:
-        conf(args=[], project='nova', default_config_files=list(files),
+        conf(args=list(options), project='nova',
+             default_config_files=list(files),
              default_config_dirs=list(folders))
     except UnicodeDecodeError as e:
         raise Failure(f'the configuration is not UTF-8 text: {e} '
                       f'({", ".join(files)})') from e
+    except cfg.ConfigFilesPermissionDeniedError as e:
+        raise Failure(
+            f'permission denied: {", ".join(e.config_files)}: run this as '
+            f'root, or with --config-file /dev/null for the defaults') from e
     except (cfg.Error, OSError) as e:
         raise Failure(f'cannot read the configuration: {e}') from e
     return conf
@@ -87,6 +107,18 @@ def _unreadable(file: str, error: Exception) -> Failure:
     reason = error.strerror if isinstance(error, OSError) else str(error)
     name = name_of(file) if file == STDIN else repr(file)
     return Failure(f'cannot read {name}: {reason}')
+
+
+def source_of(conf: cfg.ConfigOpts, name: str, group: str | None = None
+              ) -> str | None:
+    """The configuration file that an option's value comes from.
+
+    :returns: None if the value is the default
+    """
+    location = conf.get_location(name, group)
+    if location is None or location.location is not cfg.Locations.user:
+        return None
+    return str(location.detail)
 
 
 def parsed(conf: cfg.ConfigOpts

@@ -138,13 +138,14 @@ class Store:
                 else max(0.0, time.time() - self.changed))
 
 
-def domains(uri: str | None) -> list[Domain]:
+def domains(uri: str, seconds: float | None = None) -> list[Domain]:
     """All domains of a libvirt, read-only.
 
+    :param seconds: how long to wait for the answer
     :raises Failure: when libvirt does not answer
     """
     known = []
-    for one in host.answer(uri or host.default_uri(), PATIENCE, _documents):
+    for one in host.answer(uri, seconds or PATIENCE, _documents):
         name, identity, state, active, suspended, documents = one
         named = [_nvram(document) for document in documents]
         first = next((nvram for nvram, _ in named if nvram), None)

@@ -123,7 +123,8 @@ class Surroundings:
                  descriptors: Iterable[str] = gather.DESCRIPTORS,
                  dev_kvm: str = DEV_KVM, nvram: str | None = None,
                  instances: str | None = None,
-                 qemu_conf: str = QEMU_CONF) -> None:
+                 qemu_conf: str = QEMU_CONF,
+                 patience: float = PATIENCE) -> None:
         """
         :param conf: parsed configuration; options are registered here
         :param uri: the libvirt to ask
@@ -131,9 +132,11 @@ class Surroundings:
         :param nvram, instances: other directories of variable stores and of
             instances than libvirt's and Nova's
         :param qemu_conf: libvirt's configuration of QEMU
+        :param patience: seconds to wait for an answer of libvirt
         """
         self.conf = conf
         self.uri = uri
+        self.patience = patience
         self.descriptors = tuple(descriptors)
         self.dev_kvm = dev_kvm
         self.qemu_conf = qemu_conf
@@ -145,13 +148,13 @@ class Surroundings:
         question = functools.partial(_survey, descriptors=self.descriptors)
         try:
             try:
-                answer = host.answer(self.uri, PATIENCE, question,
+                answer = host.answer(self.uri, self.patience, question,
                                      read_only=False)
             except host.NoBinding:
                 raise
             except failure.Failure:
                 # without domain capabilities for a user who may only read
-                answer = host.answer(self.uri, PATIENCE, question)
+                answer = host.answer(self.uri, self.patience, question)
         except failure.Failure as e:
             return Silent(str(e))
         return Survey(

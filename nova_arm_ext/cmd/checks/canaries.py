@@ -17,7 +17,6 @@ from nova_arm_ext.cmd.checks.base import fault
 from nova_arm_ext.cmd.checks.base import Finding
 from nova_arm_ext.cmd.checks.base import not_applicable
 from nova_arm_ext.cmd.checks.base import ok
-from nova_arm_ext.cmd.checks.base import PATIENCE
 from nova_arm_ext.cmd.checks.base import Surroundings
 from nova_arm_ext.pipeline.run import Pipeline
 
@@ -108,7 +107,7 @@ def define_test(place: Surroundings) -> Iterator[Finding]:
             yield fault(f'{kind}: {e}', 'instances of this kind fail')
     try:
         said = host.answer(
-            place.uri, PATIENCE,
+            place.uri, place.patience,
             functools.partial(_define, documents=tuple(made.values())),
             read_only=False)
     except failure.Failure as e:

@@ -55,9 +55,11 @@ def options(place: Surroundings) -> Iterator[Finding]:
         for message in e.faults:
             yield fault(message, 'nova-compute refuses to start with it')
         return
-    files = place.conf.config_file or []
-    yield ok(f'read from {", ".join(files) or "no file"}; enabled are '
-             f'{", ".join(loaded.hooks) or "no hooks"}')
+    files = ', '.join(file for file, _ in reading.parsed(place.conf))
+    source = reading.source_of(place.conf, 'hooks', plugins.GROUP)
+    yield ok(f'read from {files or "no file"}; enabled are '
+             f'{", ".join(loaded.hooks) or "no hooks"} '
+             f'({source or "the default"})')
 
 
 def option_names(place: Surroundings) -> Iterator[Finding]:
@@ -114,16 +116,27 @@ def driver(place: Surroundings) -> Iterator[Finding]:
     # the same option as Nova's, whose module cannot be imported here
     place.conf.register_opt(cfg.StrOpt('compute_driver'))
     chosen = place.conf.compute_driver
+    source = reading.source_of(place.conf, 'compute_driver')
+    files = reading.parsed(place.conf)
     if chosen == DRIVER:
-        yield ok(f'[DEFAULT] compute_driver is {DRIVER}')
-    elif not place.conf.config_file:
+        yield ok(f'[DEFAULT] compute_driver is {DRIVER} in {source}')
+    elif not files:
         yield not_applicable(
             'unknown: no nova.conf was found; give it with --config-file')
+    elif source is None:
+        yield fault(
+            '[DEFAULT] compute_driver is not set: nova-compute does not use '
+            'the extension', f'set it to {DRIVER} in {files[0][0]}')
     else:
-        yield warning(
-            f'[DEFAULT] compute_driver is {chosen or "not set"}: nova-compute '
-            f'does not use the extension',
-            f'set it to {DRIVER} in the nova.conf of nova-compute')
+        hidden = ' and '.join(
+            file for file, sections in files
+            if DRIVER in sections.get('DEFAULT', {}).get('compute_driver', ()))
+        yield fault(
+            f'[DEFAULT] compute_driver is {chosen} in {source}: nova-compute '
+            f'does not use the extension'
+            + (f', although {hidden} names it: {source} is read later and '
+               f'takes precedence' if hidden else ''),
+            f'set it to {DRIVER} in {source}')
 
 
 def nova(place: Surroundings) -> Iterator[Finding]:

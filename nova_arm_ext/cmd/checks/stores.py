@@ -158,7 +158,8 @@ def unowned(place: Surroundings) -> Iterator[Finding]:
         yield not_applicable(f'{survey.uri} is on another machine')
         return
     left = [store.path for store, kept in stores.orphans(
-        place.folders, stores.domains(place.uri), DAY) if not kept]
+        place.folders, stores.domains(place.uri, place.patience), DAY)
+        if not kept]
     if left:
         yield warning(
             f'{len(left)} stores belong to no instance: {some(left)}',

@@ -73,9 +73,7 @@ class Audit(command.Lister):
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
         arguments.add_connect(parser)
-        arguments.add_config_file(
-            parser, "the files that nova-compute reads, such as "
-                    "/etc/nova/nova.conf")
+        arguments.add_config(parser)
         shown = parser.add_mutually_exclusive_group()
         shown.add_argument(
             '--diff', action='store_true',
@@ -126,17 +124,13 @@ class Audit(command.Lister):
         from nova_arm_ext.compute import schema
         from nova_arm_ext.pipeline.run import Pipeline
 
-        files, folders = parsed_args.config_file, list[str]()
-        if not files:
-            files, folders = reading.files_of_nova_compute()
-        hooks = Pipeline.load(
-            reading.configuration(files, folders), schema=schema.load,
-            checks=opts.CHECKS)
+        conf = reading.of_nova_compute(parsed_args)
+        hooks = Pipeline.load(conf, schema=schema.load, checks=opts.CHECKS)
         ours = provenance.Record(version=importlib.metadata.version(NAME),
                                  options=provenance.digest(hooks))
-        uri = parsed_args.connect or host.default_uri()
-        found = guests.every(uri)
-        known = host.ask(uri, PATIENCE)
+        uri = host.uri_of(conf, parsed_args.connect)
+        found = guests.every(uri, parsed_args.timeout)
+        known = host.ask(uri, parsed_args.timeout or PATIENCE)
         verdicts = [judge(guest, known, hooks, ours) for guest in found]
         redacted: Any = str
         if parsed_args.redact:

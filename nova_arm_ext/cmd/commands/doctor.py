@@ -29,9 +29,7 @@ class Doctor(command.Command):
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
         arguments.add_connect(parser)
-        arguments.add_config_file(
-            parser, "the files that nova-compute reads, such as "
-                    "/etc/nova/nova.conf")
+        arguments.add_config(parser)
         arguments.add_folders(parser)
         parser.add_argument(
             '--define-test', action='store_true',
@@ -51,13 +49,11 @@ class Doctor(command.Command):
         from nova_arm_ext.cmd.checks import base
         from nova_arm_ext.cmd.checks import canaries
 
-        files, folders = parsed_args.config_file, list[str]()
-        if not files:
-            files, folders = reading.files_of_nova_compute()
+        conf = reading.of_nova_compute(parsed_args)
         place = base.Surroundings(
-            reading.configuration(files, folders),
-            parsed_args.connect or host.default_uri(),
-            nvram=parsed_args.nvram_dir, instances=parsed_args.instances_dir)
+            conf, host.uri_of(conf, parsed_args.connect),
+            nvram=parsed_args.nvram_dir, instances=parsed_args.instances_dir,
+            patience=parsed_args.timeout or base.PATIENCE)
         every = [*checks.CHECKS]
         if parsed_args.define_test:
             every.append(base.Check('define test', canaries.define_test))

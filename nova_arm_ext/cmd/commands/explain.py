@@ -32,6 +32,7 @@ class Explain(command.Command):
             help="the name of the libvirt domain, or its UUID, which is the "
                  "server's ID")
         arguments.add_connect(parser)
+        arguments.add_config(parser)
         parser.add_argument('--json', action='store_true',
                             help='print JSON, for scripts')
         arguments.add_redact(parser)
@@ -41,11 +42,13 @@ class Explain(command.Command):
         from nova_arm_ext import provenance
         from nova_arm_ext.cmd import guests
         from nova_arm_ext.cmd import host
+        from nova_arm_ext.cmd import reading
         from nova_arm_ext.cmd import redaction
         from nova_arm_ext.domain import view
 
-        guest = guests.one(parsed_args.connect or host.default_uri(),
-                           parsed_args.guest)
+        uri = host.uri_of(reading.of_nova_compute(parsed_args),
+                          parsed_args.connect)
+        guest = guests.one(uri, parsed_args.guest, parsed_args.timeout)
         domain = view.Domain.parse(guest.live)
         record = provenance.read(domain)
         text = (to_json(domain, record) if parsed_args.json else

@@ -29,7 +29,7 @@ class Facts(command.Command):
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
         arguments.add_connect(parser)
-        arguments.add_config_file(parser)
+        arguments.add_config(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
@@ -39,16 +39,19 @@ class Facts(command.Command):
         from nova_arm_ext.cmd import failure
         from nova_arm_ext.cmd import host
         from nova_arm_ext.cmd import inventory
+        from nova_arm_ext.cmd import reading
 
-        settings, named = inventory.configured(parsed_args.config_file)
-        uri = parsed_args.connect or host.default_uri()
-        found = facts.Facts(host=host.ask(uri, PATIENCE))
+        conf = reading.of_nova_compute(parsed_args)
+        settings, named = inventory.settings_of(conf)
+        uri = host.uri_of(conf, parsed_args.connect)
+        seconds = parsed_args.timeout
+        found = facts.Facts(host=host.ask(uri, seconds or PATIENCE))
         shown = {**json.loads(found.to_json()), 'pci': None}
         # there are facts also if libvirt has no node devices
         with contextlib.suppress(failure.Failure):
             listed = inventory.rows(
-                host.answer(uri, inventory.PATIENCE, inventory.read_documents),
-                settings, named)
+                host.answer(uri, seconds or inventory.PATIENCE,
+                            inventory.read_documents), settings, named)
             shown['pci'] = {'devices': len(listed),
                             'left_out': inventory.left_out(listed)}
         self.app.stdout.write(

@@ -35,7 +35,7 @@ class Hooks(command.Lister):
 
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
-        arguments.add_config_file(parser)
+        arguments.add_config(parser)
         return parser
 
     def run(self, parsed_args: argparse.Namespace) -> int:
@@ -56,7 +56,7 @@ class Hooks(command.Lister):
         from nova_arm_ext.pipeline import plugins
         from nova_arm_ext.pipeline.run import Pipeline
 
-        conf = reading.configuration(parsed_args.config_file)
+        conf = reading.of_nova_compute(parsed_args)
         try:
             Pipeline.load(conf, checks=opts.CHECKS)
         except errors.ConfigurationError as e:

@@ -4,6 +4,7 @@
 import argparse
 import os
 import re
+from collections.abc import Callable
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,7 @@ class _OnHost:
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)     # type: ignore[misc]
         arguments.add_connect(parser)
-        arguments.add_config_file(parser)
+        arguments.add_config(parser)
         arguments.add_folders(parser)
         return parser
 
@@ -78,8 +79,8 @@ class List(_List):
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         from nova_arm_ext.cmd import stores
-        folders = _folders(parsed_args)
-        found = stores.find(folders, stores.domains(parsed_args.connect))
+        folders, domains = _host(parsed_args)
+        found = stores.find(folders, domains())
         return (('Store', 'Guest', 'UUID', 'State', 'Size', 'On disk', 'Age',
                  'Where', 'Template'), [_row(store) for store in found])
 
@@ -315,16 +316,14 @@ class Orphans(_List):
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
         from nova_arm_ext.cmd import stores
         from nova_arm_ext.cmd.failure import printable
-        folders = _folders(parsed_args)
-        found = list(stores.orphans(
-            folders, stores.domains(parsed_args.connect),
-            parsed_args.older_than))
+        folders, domains = _host(parsed_args)
+        found = list(stores.orphans(folders, domains(),
+                                    parsed_args.older_than))
         still = set()
         if parsed_args.yes and found:
             # an instance may have come back meanwhile
             still = {store.path for store, kept in stores.orphans(
-                folders, stores.domains(parsed_args.connect),
-                parsed_args.older_than) if not kept}
+                folders, domains(), parsed_args.older_than) if not kept}
         rows = []
         for store, kept in found:
             outcome = f'kept: {kept}' if kept else 'orphan'
@@ -355,16 +354,22 @@ def _seconds(text: str) -> float:
     return int(found[1]) * {'m': 60.0, 'h': 3600.0, 'd': 86400.0}[found[2]]
 
 
-def _folders(parsed_args: argparse.Namespace) -> 'stores.Folders':
-    """The directories that options and configuration name.
+def _host(parsed_args: argparse.Namespace
+          ) -> 'tuple[stores.Folders, Callable[[], list[stores.Domain]]]':
+    """The directories that options and configuration name, and a question
+    for all domains.
 
-    :raises Failure: when one of them does not exist
+    :raises Failure: when a directory does not exist
     """
+    from nova_arm_ext.cmd import host
     from nova_arm_ext.cmd import reading
     from nova_arm_ext.cmd import stores
-    return stores.Folders.configured(
-        reading.configuration(parsed_args.config_file),
-        nvram=parsed_args.nvram_dir, instances=parsed_args.instances_dir)
+    conf = reading.of_nova_compute(parsed_args)
+    folders = stores.Folders.configured(
+        conf, nvram=parsed_args.nvram_dir,
+        instances=parsed_args.instances_dir)
+    uri = host.uri_of(conf, parsed_args.connect)
+    return folders, lambda: stores.domains(uri, parsed_args.timeout)
 
 
 def _of_guest(parsed_args: argparse.Namespace) -> 'stores.Store':
@@ -374,8 +379,8 @@ def _of_guest(parsed_args: argparse.Namespace) -> 'stores.Store':
     """
     from nova_arm_ext.cmd import stores
     from nova_arm_ext.cmd.failure import Failure
-    folders, guest = _folders(parsed_args), parsed_args.guest
-    found = stores.find(folders, stores.domains(parsed_args.connect))
+    (folders, domains), guest = _host(parsed_args), parsed_args.guest
+    found = stores.find(folders, domains())
     if '/' in guest:
         path = os.path.abspath(guest)
         matching = [store for store in found if store.path == path]
@@ -411,7 +416,7 @@ def _sound(parsed_args: argparse.Namespace
     from nova_arm_ext.compute.nvram import files
     guest = parsed_args.guest
     if '/' in guest:
-        folder, name = _folders(parsed_args).split(guest)
+        folder, name = _host(parsed_args)[0].split(guest)
         domain = None
     else:
         store = _of_guest(parsed_args)

@@ -27,15 +27,18 @@ class Pci(command.Lister):
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
         arguments.add_connect(parser)
-        arguments.add_config_file(parser)
+        arguments.add_config(parser)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace
                     ) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
         from nova_arm_ext.cmd import host
         from nova_arm_ext.cmd import inventory
-        settings, named = inventory.configured(parsed_args.config_file)
+        from nova_arm_ext.cmd import reading
+        conf = reading.of_nova_compute(parsed_args)
+        settings, named = inventory.settings_of(conf)
         documents = host.answer(
-            parsed_args.connect or host.default_uri(), inventory.PATIENCE,
+            host.uri_of(conf, parsed_args.connect),
+            parsed_args.timeout or inventory.PATIENCE,
             inventory.read_documents)
         return COLUMNS, inventory.rows(documents, settings, named)

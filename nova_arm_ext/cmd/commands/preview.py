@@ -39,10 +39,9 @@ class Preview(command.Command):
         'Image properties (arm_*) come only from the facts, as '
         'guest.image_properties, because Nova does not write them into the '
         'domain XML. '
-        'Without --facts, the command asks the local libvirt '
-        '($LIBVIRT_DEFAULT_URI, or qemu:///system), read-only. If it does '
-        'not answer within 3 seconds, the host is unknown; the output says '
-        'so. '
+        'Without --facts, the command asks libvirt, read-only. If it does '
+        'not answer within 3 seconds (or --timeout), the host is unknown; the '
+        'output says so. '
         'Exit status: 0; 1 with --exit-code if something changes; 2 with '
         'one line on standard error if there is an error.')
 
@@ -57,7 +56,8 @@ class Preview(command.Command):
             help='facts about host and instance as JSON, in the form that '
                  '"nova-arm-ext facts" prints; values that are not in it '
                  'are unknown, and libvirt is not asked')
-        arguments.add_config_file(parser)
+        arguments.add_config(parser)
+        arguments.add_connect(parser)
         parser.add_argument(
             '--format', choices=('diff', 'xml', 'json'), default='diff',
             help='diff: what each hook changes and why, in colour on a '
@@ -72,6 +72,7 @@ class Preview(command.Command):
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         from nova_arm_ext import errors
         from nova_arm_ext.cmd import failure
+        from nova_arm_ext.cmd import host
         from nova_arm_ext.cmd import reading
         from nova_arm_ext.compute import schema
         from nova_arm_ext.domain import view
@@ -86,12 +87,13 @@ class Preview(command.Command):
         except errors.InvalidDocument as e:
             raise failure.Failure(
                 f'{reading.name_of(parsed_args.domain)}: {e}') from e
-        known = _Facts(parsed_args.facts, domain)
+        conf = reading.of_nova_compute(parsed_args)
+        known = _Facts(parsed_args.facts, domain,
+                       host.uri_of(conf, parsed_args.connect),
+                       parsed_args.timeout or PATIENCE)
         logged = _Logged()
         with logged:
-            hooks = Pipeline.load(
-                reading.configuration(parsed_args.config_file),
-                schema=schema.load)
+            hooks = Pipeline.load(conf, schema=schema.load)
             before = _text(document, domain)
             result = hooks.run(before, known, record=True)
         preview = _Result(
@@ -128,10 +130,13 @@ class Preview(command.Command):
 class _Facts:
     """The facts for one preview, and the origin of those about the host."""
 
-    def __init__(self, file: str | None, domain: 'Domain') -> None:
+    def __init__(self, file: str | None, domain: 'Domain', uri: str,
+                 seconds: float) -> None:
         """
         :param file: the facts file; None to ask libvirt when facts are needed
         :param domain: has the extra specs that count if the file has none
+        :param uri: the libvirt to ask
+        :param seconds: how long to wait for its answer
         :raises Failure: when the file cannot be used
         """
         from nova_arm_ext import errors
@@ -142,6 +147,8 @@ class _Facts:
 
         self._file = file
         self._domain = domain
+        self._uri = uri
+        self._seconds = seconds
         self.known = facts.Facts()
         self.origin = 'not needed'
         if file is not None:
@@ -166,11 +173,10 @@ class _Facts:
     def _ask(self) -> None:
         from nova_arm_ext.cmd import failure
         from nova_arm_ext.cmd import host
-        uri = host.default_uri()
         try:
             self.known = dataclasses.replace(
-                self.known, host=host.ask(uri, PATIENCE))
-            self.origin = f'from libvirt at {uri}'
+                self.known, host=host.ask(self._uri, self._seconds))
+            self.origin = f'from libvirt at {self._uri}'
         except failure.Failure as e:
             # not an error: hooks work with an unknown host
             self.origin = f'unknown, because {e}'

@@ -32,7 +32,7 @@ class Checks(upgradecheck.UpgradeCommands):
 
     @functools.cached_property
     def _place(self) -> base.Surroundings:
-        return base.Surroundings(self._conf, host.default_uri())
+        return base.Surroundings(self._conf, host.uri_of(self._conf))
 
     def result_of(self, check: base.Check) -> upgradecheck.Result:
         """The result of one check, as oslo.upgradecheck shows it."""

@@ -7,6 +7,7 @@ from unittest import mock
 
 import fixtures
 
+from nova_arm_ext.cmd import reading
 from nova_arm_ext.cmd.checks import installation
 from nova_arm_ext.compute import seams
 from nova_arm_ext.pipeline import plugins
@@ -97,13 +98,38 @@ class DriverTest(base.ChecksTestCase):
 
     def test_not_chosen(self) -> None:
         self.assert_finds(
-            'warning', installation.driver, 'is libvirt.LibvirtDriver',
+            'failure', installation.driver, 'is libvirt.LibvirtDriver',
             'set it to arm_ext.ArmLibvirtDriver', place=self.place(
                 '[DEFAULT]\ncompute_driver = libvirt.LibvirtDriver\n'))
 
     def test_no_driver_at_all(self) -> None:
-        self.assert_finds('warning', installation.driver, 'is not set',
+        self.assert_finds('failure', installation.driver, 'is not set',
                           place=self.place('[DEFAULT]\n'))
+
+    def test_a_later_file_names_nova_s_own_driver(self) -> None:
+        later = self.file('nova-compute.conf', '[DEFAULT]\n'
+                          'compute_driver = libvirt.LibvirtDriver\n')
+        place = self.place()
+        place.conf = reading.configuration([self.conf_file, later])
+
+        self.assert_finds(
+            'failure', installation.driver,
+            f'compute_driver is libvirt.LibvirtDriver in {later}',
+            f'although {self.conf_file} names it',
+            f'set it to arm_ext.ArmLibvirtDriver in {later}', place=place)
+
+    def test_the_file_that_chooses_it_may_be_in_a_directory(self) -> None:
+        folder = self.directory / 'nova.conf.d'
+        folder.mkdir()
+        chosen = self.file('nova.conf.d/25-arm.conf', '[DEFAULT]\n'
+                           'compute_driver = arm_ext.ArmLibvirtDriver\n')
+        place = self.place()
+        place.conf = reading.configuration([], [str(folder)])
+
+        self.assertEqual(
+            [('ok', f'[DEFAULT] compute_driver is arm_ext.ArmLibvirtDriver '
+                    f'in {chosen}')],
+            self.found(installation.driver, place))
 
     def test_no_configuration(self) -> None:
         self.assert_finds('not applicable', installation.driver,

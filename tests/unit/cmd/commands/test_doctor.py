@@ -65,7 +65,7 @@ class DoctorTest(hosts.LibvirtTestCase):
 
         lines = ran.stdout.splitlines()
         self.assertIn('ok              driver: [DEFAULT] compute_driver is '
-                      'arm_ext.ArmLibvirtDriver', lines, ran)
+                      f'arm_ext.ArmLibvirtDriver in {self.conf}', lines, ran)
         for kind in KINDS:
             self.assertIn(f'ok              define test: {kind}: libvirt '
                           f'defines it', lines)

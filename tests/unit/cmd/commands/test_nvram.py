@@ -680,9 +680,9 @@ class OrphansTest(NvramTestCase):
         self.guest(1)
         real, asked = cmd_stores.domains, []
 
-        def domains(uri):
+        def domains(uri, seconds):
             asked.append(uri)
-            return [] if len(asked) == 1 else real(uri)
+            return [] if len(asked) == 1 else real(uri, seconds)
 
         with fixtures.MonkeyPatch('nova_arm_ext.cmd.stores.domains', domains):
             outcomes = self.outcomes('--yes')
