@@ -40,6 +40,11 @@ class Firmware:
     template_format: str = 'raw'
     secure_boot: bool = False        #: feature secure-boot
     enrolled_keys: bool = False      #: feature enrolled-keys
+    #: other paths that reach the executable, such as links, if all firmware
+    #: with that executable has Secure Boot, or none
+    aliases: tuple[str, ...] = ()
+    #: whether a descriptor names it; libvirt selects no other
+    described: bool = True
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,6 +62,21 @@ class Host:
     firmware: tuple[Firmware, ...] | None = None
     #: None on a host that is not AArch64
     cpu: Cpu | None = None
+
+    def firmware_at(self, loader: str | None) -> Firmware | None:
+        """The firmware that a guest's loader is; None if it is unknown.
+
+        Distributions rename the files and leave links, and libvirt 12.8
+        writes the descriptor's path for them, so links count too. A path that
+        a descriptor names takes precedence.
+        """
+        found = None
+        for one in self.firmware or ():
+            if one.loader == loader:
+                return one
+            if found is None and loader in one.aliases:
+                found = one
+        return found
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,6 +152,11 @@ class Facts:
         for name in ('libvirt_version', 'qemu_version'):
             version = data['host'][name]
             data['host'][name] = version and format_version(version)
+        for one in data['host']['firmware'] or ():
+            if not one['aliases']:
+                del one['aliases']
+            if one['described']:
+                del one['described']
         if self.host.cpu is None:
             del data['host']['cpu']
         else:
@@ -236,7 +261,9 @@ class _Reader:
                 template=one.need('template', str),
                 template_format=one.take('template_format', str) or 'raw',
                 secure_boot=one.take('secure_boot', bool) or False,
-                enrolled_keys=one.take('enrolled_keys', bool) or False))
+                enrolled_keys=one.take('enrolled_keys', bool) or False,
+                aliases=one.list_of('aliases', str) or (),
+                described=one.take('described', bool) is not False))
         return tuple(result)
 
 

@@ -127,18 +127,21 @@ class Adjustment:
         else:
             previous, guest = doing.previous, doing.guest
             path = self._life.store_path(instance, doing)
-        return facts.Facts(
-            host=self._host_facts.now(),
-            guest=gather.guest(instance, image_meta, previous,
-                               self._sysinfo(instance), path,
-                               self._loader_is_gone(instance, guest)))
-
-    def _loader_is_gone(self, instance: Any, guest: view.Domain | None
-                        ) -> bool | None:
+        host = self._host_facts.now()
         loader = None if guest is None else firmware.Os.of(guest).loader
-        if not loader:
-            return None
-        gone = gather.loader_is_gone(loader, self._host_facts.now().firmware)
+        gone = None
+        if loader:
+            host = gather.knowing(host, loader)
+            gone = self._loader_is_gone(instance, loader, host)
+        return facts.Facts(
+            host=host,
+            guest=gather.guest(instance, image_meta, previous,
+                               self._sysinfo(instance), path, gone))
+
+    @staticmethod
+    def _loader_is_gone(instance: Any, loader: str,
+                        host: facts.Host) -> bool | None:
+        gone = gather.loader_is_gone(loader, host.firmware)
         if gone:
             LOG.warning(
                 "The instance's firmware %s is not on this host any more. "

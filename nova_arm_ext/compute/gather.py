@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Collects facts: about the host from libvirt, about a guest from Nova."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -24,6 +25,11 @@ LOG = logging.getLogger(__name__)
 #: Folders of QEMU's firmware descriptors. Of two files with the same name the
 #: later one counts (docs/interop/firmware.json in QEMU).
 DESCRIPTORS = ('/usr/share/qemu/firmware', '/etc/qemu/firmware')
+
+#: Where distributions have the firmware, and links to it.
+FIRMWARE_FOLDERS = ('/usr/share/AAVMF', '/usr/share/edk2/aarch64',
+                    '/usr/share/edk2/arm', '/usr/share/qemu',
+                    '/usr/share/qemu-efi-aarch64')
 
 #: libvirt's names of guest architectures by those of the descriptors
 _DESCRIPTOR_ARCH = {'aarch64': 'aarch64', 'arm': 'armv7l'}
@@ -114,6 +120,22 @@ def loader_is_gone(loader: str,
     return True if any(map(os.path.exists, known)) else None
 
 
+def knowing(host: facts.Host, loader: str) -> facts.Host:
+    """The facts about the host, in which a guest's loader is an alias of the
+    firmware that its path reaches here.
+
+    The folders of `_aliases` do not have all links that there may be.
+    """
+    if host.firmware is None or host.firmware_at(loader) is not None:
+        return host
+    same = _with_file(loader, host.firmware)
+    if not _agree(same):
+        return host
+    return dataclasses.replace(host, firmware=tuple(
+        dataclasses.replace(one, aliases=(*one.aliases, loader))
+        if one in same else one for one in host.firmware))
+
+
 def image_properties(instance: Any) -> dict[str, str]:
     """All properties of an instance's image, also those unknown to Nova."""
     return {
@@ -166,9 +188,49 @@ def _firmware(connection: Any, virt_types: Mapping[str, tuple[str, ...]],
         there[arch] = _asked(
             f'firmware for {arch}', functools.partial(
                 _loaders, connection, arch, virt_types[arch]))
+    found = [firmware for firmware in described
+             if _exists(firmware.loader, there.get(firmware.arch))]
+    # one whose template is not installed must not hide the next one
+    found.sort(key=_is_incomplete)
     return tuple(
-        firmware for firmware in described
-        if _exists(firmware.loader, there.get(firmware.arch)))
+        dataclasses.replace(one, aliases=_aliases(one.loader))
+        if _agree(_with_file(one.loader, found)) else one for one in found)
+
+
+def _with_file(loader: str, found: Iterable[facts.Firmware]
+               ) -> list[facts.Firmware]:
+    """The firmware whose executable a path reaches."""
+    file = os.path.realpath(loader)
+    return [one for one in found if os.path.realpath(one.loader) == file]
+
+
+def _agree(same: Iterable[facts.Firmware]) -> bool:
+    """Whether all have Secure Boot, or none.
+
+    Debian 12 has one executable for both, with different templates.
+    """
+    return len({one.secure_boot for one in same}) < 2
+
+
+def _is_incomplete(one: facts.Firmware) -> bool:
+    """Whether only the loader exists; False if libvirt has other files."""
+    return os.path.exists(one.loader) and not os.path.exists(one.template)
+
+
+def _aliases(loader: str) -> tuple[str, ...]:
+    """The other paths of a firmware file, in the folders where it and its
+    links are looked for."""
+    file = os.path.realpath(loader)
+    found = {file}
+    for folder in {os.path.dirname(loader), os.path.dirname(file),
+                   *FIRMWARE_FOLDERS}:
+        try:
+            entries = list(os.scandir(folder))
+        except OSError:
+            continue     # a folder of another distribution
+        found.update(entry.path for entry in entries if entry.is_symlink()
+                     and os.path.realpath(entry.path) == file)
+    return tuple(sorted(found - {loader}))
 
 
 def _exists(path: str, there: set[str] | None) -> bool:

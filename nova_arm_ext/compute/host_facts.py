@@ -97,8 +97,8 @@ class HostFacts:
     def secure_boot_in(self, guest: Domain) -> bool | None:
         """Whether a guest's firmware is for Secure Boot; None if unknown."""
         has = firmware.Os.of(guest)
-        return next((one.secure_boot for one in self.now().firmware or ()
-                     if one.loader == has.loader), has.feature('secure-boot'))
+        one = self.now().firmware_at(has.loader)
+        return has.feature('secure-boot') if one is None else one.secure_boot
 
     def publish_traits(self, provider_tree: Any, nodename: str) -> None:
         """Report exactly the traits of this host's CPU to Placement.

@@ -126,12 +126,10 @@ class Uefi(base.Hook):
             # Nova writes what the host has; the user did not ask for it
             return True
         wanted = os.feature('secure-boot')
-        for firmware in facts.host.firmware or ():
-            if firmware.loader == had.loader and wanted is not None:
-                # the request may have changed, such as by a resize to a
-                # flavor with os:secure_boot
-                return firmware.secure_boot == wanted
-        return True
+        has = facts.host.firmware_at(had.loader)
+        # the request may have changed, such as by a resize to a flavor with
+        # os:secure_boot
+        return wanted is None or has is None or has.secure_boot == wanted
 
     @classmethod
     def _keep(cls, os: Os, had: Os, domain: Domain, facts: Facts,
@@ -267,13 +265,12 @@ class Uefi(base.Hook):
         """Name the template too: Nova cannot read a store without one."""
         if os.nvram_template or os.is_stateless:
             return
-        for firmware in facts.host.firmware or ():
-            if firmware.loader == os.loader:
-                os.nvram_template = firmware.template
-                report.because('os/nvram/@template',
-                               'Nova cannot read a variable store without '
-                               'a template')
-                return
+        firmware = facts.host.firmware_at(os.loader)
+        if firmware is not None:
+            os.nvram_template = firmware.template
+            report.because('os/nvram/@template',
+                           'Nova cannot read a variable store without a '
+                           'template')
 
     @classmethod
     def _place(cls, os: Os, domain: Domain, facts: Facts,

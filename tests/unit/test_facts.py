@@ -22,7 +22,9 @@ _FIRMWARE = strategies.builds(
     machines=strategies.lists(_WORDS, max_size=2).map(tuple),
     loader=_WORDS, loader_format=_WORDS.filter(bool), template=_WORDS,
     template_format=_WORDS.filter(bool), secure_boot=strategies.booleans(),
-    enrolled_keys=strategies.booleans())
+    enrolled_keys=strategies.booleans(),
+    aliases=strategies.lists(_WORDS, max_size=2).map(tuple),
+    described=strategies.booleans())
 FACTS = strategies.builds(
     facts.Facts,
     host=strategies.builds(

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What the hooks are told of a guest, and what becomes of a refusal."""
 
+import pathlib
 import types
 from unittest import mock
 
@@ -98,6 +99,21 @@ class AdjustmentTest(base.TestCase):
             self.hook.told.guest.previous, self.hook.told.guest.nvram))
         self.life.store_path.assert_called_once_with(INSTANCE, doing)
         self.assertFalse(self.definitions.of.called)
+
+    def test_the_hooks_know_which_firmware_a_loader_is(self) -> None:
+        folder = self.useFixture(fixtures.TempDir()).path
+        code, link = f'{folder}/code', f'{folder}/link'
+        pathlib.Path(code).write_text('')
+        pathlib.Path(link).symlink_to(code)
+        self.known = facts.Host(firmware=(facts.Firmware(
+            arch='aarch64', machines=(), loader=code, template=''),))
+        for loader, known in ((link, True), (code, True), ('/other', False)):
+            with operation.of(INSTANCE, Event.HARD_REBOOT,
+                              previous=HAD.replace(LOADER, loader)):
+                self.adjusted()
+
+            self.assertEqual(
+                known, self.hook.told.host.firmware_at(loader) is not None)
 
     def test_a_loader_that_is_gone_is_told(self) -> None:
         for self.gone in (True, False, None):

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Collecting facts, from libvirt with and without answers."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -256,6 +257,82 @@ class FirmwareTest(GatherTestCase):
             code.write_text('')
             self.assertEqual(1, len(self.host(Connection(
                 loaders=loaders)).firmware))
+
+    def test_other_paths_of_a_firmware_are_known(self):
+        code = self.folder / 'code.new'
+        code.write_text('')
+        elsewhere = self.folder / 'elsewhere'
+        elsewhere.mkdir()
+        (self.folder / 'code.old').symlink_to('code.new')
+        (elsewhere / 'code').symlink_to(code)
+        (self.folder / 'vars.old').symlink_to('vars')
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova_arm_ext.compute.gather.FIRMWARE_FOLDERS',
+            (str(elsewhere), '/no/such/folder')))
+        for named in (code, self.folder / 'code.old'):
+            self.describe(mapping={
+                'device': 'flash', 'executable': {'filename': str(named)},
+                'nvram-template': {'filename': '/vars'}})
+
+            host = self.host(Connection(loaders=None))
+
+            for path in (code, self.folder / 'code.old', elsewhere / 'code'):
+                self.assertEqual(str(named),
+                                 host.firmware_at(str(path)).loader)
+            self.assertIsNone(host.firmware_at(f'{self.folder}/vars.old'))
+            self.assertIsNone(host.firmware_at(None))
+
+    def test_a_link_to_what_has_two_meanings_has_none(self):
+        # as in Debian 12
+        code = self.folder / 'code'
+        code.write_text('')
+        for name in ('code.ms', 'code.snakeoil'):
+            (self.folder / name).symlink_to(code)
+        for number, (name, features) in enumerate((
+                ('code.ms', ['secure-boot']), ('code', []))):
+            self.describe(f'{number}.json', features=features, mapping={
+                'device': 'flash',
+                'executable': {'filename': str(self.folder / name)},
+                'nvram-template': {'filename': '/vars'}})
+
+        host = self.host(Connection(loaders=None))
+
+        for name, secure in (('code.ms', True), ('code', False)):
+            self.assertEqual(secure, host.firmware_at(
+                str(self.folder / name)).secure_boot)
+        other = str(self.folder / 'code.snakeoil')
+        self.assertIsNone(host.firmware_at(other))
+        self.assertIs(host, gather.knowing(host, other))
+
+    def test_a_loader_elsewhere_is_known_by_the_file_that_it_reaches(self):
+        code, link = self.folder / 'code', self.folder / 'link'
+        code.write_text('')
+        link.symlink_to(code)
+        host = facts.Host(firmware=(
+            FIRMWARE, dataclasses.replace(FIRMWARE, loader=str(code))))
+
+        known = gather.knowing(host, str(link))
+
+        self.assertEqual(str(code), known.firmware_at(str(link)).loader)
+        self.assertEqual(host.firmware[0], known.firmware[0])
+        self.assertIs(known, gather.knowing(known, str(link)))
+        self.assertEqual(host, gather.knowing(host, '/unknown'))
+        self.assertEqual(facts.Host(), gather.knowing(facts.Host(), '/x'))
+
+    def test_firmware_without_its_template_hides_no_other(self):
+        names = {}
+        for number, name in enumerate(('a', 'b')):
+            names[name] = str(self.folder / name)
+            pathlib.Path(names[name]).write_text('')
+            self.describe(f'{number}.json', mapping={
+                'device': 'flash', 'executable': {'filename': names[name]},
+                'nvram-template': {'filename': f'{names[name]}.vars'}})
+        pathlib.Path(names['b'] + '.vars').write_text('')
+
+        firmware = self.host(Connection(loaders=None)).firmware
+
+        self.assertEqual([names['b'], names['a']],
+                         [one.loader for one in firmware])
 
     def test_no_folder_is_unknown_and_an_empty_one_is_none(self):
         self.assertIsNone(self.host(
