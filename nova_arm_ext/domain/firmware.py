@@ -54,6 +54,15 @@ class Os(view.View):
         return self.selects_uefi or self.names_uefi
 
     @property
+    def has_varstore(self) -> bool:
+        """Whether QEMU keeps the variables, out of the guest's reach.
+
+        libvirt 12.1 and newer: the loader is of the type rom, and the store
+        is a JSON file.
+        """
+        return tree.child(self.element, 'varstore') is not None
+
+    @property
     def is_stateless(self) -> bool:
         """Whether the firmware keeps no variables."""
         return self.loader_stateless is True

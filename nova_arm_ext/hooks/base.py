@@ -40,6 +40,14 @@ class Report:
     def __init__(self) -> None:
         self.reasons: list[tuple[str, str]] = []
         self.essential: list[tuple[str, str]] = []
+        self.warnings: list[str] = []
+
+    def warn(self, text: str) -> None:
+        """Report what someone should act on; nova-compute logs a WARNING.
+
+        :param text: a sentence for the operator
+        """
+        self.warnings.append(text)
 
     def because(self, place: str, reason: str, *,
                 essential: bool = False) -> None:

@@ -56,6 +56,8 @@ class Uefi(base.Hook):
         os = Os.of(domain)
         previous = domain.previous_of_same_arch
         had = None if previous is None else Os.of(previous)
+        if _has_varstore(domain, os, had, report):
+            return
         self._ask_by_features(os, report)
         if had is not None and self._keeps(os, had, domain, facts):
             successor = (self._fitting(os, domain, facts, had)
@@ -65,9 +67,10 @@ class Uefi(base.Hook):
                 self._complete(os, facts, report)
             else:
                 os.copy_from(had, 'nvram')
-                self._name(os, successor, report, (
-                    f'{had.loader} no longer exists, and '
-                    f'{successor.loader} has the same features'))
+                reason = (f'{had.loader} no longer exists, and '
+                          f'{successor.loader} has the same features')
+                self._name(os, successor, report, reason)
+                report.warn(f'the firmware {reason}')
         elif self._needs(os, had, domain, facts):
             self._give(os, had, domain, facts, report)
         self._place(os, domain, facts, report)
@@ -76,7 +79,9 @@ class Uefi(base.Hook):
         os = Os.of(domain)
         previous = domain.previous_of_same_arch
         had = None if previous is None else Os.of(previous)
-        if had is None or not had.has_uefi:
+        if had is None or _has_varstore(domain, os, had, report):
+            return
+        if not had.has_uefi:
             return
         if had.names_uefi:
             self._keep(os, had, domain, facts, report)
@@ -115,7 +120,11 @@ class Uefi(base.Hook):
     @staticmethod
     def _keeps(os: Os, had: Os, domain: Domain,
                facts: Facts) -> bool:
-        """Whether the guest keeps the firmware that it had."""
+        """Whether the guest keeps the firmware that it had.
+
+        :raises Refused: if it is not known whether that has the Secure Boot
+            that is asked for
+        """
         if not had.names_uefi:
             return False
         if domain.kernel and not os.has_uefi and not os.has_loader:
@@ -129,7 +138,18 @@ class Uefi(base.Hook):
         has = facts.host.firmware_at(had.loader)
         # the request may have changed, such as by a resize to a flavor with
         # os:secure_boot
-        return wanted is None or has is None or has.secure_boot == wanted
+        if wanted is None:
+            return True
+        if has is not None:
+            return has.secure_boot == wanted
+        if (wanted and facts.host.firmware and not facts.guest.loader_is_gone
+                and had.feature('secure-boot') is not True):
+            raise errors.Refused(
+                f'the instance asks for Secure Boot, and it is not known '
+                f'whether its firmware {had.loader} has it, because no '
+                f'descriptor of this host names that; rebuild the instance, '
+                f'or install a descriptor for it', this_host=True)
+        return True
 
     @classmethod
     def _keep(cls, os: Os, had: Os, domain: Domain, facts: Facts,
@@ -199,21 +219,33 @@ class Uefi(base.Hook):
             return
         fitting = self._fitting(os, domain, facts)
         if fitting is None:
+            has = f'; it has {had.loader}' if had and had.loader else ''
             raise errors.Refused(
                 f'this host has no UEFI firmware for {domain.arch} instances'
                 f'{" with Secure Boot" if os.feature("secure-boot") else ""}'
-                f' on machine {domain.machine}; install it (Debian: '
-                f'qemu-efi-aarch64, qemu-efi-arm) or boot the instance on '
-                f'another host', this_host=True)
-        if libvirt is None:
+                f' on machine {domain.machine}{has}; install it '
+                f'({packages(domain.arch)}) or boot the instance on another '
+                f'host', this_host=True)
+        if had is not None and had.names_uefi:
+            report.warn(
+                f'the firmware {had.loader} is not one with'
+                f'{"" if fitting.secure_boot else "out"} Secure Boot, as the '
+                f'instance now asks, and is replaced by {fitting.loader}')
+        if not fitting.described:
+            reason = ('libvirt cannot select it, because no descriptor of '
+                      'this host names it')
+        elif libvirt is None:
             return
-        if libvirt >= SELECTION_PERSISTS and not os.is_stateless:
+        elif os.is_stateless:
+            reason = ('firmware without a variable store, which libvirt does '
+                      'not select itself')
+        elif libvirt >= SELECTION_PERSISTS:
             return
-        self._name(os, fitting, report, (
-            'firmware without a variable store, which libvirt does not select '
-            'itself' if os.is_stateless else
-            f'libvirt {format_version(libvirt)} does not keep what it selects '
-            f'when a guest is stopped, so the firmware is named'))
+        else:
+            reason = (f'libvirt {format_version(libvirt)} does not keep what '
+                      f'it selects when a guest is stopped, so the firmware '
+                      f'is named')
+        self._name(os, fitting, report, reason)
 
     @staticmethod
     def _fitting(os: Os, domain: Domain, facts: Facts,
@@ -223,7 +255,10 @@ class Uefi(base.Hook):
         :param had: what the guest had before; the firmware has to work with
             its variable store
         """
-        secure = os.feature('secure-boot') is True
+        secure = os.feature('secure-boot')
+        if secure is None and had is not None:
+            secure = had.feature('secure-boot')
+        secure = secure is True
         libvirt = facts.host.libvirt_version
         raw_only = libvirt is not None and libvirt < SELECTION_PERSISTS
         arch = domain.arch
@@ -298,6 +333,41 @@ class Uefi(base.Hook):
             fitting = cls._fitting(os, domain, facts)
             template = fitting.template if fitting else None
         return nvram.with_suffix(path, template)
+
+
+def _has_varstore(domain: Domain, os: Os, had: Os | None,
+                  report: Report) -> bool:
+    """Leave a guest its variables that QEMU keeps; Nova knows no such store.
+
+    :returns: whether there is one; nothing else is then to be done
+    """
+    if os.has_varstore:
+        return True
+    if (had is None or not had.has_varstore
+            or (domain.kernel and not os.has_uefi)):
+        return False
+    os.drop('nvram')
+    os.selection = had.selection
+    os.copy_from(had, 'varstore', 'loader', 'firmware')
+    report.because('os/varstore', 'firmware and variable store that the '
+                                  'guest had before', essential=True)
+    return True
+
+
+#: Packages with UEFI firmware, by the guest's architecture and the family of
+#: distributions.
+PACKAGES = {
+    'aarch64': {'Debian and Ubuntu': 'qemu-efi-aarch64',
+                'CentOS Stream, Rocky, Fedora and openEuler': 'edk2-aarch64',
+                'SUSE': 'qemu-uefi-aarch64'},
+    'armv7l': {'Debian up to 13 and Ubuntu': 'qemu-efi-arm',
+               'Fedora': 'edk2-arm', 'SUSE': 'qemu-uefi-aarch32'}}
+
+
+def packages(arch: str | None) -> str:
+    """The packages with UEFI firmware for an architecture, in words."""
+    return '; '.join(f'{family}: {name}' for family, name
+                     in PACKAGES.get(arch or '', {}).items())
 
 
 def _matches(machine: str, globs: tuple[str, ...]) -> bool:

@@ -314,6 +314,10 @@ def _log_skipped(domain: Domain, skip: _SkipHook) -> None:
 
 
 def _log_result(domain: Domain, result: Result) -> None:
+    for report in result.reports:
+        for text in report.warnings:
+            LOG.warning('[instance: %s] Hook %s: %s', domain.uuid,
+                        report.hook, text)
     changed = dict.fromkeys(r.hook for r in result.reports if r.changed)
     LOG.info('[instance: %s] Domain XML adjusted by %s in %.1f ms',
              domain.uuid, ', '.join(changed) or 'no hook',

@@ -223,6 +223,32 @@ class HostFirmwareTest(UefiTestCase):
         return facts.Facts(host=facts.Host(libvirt_version=libvirt,
                                            firmware=firmware))
 
+    def test_the_refusal_names_the_packages_of_three_families(self):
+        nothing = facts.Facts(host=facts.Host(
+            libvirt_version=(9, 0, 0), firmware=()))
+        for arch, packages in (
+                ('aarch64', ('qemu-efi-aarch64', 'edk2-aarch64',
+                             'qemu-uefi-aarch64')),
+                ('armv7l', ('qemu-efi-arm', 'edk2-arm',
+                            'qemu-uefi-aarch32'))):
+            refusal = self.assertRaises(
+                errors.Refused, self.adjusted,
+                document(SELECTED, attributes=EFI, arch=arch), nothing)
+
+            for package in packages:
+                self.assertIn(f': {package}', str(refusal))
+
+    def test_firmware_without_a_descriptor_is_named_on_every_libvirt(self):
+        found = dataclasses.replace(ARM32, described=False)
+        for host in (LIBVIRT_9.host, LIBVIRT_11.host,
+                     facts.Host(libvirt_version=None)):
+            made, _ = self.adjusted(
+                document(SELECTED, attributes=EFI, arch='armv7l'),
+                facts.Facts(host=dataclasses.replace(
+                    host, firmware=(found,))))
+
+            self.assertIn('>/code32</loader>', made)
+
     def test_a_host_without_firmware_is_refused_for_another_host(self):
         for known in (self.having(), self.having(ARM32), self.having(SECURE),
                       self.having(QCOW), self.having(dataclasses.replace(
@@ -316,6 +342,99 @@ class ExistingGuestTest(UefiTestCase):
                     made, _ = self.adjusted(new, known, previous=had)
                     self.assertEqual(had.count('/code.ms<'),
                                      made.count('/code.ms<'))
+
+    def kept(self, xml: str, known: facts.Facts,
+             previous: str) -> tuple[str, str]:
+        """The domain XML after the pipeline, and what was logged."""
+        before = len(self.log.output)
+        result = Pipeline([('uefi', uefi.Uefi(None))]).run(
+            xml, dataclasses.replace(known, guest=dataclasses.replace(
+                known.guest, previous=previous)))
+        return (base.compact(view.Domain.parse(result.xml)),
+                self.log.output[before:])
+
+    def test_a_link_to_firmware_without_secure_boot_has_none(self):
+        # Debian 13 renamed the file
+        renamed = dataclasses.replace(
+            PLAIN, loader='/code.no-secboot', aliases=('/code',))
+        secure = document(SELECTED.replace('"no"', '"yes"'), attributes=EFI)
+        for host in (LIBVIRT_9.host, LIBVIRT_11.host):
+            known = facts.Facts(host=dataclasses.replace(
+                host, firmware=(SECURE, renamed)))
+
+            made, said = self.kept(secure, known, document(STORE))
+
+            self.assertNotIn('>/code<', made)
+            self.assertIn('/code.ms' if host == LIBVIRT_9.host
+                          else 'enabled="yes"', made)
+            self.assertIn('WARNING', said)
+            self.assertIn('firmware /code is not one with Secure Boot', said)
+            self.assertIn('/code.ms', said)
+
+    def test_without_firmware_for_it_the_guest_is_told_of_and_kept(self):
+        secure = document(SELECTED.replace('"no"', '"yes"'), attributes=EFI)
+        known = facts.Facts(host=facts.Host(
+            libvirt_version=(11, 3, 0), firmware=(PLAIN,)))
+
+        made, said = self.kept(secure, known, document(STORE))
+
+        self.assertIn('>/code<', made)
+        self.assertIn('WARNING', said)
+        self.assertIn('with Secure Boot on machine virt; it has /code', said)
+
+    def test_unknown_firmware_with_secure_boot_is_kept_with_a_warning(self):
+        secure = document(SELECTED.replace('"no"', '"yes"'), attributes=EFI)
+        had = document(STORE.replace('/code', '/own/code'))
+
+        made, said = self.kept(secure, LIBVIRT_9, had)
+
+        self.assertIn('>/own/code<', made)
+        self.assertIn('WARNING', said)
+        self.assertIn('/own/code', said)
+
+    def test_unknown_firmware_is_no_matter_where_libvirt_knows_it(self):
+        secure = document(SELECTED.replace('"no"', '"yes"'), attributes=EFI)
+        had = document(STORE.replace('/code', '/own/code').replace(
+            '{type}', '<firmware><feature enabled="yes" name="secure-boot"/>'
+                      '</firmware>{type}'), attributes=EFI)
+        for previous in (had, document(STORE.replace('/code', '/own/code'))):
+            for xml in (secure, document(SELECTED, attributes=EFI)):
+                if (xml, previous) == (secure, had) or xml != secure:
+                    made, said = self.kept(xml, LIBVIRT_9, previous)
+                    self.assertIn('>/own/code<', made)
+                    self.assertNotIn('WARNING', said)
+
+    def test_features_that_libvirt_wrote_find_the_successor(self):
+        had = document(STORE.replace('/code', '/gone').replace(
+            '{type}', '<firmware><feature enabled="yes" name="secure-boot"/>'
+                      '</firmware>{type}'), attributes=EFI)
+        known = dataclasses.replace(LIBVIRT_11, guest=facts.Guest(
+            loader_is_gone=True))
+
+        made, said = self.kept(document(STORE.replace('/code', '/gone')),
+                               known, had)
+
+        self.assertIn('>/code.ms<', made)
+        self.assertIn('/gone no longer exists, and /code.ms has', said)
+
+    def test_variables_that_qemu_keeps_stay(self):
+        had = document(
+            '{type}<loader type="rom" format="raw">/qemuvars.fd</loader>'
+            '<varstore template="/t.json" path="/v.json"/>'
+            '<firmware><feature enabled="yes" name="secure-boot"/>'
+            '</firmware><boot dev="hd"/>', attributes=EFI)
+        known = facts.Facts(
+            host=facts.Host(libvirt_version=(12, 8, 0), firmware=()),
+            guest=facts.Guest(nvram='/instance/u_VARS.fd'))
+        self.check_left(had, known)
+        for os, attributes in ((SELECTED.replace('"no"', '"yes"'), EFI),
+                               (SELECTED, EFI), (NAMED, ''),
+                               ('{type}<boot dev="hd"/>', '')):
+            made, _ = self.adjusted(document(os, attributes=attributes),
+                                    known, previous=had)
+
+            self.assertEqual(_sorted(had), _sorted(made))
+            self.check_left(made, known, previous=had)
 
     def test_a_selection_is_kept_as_well(self):
         known = facts.Facts(host=facts.Host(
