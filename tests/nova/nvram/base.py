@@ -158,6 +158,14 @@ class StoresTestCase(nova.test.NoDBTestCase):
         made._copies._driver = copies.load_store(CONF)
         made._images._keys = images.load_keys(CONF)
 
+    def keep_copies(self):
+        """Have a store for copies."""
+        folder = self.root / 'copies'
+        folder.mkdir(mode=0o700)
+        self.flags(store='directory', directory=str(folder),
+                   group='arm_nvram')
+        self.load_stores()
+
     # -- What Nova does -----------------------------------------------------
 
     def nova(self, name, does=None):

@@ -33,10 +33,7 @@ class CopiesTest(base.StoresTestCase):
 
     def setUp(self):
         super().setUp()
-        (self.root / 'copies').mkdir(mode=0o700)
-        self.flags(store='directory', directory=str(self.root / 'copies'),
-                   group='arm_nvram')
-        self.load_stores()
+        self.keep_copies()
 
     def test_a_guest_that_is_offloaded_gets_its_variables_back(self):
         for prepare in (self.spawn, self.adopt):

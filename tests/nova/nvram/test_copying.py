@@ -29,10 +29,7 @@ class CopyingTest(base.StoresTestCase):
     def setUp(self):
         super().setUp()
         self.copies = self.root / 'copies'
-        self.copies.mkdir(mode=0o700)
-        self.flags(store='directory', directory=str(self.copies),
-                   copy_interval=3600, group='arm_nvram')
-        self.load_stores()
+        self.keep_copies()
         self.power = power_state.RUNNING
         self.listed = [self.instance]
         self.stub_out('nova.virt.libvirt.guest.Guest.get_power_state',

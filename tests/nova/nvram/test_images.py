@@ -102,10 +102,7 @@ class ImagesTest(base.StoresTestCase):
         self.assertEqual(base.variables('1'), self.started)
 
     def test_nothing_is_destroyed_where_the_image_cannot_be_used(self):
-        (self.root / 'copies').mkdir(mode=0o700)
-        self.flags(store='directory', directory=str(self.root / 'copies'),
-                   group='arm_nvram')
-        self.load_stores()
+        self.keep_copies()
         self.spawn()
         self.stop('1')
         with self.nova('power_off'):
@@ -237,10 +234,7 @@ class ImagesTest(base.StoresTestCase):
 
     def test_a_guest_that_is_unshelved_has_its_copy_whatever_the_image_has(
             self):
-        (self.root / 'copies').mkdir(mode=0o700)
-        self.flags(store='directory', directory=str(self.root / 'copies'),
-                   group='arm_nvram')
-        self.load_stores()
+        self.keep_copies()
         self.spawn()
         self.stop('1')
         self.properties = {'arm_nvram_store': 'of somebody else'}

@@ -389,11 +389,7 @@ class OffloadTest(base.StoresTestCase):
 
     def setUp(self):
         super().setUp()
-        copies = self.root / 'copies'
-        copies.mkdir(mode=0o700)
-        self.flags(store='directory', directory=str(copies),
-                   group='arm_nvram')
-        self.load_stores()
+        self.keep_copies()
 
     def test_one_whose_domain_is_gone_is_saved_all_the_same(self):
         for prepare in (self.spawn, self.adopt):

@@ -97,12 +97,6 @@ class FirmwareTest(base.StoresTestCase):
         self.document = base.DOCUMENT.replace('enabled="no"',
                                               f'enabled="{secure_boot}"')
 
-    def keep_copies(self):
-        (self.root / 'copies').mkdir(mode=0o700)
-        self.flags(store='directory', directory=str(self.root / 'copies'),
-                   group='arm_nvram')
-        self.load_stores()
-
     def test_an_evacuated_guest_does_not_use_a_store_of_other_firmware(self):
         self.with_both()
         none = base.variables('1')
