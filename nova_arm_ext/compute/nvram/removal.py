@@ -163,12 +163,11 @@ class Removal:
         """
         # the domain is gone already after a failed start, a resize to another
         # cell and, at times, an evacuation
-        if guest is None and not self._definitions.is_arm(instance):
-            return
+        is_arm = guest is not None or self._definitions.is_arm(instance)
         deleted = (instance.task_state == task_states.DELETING
                    or instance.vm_state in (vm_states.SOFT_DELETED,
                                             vm_states.DELETED))
-        if _is_leaving(instance):
+        if is_arm and _is_leaving(instance):
             if instance.task_state not in _EVACUATING:
                 with extra('Removing its files from the instance directory',
                            instance):
@@ -182,7 +181,8 @@ class Removal:
                    instance):
             # The domain XML may name none of them: that of a rescue names the
             # rescue's, and libvirt older than 9.2 none of a stopped guest.
-            if (removed and not self._definitions.is_here(instance)
+            if (removed and is_arm
+                    and not self._definitions.is_here(instance)
                     and not self._definitions.has_name(instance.name)):
                 store.remove_from_libvirt(instance.name)
         if removed and deleted:
