@@ -92,30 +92,56 @@ class Adjustment:
         refusal = None
         with extra('Asking whether the new flavor is refused', instance):
             if flavor.flavorid != instance.flavor.flavorid:
-                refusal = self._refusal(instance, flavor)
-                if refusal == self._refusal(instance, instance.flavor):
+                found = self._refusal(instance, flavor,
+                                      instance.system_metadata)
+                # another host may be able to
+                refusal = None if found and found.this_host else found
+                if str(refusal) == str(self._refusal(
+                        instance, instance.flavor,
+                        instance.system_metadata)):
                     # the guest runs with that already
                     refusal = None
-        if refusal:
-            raise exception.InstanceFaultRollback(
-                inner_exception=exception.InvalidInput(reason=refusal))
+        _roll_back(refusal)
 
-    def _refusal(self, instance: Any, flavor: Any) -> str | None:
-        """Why a new guest could not have a flavor on any host.
+    def check_image(self, instance: Any) -> None:
+        """Refuse a rebuild that the hooks refuse, before disks are removed.
+
+        Only what the new image asks of the hooks is looked at. Nova has
+        noted it with the instance (API.rebuild, 29 to 34).
+
+        :raises InstanceFaultRollback: with InvalidInput; the instance stays
+            as it is
+        """
+        refusal = None
+        with extra('Asking whether the new image is refused', instance):
+            metadata = instance.system_metadata
+            refusal = self._refusal(instance, instance.flavor, metadata)
+            if refusal and str(refusal) == str(self._refusal(
+                    instance, instance.flavor,
+                    {name: value for name, value in metadata.items()
+                     if not name.startswith('image_arm_')})):
+                # the domain XML of the old image, or the flavor, asks for it
+                refusal = None
+        _roll_back(refusal)
+
+    def _refusal(self, instance: Any, flavor: Any, metadata: Any
+                 ) -> errors.Refused | None:
+        """Why a new guest could not have a flavor and an image.
 
         The present domain XML is adjusted for it; the result is not used.
+
+        :param metadata: Nova's system_metadata of the instance
         """
         document = self._definitions.of(instance)
         if document is None or view.arm_guest(document) is None:
             return None
-        asked = types.SimpleNamespace(
-            flavor=flavor, system_metadata=instance.system_metadata)
+        asked = types.SimpleNamespace(flavor=flavor, system_metadata=metadata)
         try:
             self.pipeline.run(document, facts.Facts(
                 host=self._host_facts.now(),
                 guest=gather.guest(asked, previous=document)), existing=False)
         except errors.Refused as e:
-            return None if e.this_host else str(e)
+            return e
         return None
 
     def _facts(self, instance: Any, image_meta: Any) -> facts.Facts:
@@ -149,3 +175,11 @@ class Adjustment:
                 'one; the INFO line of this instance names it',
                 loader, instance=instance)
         return gone
+
+
+def _roll_back(refusal: errors.Refused | None) -> None:
+    """End an operation in which nothing has been done yet, if it is refused.
+    """
+    if refusal is not None:
+        raise exception.InstanceFaultRollback(
+            inner_exception=exception.InvalidInput(reason=str(refusal)))

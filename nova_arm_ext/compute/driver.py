@@ -242,6 +242,8 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
     @_as_nova_has_it
     def rebuild(self, context, instance, image_meta, *args, evacuate=False,
                 **kwargs):
+        if not evacuate:
+            self._adjustment.check_image(instance)
         self._life.rebuilding(context, instance, image_meta,
                               evacuate=evacuate)
         return super().rebuild(context, instance, image_meta, *args,

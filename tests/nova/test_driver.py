@@ -292,6 +292,40 @@ class DriverTest(nova.test.NoDBTestCase):
         self.instance.flavor.extra_specs = {'arm:tea': 'yes'}
         self.assertTrue(self.resize('new', **{'arm:tea': 'yes'}).called)
 
+    def rebuild(self, *, evacuate: bool = False) -> mock.Mock:
+        with mock.patch.object(libvirt_driver.LibvirtDriver,
+                               'rebuild') as novas:
+            try:
+                self.driver.rebuild(None, self.instance, self.image, None,
+                                    None, None, None, None, None,
+                                    evacuate=evacuate)
+            except exception.InstanceFaultRollback as e:
+                self.assertIsInstance(e.inner_exception,
+                                      exception.InvalidInput)
+                self.assertIn('no tea', str(e))
+                novas.assert_not_called()
+        return novas
+
+    def test_a_rebuild_is_refused_before_the_disks_are_removed(self) -> None:
+        class RefusingTea(hooks.Hook):
+            """Refuses what an image or a flavor asks for."""
+
+            def adjust(self, domain, facts, report):
+                if 'yes' in ((facts.guest.image_properties or {}).get(
+                        'arm_tea'), (facts.guest.extra_specs or {}).get(
+                            'arm:tea')):
+                    raise errors.Refused('no tea', this_host=True)
+
+        self.with_hook(RefusingTea)
+        self.existing(*[DOCUMENT] * 20)
+        self.assertTrue(self.rebuild().called)
+        self.instance.system_metadata['image_arm_tea'] = 'yes'
+        self.assertFalse(self.rebuild().called)
+        self.assertTrue(self.rebuild(evacuate=True).called)
+        # the guest runs with that already
+        self.instance.flavor.extra_specs = {'arm:tea': 'yes'}
+        self.assertTrue(self.rebuild().called)
+
     def attach(self, method: str, error: Exception) -> None:
         with mock.patch.object(libvirt_driver.LibvirtDriver, method,
                                side_effect=error):

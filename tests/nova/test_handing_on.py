@@ -325,11 +325,14 @@ class HandingOnTest(nova.test.NoDBTestCase):
 
     def test_a_rebuild_tells_whether_it_evacuates(self) -> None:
         for evacuate in (True, False):
+            self.all.reset_mock()
             self.call('rebuild', evacuate=evacuate)
 
             self.all.life.rebuilding.assert_called_with(
                 mock.sentinel.context, INSTANCE, mock.sentinel.image_meta,
                 evacuate=evacuate)
+            self.assertIs(not evacuate,
+                          self.all.adjustment.check_image.called)
 
     def test_only_a_soft_reboot_looks_for_the_store(self) -> None:
         for kind in ('SOFT', 'HARD'):
