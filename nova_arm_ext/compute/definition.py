@@ -160,6 +160,22 @@ class Definitions:
                 self._define_again(instance, recorded)
             raise
 
+    @contextlib.contextmanager
+    def rescuing(self, instance: Any) -> Iterator[None]:
+        """Define the domain XML of a guest's own system if its rescue fails.
+
+        Nova leaves that of the rescue. The next rescue would take it for the
+        one to go back to (rescue, 29 to 34).
+        """
+        recorded = self.own(instance)
+        try:
+            with operation.of(instance, Event.RESCUE, previous=recorded):
+                yield
+        except Exception:
+            if recorded is not None:
+                self._define_again(instance, recorded)
+            raise
+
     def save(self, instance: Any, document: str) -> None:
         """Save the domain XML of a guest that Nova undefines.
 
@@ -193,9 +209,10 @@ class Definitions:
                         '%s', left, instance=instance)
 
     def _define_again(self, instance: Any, recorded: str) -> None:
-        """Put a guest's saved domain XML back if Nova has left none."""
+        """Put a guest's saved domain XML back if Nova has not left it."""
         try:
-            if (not self._is_defined(instance)
+            if ((not self._is_defined(instance)
+                 or _is_rescue(self.guest(instance)))
                     and view.Domain.parse(recorded).is_arm
                     and not _is_deleted(instance)):
                 self._host.write_instance_config(recorded)
@@ -223,6 +240,10 @@ class Definitions:
                 instance).has_persistent_configuration())
         except exception.InstanceNotFound:
             return False
+
+
+def _is_rescue(guest: view.Domain | None) -> bool:
+    return guest is not None and places.is_rescue(guest)
 
 
 def _is_deleted(instance: Any) -> bool:

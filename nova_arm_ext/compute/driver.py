@@ -264,8 +264,7 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
 
     @_as_nova_has_it
     def rescue(self, context, instance, *args, **kwargs):
-        with operation.of(instance, Event.RESCUE,
-                          previous=self._definitions.own(instance)):
+        with self._definitions.rescuing(instance):
             return super().rescue(context, instance, *args, **kwargs)
 
     @_as_nova_has_it

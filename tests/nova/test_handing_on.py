@@ -46,6 +46,7 @@ AROUND = {
     'finish_migration': ('migration.arriving',),
     'finish_revert_migration': ('definitions.keeping',),
     'migrate_disk_and_power_off': ('migration.sending',),
+    'rescue': ('definitions.rescuing',),
     'spawn': ('life.spawning', 'machines.forgetting'),
 }
 #: Called with the instance before Nova's.
@@ -57,7 +58,6 @@ BEFORE = {
     'detach_volume': ('hotplug.check_disk',),
     'migrate_disk_and_power_off': ('machines.record',),
     'rebuild': ('life.rebuilding',),
-    'rescue': ('definitions.own',),
 }
 #: Called with the instance after Nova's.
 AFTER = {
@@ -455,14 +455,12 @@ class HandingOnTest(nova.test.NoDBTestCase):
         self.all.removal.undefining.assert_called_once_with(
             INSTANCE, mock.sentinel.guest)
 
-    def test_a_rescue_knows_the_guest_and_an_unrescue_does_not(self) -> None:
-        self.all.definitions.own.return_value = '<domain/>'
+    def test_an_unrescue_does_not_know_the_guest(self) -> None:
         seen = []
-        for name in ('rescue', 'unrescue'):
-            self.stub_out(f'nova.virt.libvirt.driver.LibvirtDriver.{name}',
-                          lambda *args: seen.append(operation.on(INSTANCE)))
-            getattr(self.driver, name)(None, INSTANCE)
+        self.stub_out('nova.virt.libvirt.driver.LibvirtDriver.unrescue',
+                      lambda *args: seen.append(operation.on(INSTANCE)))
 
-        self.assertEqual([(Event.RESCUE, '<domain/>'),
-                          (Event.UNRESCUE, None)],
+        self.driver.unrescue(None, INSTANCE)
+
+        self.assertEqual([(Event.UNRESCUE, None)],
                          [(one.event, one.previous) for one in seen])

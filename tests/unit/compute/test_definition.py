@@ -313,6 +313,65 @@ class DefineAgainTest(DefinitionsTest):
                       f'either. It was:\n{document()}', self.log.output)
 
 
+class RescueTest(DefinitionsTest):
+
+    RESCUE = document().replace('</domain>', (
+        '<devices><disk><source file="/instances/disk.rescue"/></disk>'
+        '</devices></domain>'))
+
+    def rescue(self, left: str | None = None, is_defined: bool = True
+               ) -> operation.Operation | None:
+        """What is known within.
+
+        :param left: Nova fails, and this is what libvirt then has
+        """
+        with self.definitions.rescuing(INSTANCE):
+            doing = operation.on(INSTANCE)
+            if left:
+                self.xml, self.is_defined = left, is_defined
+                raise ValueError('Nova failed')
+        return doing
+
+    def test_it_knows_the_guest(self) -> None:
+        doing = self.rescue()
+
+        self.assertEqual((Event.RESCUE, document()),
+                         (doing.event, doing.previous))
+        self.assertIsNone(operation.current.get())
+        self.assertFalse(self.host.write_instance_config.called)
+
+    def test_one_that_fails_leaves_what_is_to_be_rescued(self) -> None:
+        self.assertRaises(ValueError, self.rescue, self.RESCUE)
+
+        self.host.write_instance_config.assert_called_once_with(document())
+
+    def test_so_does_the_second_one(self) -> None:
+        self.xml = self.RESCUE
+        self.luggage.before_rescue.return_value = document('own')
+
+        self.assertRaises(ValueError, self.rescue, self.RESCUE)
+
+        self.host.write_instance_config.assert_called_once_with(
+            document('own'))
+
+    def test_one_that_leaves_nothing_leaves_it_too(self) -> None:
+        self.assertRaises(ValueError, self.rescue, document(), False)
+
+        self.host.write_instance_config.assert_called_once_with(document())
+
+    def test_one_that_failed_before_it_began_changes_nothing(self) -> None:
+        self.assertRaises(ValueError, self.rescue, document())
+
+        self.assertFalse(self.host.write_instance_config.called)
+
+    def test_a_guest_of_which_nothing_is_known_stays_so(self) -> None:
+        self.xml = None
+
+        self.assertRaises(ValueError, self.rescue, self.RESCUE)
+
+        self.assertFalse(self.host.write_instance_config.called)
+
+
 class CutOffRevertTest(DefinitionsTest):
 
     def setUp(self) -> None:
