@@ -17,6 +17,7 @@ from tests.nova.documents.judge import Verdict
 # What differs between two guests: their names, numbers and times.
 _OWN = re.compile(
     r'\d{4}-\d\d-\d\dT[\d:.]+Z|/var/lib/[^\s\'",:]+|[0-9a-f]{8}-[0-9a-f-]{27}')
+_WARNING = re.compile(r'\S+: warning: .*')
 
 
 def _append(path: str, xml: str) -> Callable[[typing.Any], None]:
@@ -75,6 +76,5 @@ def told(verdict: Verdict) -> str:
     """What was refused and why, without what is the guest's own."""
     if verdict.define:
         return f'define: {verdict.define}'
-    lines = [line for line in _OWN.sub('', verdict.start or '').splitlines()
-             if 'warning:' not in line]
-    return f'start: {" ".join(lines)}'
+    text = _WARNING.sub('', _OWN.sub('', verdict.start or ''))
+    return f'start: {" ".join(text.split())}'

@@ -12,9 +12,10 @@ import concurrent.futures
 import contextlib
 import csv
 import dataclasses
+import logging
 import pathlib
 import sys
-import time
+from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
 
@@ -26,6 +27,9 @@ from tests.starts import replaced
 #: Debian suites, and what people call them.
 SUITES = {'bookworm': 'Debian 12', 'trixie': 'Debian 13',
           'forky': 'Debian testing'}
+
+#: Progress is told each time after so many guests.
+PROGRESS = 20
 
 STARTED = 'started'
 REFUSED = 'refused'
@@ -63,34 +67,44 @@ def judged(suite: str, only: Iterable[str]) -> tuple[str, list[Result]]:
         known = judge.host
         told = (f'{SUITES[suite]}: libvirt {known["libvirt_version"]}, QEMU '
                 f'{known["qemu_version"]}')
-        return told, results(suite, judge, release, only)
+
+        def say(done: int, whole: int) -> None:
+            if done == whole or done % PROGRESS == 0:
+                print(f'{told}: {done} of {whole} guests', file=sys.stderr,
+                      flush=True)
+
+        return told, results(suite, judge, release, only, say)
 
 
 def results(suite: str, judge: bed.Bed, release: guests.Release,
-            only: Iterable[str] = ()) -> list[Result]:
+            only: Iterable[str] = (),
+            progress: Callable[[int, int], None] | None = None
+            ) -> list[Result]:
     """A result for each guest, by host and kind.
 
     :param only: these kinds; all if there are none
+    :param progress: is told after each guest how many are judged, of how many
     """
     chosen = frozenset(only)
     asked = [guest for host in kinds.EVERY_HOST for guest in release.on(host)
              if not chosen or guest.kind.name in chosen]
+    # It knows nothing of threads.
     adjusted = [release.adjusted(guest) for guest in asked]
+
+    def judged(number: int) -> Result:
+        guest, ours = asked[number], adjusted[number]
+        state, why = (_started(judge, ours.xml) if ours.xml
+                      else (REFUSED, ours.refusal or ''))
+        alone, alone_why = _started(judge, guest.document)
+        return Result(suite=suite, host=guest.host, kind=guest.kind.name,
+                      state=state, why=why, alone=alone, alone_why=alone_why)
+
+    found = []
     with concurrent.futures.ThreadPoolExecutor(bed.JUDGES) as pool:
-        ours = [pool.submit(_started, judge, one.xml) if one.xml else None
-                for one in adjusted]
-        alone = [pool.submit(_started, judge, guest.document)
-                 for guest in asked]
-        found = []
-        for number, guest in enumerate(asked):
-            refusal = adjusted[number].refusal or ''
-            start = ours[number]
-            state, why = start.result() if start else (REFUSED, refusal)
-            alone_state, alone_why = alone[number].result()
-            found.append(Result(
-                suite=suite, host=guest.host, kind=guest.kind.name,
-                state=state, why=why, alone=alone_state,
-                alone_why=alone_why))
+        for result in pool.map(judged, range(len(asked))):
+            found.append(result)
+            if progress:
+                progress(len(found), len(asked))
     return found
 
 
@@ -167,16 +181,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reason = guests.why_not()
     if reason:
         parser().exit(1, f'{reason}\n')
+    # Slow hooks are not told of: the machine is busy.
+    logging.getLogger('nova_arm_ext').setLevel(logging.ERROR)
     found: list[Result] = []
     headings = []
     with concurrent.futures.ThreadPoolExecutor(len(suites)) as pool:
-        started = time.monotonic()
         for told, more in pool.map(judged, suites,
                                    [asked.kind] * len(suites)):
             headings.append(told)
             found += more
-            print(f'{told}: {len(more)} guests judged after '
-                  f'{time.monotonic() - started:.0f} s', file=sys.stderr)
     if asked.csv:
         with open(asked.csv, 'w', newline='') as file:
             writer = csv.writer(file, lineterminator='\n')

@@ -1,10 +1,21 @@
 # SPDX-License-Identifier: Apache-2.0
-"""What is replaced before a guest is started, without libvirt."""
+"""Starts of every kind of guest: what needs no libvirt."""
 
+import contextlib
 import copy
+import csv
+import io
+import pathlib
+from unittest import mock
 
+import fixtures
 from lxml import etree
 
+from tests.nova.documents import guests
+from tests.nova.documents import kinds
+from tests.nova.documents.judge import Verdict
+from tests.starts import faults
+from tests.starts import matrix
 from tests.starts import replaced
 from tests.support import base
 
@@ -131,3 +142,113 @@ def written(domain: etree._Element) -> str:
         element.tail = None
         element.text = (element.text or '').strip() or None
     return etree.tostring(own, encoding='unicode')
+
+
+def result(**values: str) -> matrix.Result:
+    return matrix.Result(**{
+        'suite': 'trixie', 'host': kinds.AARCH64_KVM, 'kind': 'default',
+        'state': matrix.STARTED, 'alone': matrix.FAILED} | values)
+
+
+class MatrixTest(base.TestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.useFixture(fixtures.MockPatchObject(guests, 'why_not',
+                                                 return_value=None))
+
+    def run_with(self, *results: matrix.Result,
+                 arguments: tuple[str, ...] = ('trixie',)) -> tuple[int, str]:
+        """The exit status and what is printed, with these results."""
+        found = {suite: [one for one in results if one.suite == suite]
+                 for suite in matrix.SUITES}
+        printed = io.StringIO()
+        with mock.patch.object(matrix, 'judged', lambda suite, only: (
+                f'heading of {suite}', found[suite])), (
+                contextlib.redirect_stdout(printed)):
+            return matrix.main(arguments), printed.getvalue()
+
+    def test_each_kind_has_a_line(self) -> None:
+        status, printed = self.run_with(
+            result(), result(host=kinds.AARCH64_TCG, alone=matrix.STARTED),
+            result(kind='numa', state=matrix.REFUSED, why='No nodes.'))
+
+        self.assertEqual(0, status)
+        self.assertIn('\ndefault ss-  Fs-\nnuma    r--  F--\n', printed)
+        self.assertIn('Debian 13, aarch64-kvm: 1 started, 1 refused, '
+                      '0 failed; Nova alone: 0 started\n', printed)
+
+    def test_a_guest_that_fails_is_told_of(self) -> None:
+        status, printed = self.run_with(
+            result(state=matrix.FAILED, why='start: no'))
+
+        self.assertEqual(1, status)
+        self.assertTrue(printed.endswith(
+            '\nDebian 13, aarch64-kvm, default: start: no\n'), printed)
+
+    def test_each_libvirt_has_a_column(self) -> None:
+        _, printed = self.run_with(
+            *(result(suite=suite) for suite in matrix.SUITES), arguments=())
+
+        self.assertIn('\ndefault s--  F--         s--  F--         '
+                      's--  F--\n', printed)
+        self.assertIn('heading of bookworm\nheading of trixie\n'
+                      'heading of forky\n', printed)
+
+    def test_nothing_started_is_a_failure(self) -> None:
+        status, _ = self.run_with()
+
+        self.assertEqual(1, status)
+
+    def test_all_results_are_written(self) -> None:
+        path = self.useFixture(fixtures.TempDir()).join('results.csv')
+
+        self.run_with(result(why='a, b'),
+                      arguments=('trixie', '--csv', path))
+
+        with open(path) as file:
+            [row] = csv.DictReader(file)
+        self.assertEqual(('trixie', 'default', 'started', 'a, b', 'failed'),
+                         (row['suite'], row['kind'], row['state'],
+                          row['why'], row['alone']))
+
+    def test_an_unknown_suite(self) -> None:
+        said = io.StringIO()
+
+        with contextlib.redirect_stderr(said):
+            error = self.assertRaises(SystemExit, matrix.main, ['sid'])
+
+        self.assertEqual(2, error.code)
+        self.assertIn('there is no suite sid', said.getvalue())
+
+    def test_each_suite_has_tests(self) -> None:
+        modules = [
+            path.read_text() for path in
+            pathlib.Path(matrix.__file__).parent.glob('test_*.py')]
+
+        for suite in matrix.SUITES:
+            self.assertEqual(1, sum(f"suite = '{suite}'" in text
+                                    for text in modules), suite)
+
+
+class FaultsTest(base.TestCase):
+
+    def test_two_guests_are_told_the_same(self) -> None:
+        said = [
+            faults.told(Verdict(start=(
+                f'[1] internal error: {time} qemu-system-aarch64: warning: '
+                f'slow\n{time} qemu-system-aarch64: /var/lib/{name}: none')))
+            for time, name in (('2026-12-01T16:14:23.4Z', 'a'),
+                               ('2026-12-02T17:15:24.5Z', 'b'))]
+
+        self.assertEqual(said[0], said[1])
+        self.assertEqual('start: [1] internal error: qemu-system-aarch64: : '
+                         'none', said[0])
+
+    def test_a_fault_is_put_into_the_domain_xml(self) -> None:
+        text = ("<domain><os><type machine='virt'/></os><features/><cpu/>"
+                '<clock/><devices/></domain>')
+
+        for name in faults.FAULTS:
+            self.assertNotEqual(etree.canonicalize(text), etree.canonicalize(
+                faults.with_fault(text, name)), name)
