@@ -7,9 +7,11 @@ import os
 import stat
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 from oslo_config import cfg
 
+from nova_arm_ext.cmd import asking
 from nova_arm_ext.cmd.failure import Failure
 
 #: The file name that stands for standard input.
@@ -24,17 +26,20 @@ def name_of(file: str) -> str:
     return 'standard input' if file == STDIN else file
 
 
-def read(file: str, limit: int) -> bytes:
+def read(file: str, limit: int, what: str, stderr: TextIO) -> bytes:
     """The content of a file, or of standard input.
 
     :param file: a path, or ``-``
     :param limit: the largest size, in bytes
+    :param what: what the user has to type if standard input is a terminal
+    :param stderr: where the user reads that
     :raises Failure: when the file cannot be read or is larger
     """
     try:
         if file == STDIN:
             if sys.stdin is None:
                 raise Failure('standard input is closed')
+            asking.announce(what, stderr)
             data = sys.stdin.buffer.read(limit + 1)
         else:
             with open(file, 'rb') as opened:

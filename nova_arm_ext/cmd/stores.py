@@ -14,6 +14,7 @@ from typing import Any
 from lxml import etree
 from oslo_config import cfg
 
+from nova_arm_ext.cmd import guests
 from nova_arm_ext.cmd import host
 from nova_arm_ext.cmd.failure import Failure
 from nova_arm_ext.compute.nvram import files
@@ -47,6 +48,8 @@ class Domain:
 
     name: str
     uuid: str
+    number: int | None       #: libvirt's ID, if it runs
+    server: str | None       #: its name in Nova
     state: str
     active: bool
     suspended: bool          #: to disk, as Nova suspends
@@ -126,6 +129,11 @@ class Store:
         return os.path.join(self.folder, self.name)
 
     @property
+    def is_kept(self) -> bool:
+        """Whether a command kept it before it replaced a store."""
+        return files.BEFORE in os.path.basename(self.name)
+
+    @property
     def stem(self) -> str:
         """The name or UUID of the domain, from the name of the file."""
         found = _FILE.fullmatch(os.path.basename(self.name))
@@ -146,12 +154,14 @@ def domains(uri: str, seconds: float | None = None) -> list[Domain]:
     """
     known = []
     for one in host.answer(uri, seconds or PATIENCE, _documents):
-        name, identity, state, active, suspended, documents = one
+        name, identity, number, state, active, suspended, documents = one
         named = [_nvram(document) for document in documents]
         first = next((nvram for nvram, _ in named if nvram), None)
         known.append(Domain(
-            name=name, uuid=identity, state=_STATES.get(state, str(state)),
-            active=active, suspended=suspended, nvram=first,
+            name=name, uuid=identity, number=number,
+            server=guests.server_in(documents[-1]),
+            state=_STATES.get(state, str(state)), active=active,
+            suspended=suspended, nvram=first,
             template=next((template for _, template in named if template),
                           None),
             stores=frozenset(nvram for nvram, _ in named if nvram)))
@@ -169,7 +179,8 @@ def _documents(connection: Any) -> list[tuple[Any, ...]]:
     for domain in connection.listAllDomains():
         try:
             found.append((
-                domain.name(), domain.UUIDString(), domain.state()[0],
+                domain.name(), domain.UUIDString(), guests.number_of(domain),
+                domain.state()[0],
                 bool(domain.isActive()), bool(domain.hasManagedSaveImage()),
                 (domain.XMLDesc(), domain.XMLDesc(
                     libvirt.VIR_DOMAIN_XML_INACTIVE))))

@@ -218,6 +218,12 @@ class Domain(View):
         return [name for name in found if name]
 
     @property
+    def server_name(self) -> str | None:
+        """The name of the server, as Nova writes it into the metadata."""
+        metadata = self._of_nova('instance')
+        return None if metadata is None else metadata.findtext('{*}name')
+
+    @property
     def nova_version(self) -> str | None:
         """The release of Nova that wrote the document, if known."""
         package = self._of_nova('package')

@@ -29,8 +29,8 @@ class Explain(command.Command):
         parser = super().get_parser(prog_name)
         parser.add_argument(
             'guest', metavar='INSTANCE',
-            help="the name of the libvirt domain, or its UUID, which is the "
-                 "server's ID")
+            help="the server's ID or name, or the name or ID of the libvirt "
+                 "domain")
         arguments.add_connect(parser)
         arguments.add_config(parser)
         parser.add_argument('--json', action='store_true',

@@ -4,7 +4,6 @@
 import argparse
 import os
 import re
-from collections.abc import Callable
 from typing import Any
 from typing import TYPE_CHECKING
 
@@ -16,8 +15,8 @@ from nova_arm_ext.cmd import command
 if TYPE_CHECKING:
     from nova_arm_ext.cmd import stores
 
-_GUEST = ("the name of the libvirt domain, its UUID, which is the server's "
-          "ID, or the path of a variable store")
+_GUEST = ("the server's ID or name, the name or ID of the libvirt domain, or "
+          "the path of a variable store (with a slash)")
 
 
 class Bytes(columns.FormattableColumn):
@@ -78,8 +77,9 @@ class List(_List):
                '-f json, sizes are in bytes and ages in seconds.')
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        from nova_arm_ext.cmd import chosen
         from nova_arm_ext.cmd import stores
-        folders, domains = _host(parsed_args)
+        folders, domains = chosen.of_host(parsed_args)
         found = stores.find(folders, domains())
         return (('Store', 'Guest', 'UUID', 'State', 'Size', 'On disk', 'Age',
                  'Where', 'Template'), [_row(store) for store in found])
@@ -91,7 +91,8 @@ def _row(store: 'stores.Store') -> tuple[Any, ...]:
     return (
         printable(store.path), domain.name if domain else '-',
         domain.uuid if domain else '-',
-        'put aside' if store.is_aside
+        'kept' if store.is_kept
+        else 'put aside' if store.is_aside
         else 'suspended' if domain and domain.suspended
         else domain.state if domain else 'no domain',
         Bytes(store.size), Bytes(store.on_disk), Age(store.age), store.place,
@@ -106,8 +107,9 @@ class Show(_OnHost, command.Command):
     because one may hold a password.
     """
 
-    _epilog = ("INSTANCE can also be the path of a file that backup wrote. "
-               "With a path, libvirt is not asked. This command needs "
+    _epilog = ("INSTANCE can also be the path of a file that backup wrote, "
+               "or - for standard input. Then libvirt is not asked. This "
+               "command needs "
                "virt-firmware: pip install 'nova-arm-ext[nvram]'.")
 
     def get_parser(self, prog_name: str) -> Any:
@@ -121,14 +123,23 @@ class Show(_OnHost, command.Command):
         import json
 
         from nova_arm_ext import varstore
+        from nova_arm_ext.cmd import chosen
+        from nova_arm_ext.cmd import reading
         from nova_arm_ext.cmd import variables
-        path, data, domain = _sound(parsed_args)
+        from nova_arm_ext.compute.nvram import files
+        domain = None
+        if parsed_args.guest == reading.STDIN:
+            path = reading.name_of(reading.STDIN)
+            data = reading.read(reading.STDIN, files.MAX_SIZE,
+                                'a variable store', self.app.stderr)
+        else:
+            path, data, domain = chosen.sound(parsed_args)
         if data.startswith(varstore.MAGIC):
-            data = varstore.unpack(data)
-            _check(path, data)
+            data = chosen.told(path, varstore.unpack, data)
+        chosen.check(path, data)
         flash = variables.raw(data)
         if flash is not data:
-            _check(path, flash)
+            chosen.check(path, flash)
         found = variables.describe(flash)
         if parsed_args.json:
             guest = domain and {'name': domain.name, 'uuid': domain.uuid,
@@ -156,19 +167,30 @@ class Backup(_OnHost, command.Command):
         parser = super().get_parser(prog_name)
         parser.add_argument('guest', metavar='INSTANCE', help=_GUEST)
         parser.add_argument('file', metavar='FILE',
-                            help='the file to write; it must not exist')
+                            help='the file to write, which must not exist; '
+                                 '- for standard output')
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         from nova_arm_ext import varstore
+        from nova_arm_ext.cmd import chosen
+        from nova_arm_ext.cmd import reading
         from nova_arm_ext.cmd.failure import Failure
-        path, data, _ = _sound(parsed_args)
+        path, data, _ = chosen.sound(parsed_args)
         if data.startswith(varstore.MAGIC):
             raise Failure(f'{path} is already a backup')
-        packed = _told(path, varstore.pack, data)
+        packed = chosen.told(path, varstore.pack, data)
+        if parsed_args.file == reading.STDIN:
+            if self.app.stdout.isatty():
+                raise Failure('a backup is not text, and standard output is '
+                              'a terminal: redirect it to a file')
+            self.app.stdout.flush()
+            self.app.stdout.buffer.write(packed)
+            return 0
         if os.path.lexists(parsed_args.file):
             raise Failure(f'{parsed_args.file!r} already exists')
-        _write(*os.path.split(os.path.abspath(parsed_args.file)), packed)
+        folder, name = os.path.split(os.path.abspath(parsed_args.file))
+        chosen.write(folder, name, packed)
         self.app.stdout.write(
             f'{path}: {len(data)} bytes, written to {parsed_args.file} in '
             f'{len(packed)} bytes\n')
@@ -178,22 +200,33 @@ class Backup(_OnHost, command.Command):
 class _Replacing(_OnHost, command.Command):
     """Replaces an instance's variable store."""
 
+    #: what it is called in the name of the file that keeps the old store
+    done = ''
+
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
         parser.add_argument('guest', metavar='INSTANCE', help=_GUEST)
+        parser.add_argument(
+            '--yes', action='store_true',
+            help='do not ask; needed if standard input is not a terminal')
         return parser
 
     def replace(self, parsed_args: argparse.Namespace, data: bytes,
                 store: 'stores.Store', origin: str) -> int:
-        """Write the store, if no guest uses the old one.
+        """Write the store, if no guest uses the old one and the user agrees.
+
+        The old one is kept.
 
         :param data: the new store, raw or qcow2
         :param origin: its name in messages
         """
         from nova_arm_ext import varstore
+        from nova_arm_ext.cmd import asking
+        from nova_arm_ext.cmd import chosen
         from nova_arm_ext.cmd.failure import Failure
+        from nova_arm_ext.cmd.failure import printable
         from nova_arm_ext.compute.nvram import files
-        _check(origin, data, _flash_size(store))
+        chosen.check(origin, data, chosen.flash_size(store))
         domain = store.domain
         if domain is not None and domain.active:
             raise Failure(f'the instance {domain.title} is {domain.state}: '
@@ -211,7 +244,7 @@ class _Replacing(_OnHost, command.Command):
             if files.in_use(store.folder, store.name):
                 raise Failure(f'{store.path} is in use: a QEMU process that '
                               f'this libvirt does not know has it open')
-            is_qcow2 = _first_bytes(store) == varstore.QCOW2
+            is_qcow2 = chosen.first_bytes(store) == varstore.QCOW2
         except FileNotFoundError:
             pass     # it was lost, or the instance was never started
         if is_qcow2 != data.startswith(varstore.QCOW2):
@@ -219,9 +252,26 @@ class _Replacing(_OnHost, command.Command):
                 f'{origin} is {"raw" if is_qcow2 else "qcow2"} and '
                 f'{store.path} is {"qcow2" if is_qcow2 else "raw"}: use '
                 f'"qemu-img convert"')
-        _write(store.folder, store.name, data)
+        asking.confirm(
+            f'{store.path} '
+            + (f'of {domain.title} ' if domain else '')
+            + f'gets the content of {origin}, and loses its variables',
+            parsed_args.yes, self.app.stderr)
+        kept = chosen.keep(store, self.done)
+        try:
+            chosen.write(store.folder, store.name, data)
+        except BaseException:
+            if kept:
+                files.remove(store.folder, kept)
+            raise
         self.app.stdout.write(f'{store.path} now has the content of '
                               f'{origin}\n')
+        if kept:
+            kept = os.path.join(store.folder, kept)
+            self.app.stdout.write(printable(
+                f'The old store is kept as {kept}; to get it back: '
+                f'nova-arm-ext nvram restore {parsed_args.guest} {kept}')
+                + '\n')
         return 0
 
 
@@ -229,21 +279,27 @@ class Restore(_Replacing):
     """Replace an instance's variable store with a backup.
 
     The instance must be stopped. The backup is checked first. If anything
-    fails, the old store stays as it is.
+    fails, the old store stays as it is. Otherwise it is kept beside the new
+    one, with a name that ends in .before-restore.
     """
+
+    done = 'restore'
 
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
         parser.add_argument('file', metavar='FILE',
-                            help='a file that backup wrote')
+                            help='a file that backup wrote, or - for '
+                                 'standard input')
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
         from nova_arm_ext import varstore
+        from nova_arm_ext.cmd import chosen
         from nova_arm_ext.cmd import reading
-        packed = reading.read(parsed_args.file, varstore.MAX_PACKED)
-        data = _told(parsed_args.file, varstore.unpack, packed)
-        return self.replace(parsed_args, data, _of_guest(parsed_args),
+        packed = reading.read(parsed_args.file, varstore.MAX_PACKED,
+                              'a backup', self.app.stderr)
+        data = chosen.told(parsed_args.file, varstore.unpack, packed)
+        return self.replace(parsed_args, data, chosen.of_guest(parsed_args),
                             reading.name_of(parsed_args.file))
 
 
@@ -251,11 +307,14 @@ class Reset(_Replacing):
     """Replace an instance's variable store with the firmware's template.
 
     All its variables are lost, such as boot options and enrolled keys. The
-    instance must be stopped.
+    instance must be stopped. The old store is kept beside the new one, with a
+    name that ends in .before-reset.
     """
 
     _epilog = ('The template is the one that the domain XML names (nvram/'
-               '@template). Make a backup first.')
+               '@template).')
+
+    done = 'reset'
 
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
@@ -266,18 +325,20 @@ class Reset(_Replacing):
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
+        from nova_arm_ext.cmd import chosen
         from nova_arm_ext.cmd import reading
         from nova_arm_ext.cmd.failure import Failure
         from nova_arm_ext.compute.nvram import files
-        store = _of_guest(parsed_args)
+        store = chosen.of_guest(parsed_args)
         template = parsed_args.template or (
             store.domain and store.domain.template)
         if not template:
             raise Failure(f'no domain XML names the template of '
                           f'{store.path}: give it with --template')
         return self.replace(
-            parsed_args, reading.read(template, files.MAX_SIZE), store,
-            template)
+            parsed_args, reading.read(
+                template, files.MAX_SIZE, 'a template', self.app.stderr),
+            store, reading.name_of(template))
 
 
 class Orphans(_List):
@@ -314,9 +375,10 @@ class Orphans(_List):
         return status
 
     def take_action(self, parsed_args: argparse.Namespace) -> Any:
+        from nova_arm_ext.cmd import chosen
         from nova_arm_ext.cmd import stores
         from nova_arm_ext.cmd.failure import printable
-        folders, domains = _host(parsed_args)
+        folders, domains = chosen.of_host(parsed_args)
         found = list(stores.orphans(folders, domains(),
                                     parsed_args.older_than))
         still = set()
@@ -352,129 +414,3 @@ def _seconds(text: str) -> float:
         raise argparse.ArgumentTypeError(
             f'{text!r} is not a time such as 30m, 12h or 7d')
     return int(found[1]) * {'m': 60.0, 'h': 3600.0, 'd': 86400.0}[found[2]]
-
-
-def _host(parsed_args: argparse.Namespace
-          ) -> 'tuple[stores.Folders, Callable[[], list[stores.Domain]]]':
-    """The directories that options and configuration name, and a question
-    for all domains.
-
-    :raises Failure: when a directory does not exist
-    """
-    from nova_arm_ext.cmd import host
-    from nova_arm_ext.cmd import reading
-    from nova_arm_ext.cmd import stores
-    conf = reading.of_nova_compute(parsed_args)
-    folders = stores.Folders.configured(
-        conf, nvram=parsed_args.nvram_dir,
-        instances=parsed_args.instances_dir)
-    uri = host.uri_of(conf, parsed_args.connect)
-    return folders, lambda: stores.domains(uri, parsed_args.timeout)
-
-
-def _of_guest(parsed_args: argparse.Namespace) -> 'stores.Store':
-    """The store of an instance, or with a path.
-
-    :raises Failure: when there is none, or more than one
-    """
-    from nova_arm_ext.cmd import stores
-    from nova_arm_ext.cmd.failure import Failure
-    (folders, domains), guest = _host(parsed_args), parsed_args.guest
-    found = stores.find(folders, domains())
-    if '/' in guest:
-        path = os.path.abspath(guest)
-        matching = [store for store in found if store.path == path]
-        if not matching:
-            raise Failure(
-                f'{path} is neither in {folders.nvram} nor in an instance '
-                f'directory, and no domain names it')
-        return matching[0]
-    of_domain = [store for store in found if store.domain is not None
-                 and guest in (store.domain.name, store.domain.uuid)]
-    matching = [store for store in of_domain
-                if store.domain and store.domain.nvram == store.path] or [
-        store for store in of_domain if not store.is_aside]
-    if len(matching) != 1:
-        raise Failure(
-            f'the instance {guest!r} has no variable store on this host'
-            if not matching else
-            f'the instance {guest!r} has more than one store; give the path '
-            f'of one: '
-            + ', '.join(store.path for store in matching))
-    return matching[0]
-
-
-def _sound(parsed_args: argparse.Namespace
-           ) -> tuple[str, bytes, 'stores.Domain | None']:
-    """Path, content and domain of the store that the user names.
-
-    :raises Failure: when there is none
-    :raises Damaged: when its content is not valid
-    """
-    from nova_arm_ext import varstore
-    from nova_arm_ext.cmd.failure import Failure
-    from nova_arm_ext.compute.nvram import files
-    guest = parsed_args.guest
-    if '/' in guest:
-        folder, name = _host(parsed_args)[0].split(guest)
-        domain = None
-    else:
-        store = _of_guest(parsed_args)
-        folder, name, domain = store.folder, store.name, store.domain
-    path = os.path.join(folder, name)
-    try:
-        data = files.read(folder, name)
-        if not data.startswith(varstore.MAGIC):
-            data = _told(path, files.read_sound, folder, name)
-    except OSError as e:
-        raise Failure(f'cannot read {path!r}: {e.strerror}') from e
-    return path, data, domain
-
-
-def _first_bytes(store: 'stores.Store') -> bytes:
-    from nova_arm_ext.compute.nvram import files
-    return files.read(store.folder, store.name)[:4]
-
-
-def _flash_size(store: 'stores.Store') -> int | None:
-    """The size of the flash that the firmware expects, in bytes.
-
-    This is the size of the template, because the store may be truncated.
-    """
-    from nova_arm_ext import varstore
-    if store.domain is None or store.domain.template is None:
-        return None
-    try:
-        with open(store.domain.template, 'rb') as template:
-            if template.read(4) == varstore.QCOW2:
-                return None
-            return template.seek(0, os.SEEK_END)
-    except OSError:
-        return None     # the template may be in another container
-
-
-def _write(folder: str, name: str, data: bytes) -> None:
-    from nova_arm_ext.cmd.failure import Failure
-    from nova_arm_ext.compute.nvram import files
-    try:
-        files.write_atomic(folder, name, data)
-    except OSError as e:
-        raise Failure(f'cannot write {os.path.join(folder, name)!r}: '
-                      f'{e.strerror}') from e
-
-
-def _check(path: str, data: bytes, size: int | None = None) -> None:
-    from nova_arm_ext import varstore
-    _told(path, varstore.check, data, size)
-
-
-def _told(path: str, function: Any, *args: Any) -> Any:
-    """Call a function; add the name of the file to its error."""
-    from nova_arm_ext import errors
-    from nova_arm_ext.cmd.failure import Failure
-    try:
-        return function(*args)
-    except errors.Damaged as e:
-        if path in str(e):
-            raise
-        raise Failure(f'{path}: {e}') from e

@@ -8,6 +8,7 @@ import logging
 import os
 from collections.abc import Iterator
 from typing import Any
+from typing import TextIO
 from typing import TYPE_CHECKING
 
 from nova_arm_ext.cmd import arguments
@@ -81,14 +82,15 @@ class Preview(command.Command):
         if parsed_args.facts == parsed_args.domain == reading.STDIN:
             raise failure.Failure(
                 'domain XML and facts cannot both come from standard input')
-        document = reading.read(parsed_args.domain, view.MAX_BYTES)
+        document = reading.read(parsed_args.domain, view.MAX_BYTES,
+                                'domain XML', self.app.stderr)
         try:
             domain = view.Domain.parse(document)
         except errors.InvalidDocument as e:
             raise failure.Failure(
                 f'{reading.name_of(parsed_args.domain)}: {e}') from e
         conf = reading.of_nova_compute(parsed_args)
-        known = _Facts(parsed_args.facts, domain,
+        known = _Facts(self.app.stderr, parsed_args.facts, domain,
                        host.uri_of(conf, parsed_args.connect),
                        parsed_args.timeout or PATIENCE)
         logged = _Logged()
@@ -130,9 +132,10 @@ class Preview(command.Command):
 class _Facts:
     """The facts for one preview, and the origin of those about the host."""
 
-    def __init__(self, file: str | None, domain: 'Domain', uri: str,
-                 seconds: float) -> None:
+    def __init__(self, stderr: TextIO, file: str | None, domain: 'Domain',
+                 uri: str, seconds: float) -> None:
         """
+        :param stderr: where a user at a terminal is told what to type
         :param file: the facts file; None to ask libvirt when facts are needed
         :param domain: has the extra specs that count if the file has none
         :param uri: the libvirt to ask
@@ -156,7 +159,8 @@ class _Facts:
             try:
                 # twice: it can hold the previous XML
                 self.known = facts.Facts.from_json(
-                    reading.read(file, 2 * view.MAX_BYTES))
+                    reading.read(file, 2 * view.MAX_BYTES, 'facts (JSON)',
+                                 stderr))
             except errors.InvalidFacts as e:
                 raise failure.Failure(f'{name}: {e}') from e
             self.origin = f'from {name}'

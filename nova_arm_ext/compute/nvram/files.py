@@ -32,6 +32,10 @@ SETTLE_TRIES = 20
 #: What the name of a store that is put aside goes on with; then the time.
 ASIDE = '.damaged-'
 
+#: What the name of a store goes on with that "nova-arm-ext nvram" kept before
+#: it replaced it.
+BEFORE = '.before-'
+
 #: Where SELinux keeps the label of a file.
 LABEL = 'security.selinux'
 
@@ -268,7 +272,7 @@ def remove(folder: str, name: str) -> bool:
 
 
 def remove_all(folder: str, name: str) -> bool:
-    """Remove a store, and what had its name and was put aside.
+    """Remove a store, and what had its name and was put aside or kept.
 
     :returns: whether there was anything
     """
@@ -276,7 +280,7 @@ def remove_all(folder: str, name: str) -> bool:
     try:
         with _parent(folder, name) as (parent, base):
             for one in os.listdir(parent):
-                if one.startswith(base + ASIDE):
+                if one.startswith((base + ASIDE, base + BEFORE)):
                     os.unlink(one, dir_fd=parent)
                     removed = True
     except FileNotFoundError:

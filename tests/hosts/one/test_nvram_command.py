@@ -56,21 +56,21 @@ def life(folder: pathlib.Path) -> dict[str, typing.Any]:
                            'Size', '-c', 'Where', '-c', 'Template')
     said['show'] = command('show', NAME)
     said['backup'] = command('backup', NAME, backup)
-    said['restore, running'] = command('restore', NAME, backup)
-    said['reset, running'] = command('reset', NAME)
+    said['restore, running'] = command('restore', NAME, backup, '--yes')
+    said['reset, running'] = command('reset', NAME, '--yes')
 
     domain.managedSave(0)
-    said['restore, suspended'] = command('restore', NAME, backup)
+    said['restore, suspended'] = command('restore', NAME, backup, '--yes')
     domain.managedSaveRemove(0)
     STORE.write_bytes(b'damaged')
     said['show, damaged'] = command('show', NAME)
-    said['restore'] = command('restore', NAME, backup)
+    said['restore'] = command('restore', NAME, backup, '--yes')
     said['is as before'] = STORE.read_bytes() == TEMPLATE.read_bytes()
     domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
     said['owner after'] = STORE.stat().st_uid
     domain.destroy()
 
-    said['reset'] = command('reset', NAME, '--template', str(
+    said['reset'] = command('reset', NAME, '--yes', '--template', str(
         TEMPLATE.with_name('AAVMF_VARS.fd')))
     said['is blank'] = not any(STORE.read_bytes())
     said['no orphan'] = command('orphans', '--older-than', '0m', '--yes')
@@ -149,5 +149,8 @@ class NvramCommandTest(base.TestCase):
         for event in ('no orphan', 'young'):
             self.assertEqual([0, ''], said[event][::2])
             self.assertNotIn('removed', said[event][1])
-        self.assertEqual([0, 'removed\n', ''], said['orphan'])
+        status, text, errors = said['orphan']
+        # what restore and reset kept goes with it
+        self.assertEqual((0, ''), (status, errors))
+        self.assertEqual(['removed'] * 3, text.splitlines())
         self.assertEqual([], said['left'])

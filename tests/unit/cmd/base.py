@@ -67,6 +67,15 @@ FACTS = {
 NO_LIBVIRT = 'qemu+unix:///system?socket=/nonexistent/libvirt-sock'
 
 
+class Stream(io.TextIOWrapper):
+    """A stream of the command; a test may say that it is a terminal."""
+
+    terminal = False
+
+    def isatty(self) -> bool:
+        return self.terminal
+
+
 @dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
 class Ran:
     """The exit status and output of a command."""
@@ -112,10 +121,9 @@ class CommandTestCase(base.TestCase):
 
     def run_command(self, *arguments, stdin=b'') -> Ran:
         """Run the command in this process."""
-        out, err = (io.TextIOWrapper(io.BytesIO(), 'utf-8') for _ in '12')
+        out, err = (Stream(io.BytesIO(), 'utf-8') for _ in '12')
         with (contextlib.redirect_stdout(out), contextlib.redirect_stderr(err),
-              fixtures.MonkeyPatch('sys.stdin', io.TextIOWrapper(
-                  io.BytesIO(stdin)))):
+              fixtures.MonkeyPatch('sys.stdin', Stream(io.BytesIO(stdin)))):
             status = main.main(arguments)
         for stream in (out, err):
             stream.flush()

@@ -228,3 +228,17 @@ class SourceTest(base.CommandTestCase):
 
         self.assertIsNone(
             reading.source_of(conf, 'connection_uri', 'libvirt'))
+
+
+class TerminalTest(base.CommandTestCase):
+
+    def test_a_command_that_waits_for_a_terminal_says_so(self) -> None:
+        self.useFixture(fixtures.MonkeyPatch(
+            'tests.unit.cmd.base.Stream.terminal', True))
+
+        ran = self.run_command('preview', '--facts', self.facts,
+                               stdin=base.DOCUMENT.encode())
+
+        self.assertEqual(0, ran.status)
+        self.assertEqual('Reading domain XML from this terminal; end it with '
+                         'Ctrl-D.\n', ran.stderr)

@@ -7,6 +7,7 @@ import pathlib
 import shutil
 import subprocess
 import time
+from xml.sax.saxutils import escape
 
 import fixtures
 import testtools
@@ -46,16 +47,20 @@ class NvramTestCase(base.CommandTestCase):
 
     def guest(self, number: int, *, path: pathlib.Path | None = None,
               running: bool = False, suspended: bool = False,
-              template: bool = True) -> str:
+              template: bool = True, server: str | None = None) -> str:
         """Define a domain; its store need not exist.
 
         :returns: its name
         """
         name = f'instance-{number:08x}'
+        metadata = '' if server is None else (
+            '<metadata><nova:instance xmlns:nova="http://openstack.org/xmlns/'
+            f'libvirt/nova/1.1"><nova:name>{escape(server)}</nova:name>'
+            f'</nova:instance></metadata>')
         attribute = f" template='{self.template}'" if template else ''
         self.guests.append(
             f"<domain type='test' xmlns:test='{TEST}'><name>{name}</name>"
-            f'<uuid>{UUIDS[number]}</uuid><memory>8192</memory>'
+            f'<uuid>{UUIDS[number]}</uuid>{metadata}<memory>8192</memory>'
             f"<os><type>hvm</type><loader readonly='yes' type='pflash'>"
             f'/usr/share/AAVMF/AAVMF_CODE.fd</loader>'
             f'<nvram{attribute}>'
@@ -78,13 +83,21 @@ class NvramTestCase(base.CommandTestCase):
         folder.mkdir()
         return folder
 
-    def nvram_command(self, command: str, *arguments: str) -> base.Ran:
+    def nvram_command(self, command: str, *arguments: str,
+                      stdin: bytes = b'') -> base.Ran:
+        if command in ('restore', 'reset'):
+            arguments = ('--yes', *arguments)
+        return self.asked(command, *arguments, stdin=stdin)
+
+    def asked(self, command: str, *arguments: str,
+              stdin: bytes = b'') -> base.Ran:
+        """Run a command that may ask."""
         uri = 'test://' + self.file(
             'node.xml', f'<node>{"".join(self.guests)}</node>')
         return self.run_command(
             'nvram', command, '--connect', uri, '--nvram-dir',
             str(self.nvram), '--instances-dir', str(self.instances),
-            *arguments)
+            *arguments, stdin=stdin)
 
     def rows(self, *arguments: str) -> list[dict[str, str]]:
         ran = self.nvram_command(*arguments, '-f', 'json')
@@ -315,11 +328,28 @@ class ShowTest(NvramTestCase):
         self.assertNotIn('\x1b', text)
         self.assertNotIn('\nevil', text)
 
+    def test_a_file_of_this_folder_needs_a_slash(self) -> None:
+        self.useFixture(fixtures.MonkeyPatch('os.path.isfile',
+                                             lambda path: path == 'b1.bak'))
+
+        self.assert_fails(self.nvram_command('show', 'b1.bak'),
+                          'for the file of this name, write ./b1.bak')
+
+    def test_a_server_is_found_by_its_name_if_no_other_has_it(self) -> None:
+        for number in (1, 2, 3):
+            self.store(self.guest(
+                number, server='web & co' if number < 3 else 'Acme <1>'))
+
+        self.assertIn(UUIDS[3], self.shown('show', 'Acme <1>'))
+        self.assert_fails(self.nvram_command('show', 'web & co'),
+                          "2 servers have the name 'web & co'", UUIDS[1],
+                          UUIDS[2])
+
     def test_the_guest_of_a_store_is_found_by_name_and_uuid(self) -> None:
-        name = self.guest(1)
+        name = self.guest(1, running=True)
         self.store(name)
-        for guest in (name, UUIDS[1]):
-            self.assertIn(f'Guest: {name} ({UUIDS[1]}), shut off\n',
+        for guest in (name, UUIDS[1], UUIDS[1].upper(), '1'):
+            self.assertIn(f'Guest: {name} ({UUIDS[1]}), running\n',
                           self.shown('show', guest))
         self.assert_fails(self.nvram_command('show', 'instance-00000007'),
                           "'instance-00000007' has no variable store")
@@ -406,9 +436,36 @@ class BackupTest(NvramTestCase):
         self.assertEqual(0o600, self.backup.stat().st_mode & 0o777)
         self.assert_has(path, data)
         self.assertEqual(0o640, path.stat().st_mode & 0o777)
-        self.assertEqual(f'{path} now has the content of {self.backup}\n',
-                         restored)
+        kept = f'{path}.before-restore'
+        self.assertEqual(
+            f'{path} now has the content of {self.backup}\n'
+            f'The old store is kept as {kept}; to get it back: '
+            f'nova-arm-ext nvram restore {name} {kept}\n', restored)
         self.assertIn('Debian UEFI', self.shown('show', str(self.backup)))
+
+    def test_standard_output_and_input_are_files_too(self) -> None:
+        name = self.guest(1)
+        path = self.store(name)
+
+        ran = self.nvram_command('backup', name, '-')
+        path.write_bytes(NEW)
+        shown = self.run_command('nvram', 'show', '-', stdin=ran.out)
+        self.nvram_command('restore', name, '-', stdin=ran.out)
+
+        self.assertEqual((0, ''), (ran.status, ran.stderr))
+        self.assertTrue(varstore.unpack(ran.out) == OLD)
+        self.assertIn('Store: standard input\n', shown.stdout)
+        self.assert_has(path, OLD)
+        self.assertFalse(pathlib.Path('-').exists())
+
+    def test_a_backup_is_not_written_to_a_terminal(self) -> None:
+        name = self.guest(1)
+        self.store(name)
+        self.useFixture(fixtures.MonkeyPatch(
+            'tests.unit.cmd.base.Stream.terminal', True))
+
+        self.assert_fails(self.nvram_command('backup', name, '-'),
+                          'redirect it')
 
     def test_a_running_guest_can_be_backed_up(self) -> None:
         name = self.guest(1, running=True)
@@ -540,7 +597,8 @@ class BackupTest(NvramTestCase):
         with fixtures.MonkeyPatch('os.fsync', full):
             self.assert_fails(self.nvram_command(
                 'restore', name, str(self.backup)),
-                f"cannot write '{path}': No space left on device")
+                f"cannot write '{path}.before-restore': No space left on "
+                f'device')
 
         self.assert_has(path, OLD)
         self.assertEqual([path], list(self.nvram.iterdir()))
@@ -555,8 +613,94 @@ class ResetTest(NvramTestCase):
         said = self.shown('reset', name)
 
         self.assert_has(path, bytes(stores.MIB))
-        self.assertEqual(f'{path} now has the content of {self.template}\n',
-                         said)
+        self.assertIn(f'{path} now has the content of {self.template}\n',
+                      said)
+
+    def test_the_old_store_is_kept_and_comes_back(self) -> None:
+        name = self.guest(1)
+        path = self.store(name)
+        kept = pathlib.Path(f'{path}.before-reset')
+
+        said = self.shown('reset', name)
+
+        self.assertIn(f'The old store is kept as {kept}; to get it back: '
+                      f'nova-arm-ext nvram restore {name} {kept}\n', said)
+        self.assertEqual(['kept'], [row['State'] for row in self.rows('list')
+                                    if row['Store'] == str(kept)])
+        self.shown('restore', name, str(kept))
+        self.assert_has(path, OLD)
+
+    def test_what_was_kept_is_never_replaced(self) -> None:
+        name = self.guest(1)
+        path = self.store(name)
+
+        for _ in range(3):
+            self.shown('reset', name)
+
+        self.assertEqual(
+            [path.name, *(f'{path.name}.before-reset{ending}'
+                          for ending in ('', '-2', '-3'))],
+            sorted(file.name for file in self.nvram.iterdir()))
+        self.assertTrue(varstore.unpack(pathlib.Path(
+            f'{path}.before-reset').read_bytes()) == OLD)
+
+    def test_a_damaged_store_is_kept_as_it_is(self) -> None:
+        name = self.guest(1)
+        path = self.store(name, b'nonsense')
+
+        self.shown('reset', name)
+
+        self.assert_has(pathlib.Path(f'{path}.before-reset'), b'nonsense')
+
+    def test_nothing_is_kept_where_the_new_one_cannot_be_written(
+            self) -> None:
+        name = self.guest(1)
+        path = self.store(name)
+        real = files.write_atomic
+
+        def write(folder, name, data):
+            if '.before-' not in name:
+                raise OSError(5, 'Input/output error')
+            real(folder, name, data)
+
+        with fixtures.MonkeyPatch(
+                'nova_arm_ext.compute.nvram.files.write_atomic', write):
+            self.assert_fails(self.nvram_command('reset', name),
+                              'Input/output error')
+
+        self.assertEqual([path], list(self.nvram.iterdir()))
+
+    def test_a_script_has_to_give_yes(self) -> None:
+        name = self.guest(1)
+        path = self.store(name)
+        backup = self.file('backup', varstore.pack(NEW))
+
+        for command in (('reset', name), ('restore', name, backup)):
+            self.assert_fails(self.asked(*command), str(path), name,
+                              'give --yes', 'nothing was changed')
+
+        self.assert_has(path, OLD)
+        self.assertEqual([path], list(self.nvram.iterdir()))
+
+    def test_a_terminal_is_asked(self) -> None:
+        name = self.guest(1)
+        path = self.store(name)
+        self.useFixture(fixtures.MonkeyPatch(
+            'tests.unit.cmd.base.Stream.terminal', True))
+
+        for answer in (b'\n', b'n\n', b''):
+            ran = self.asked('reset', name, stdin=answer)
+            self.assertEqual(2, ran.status)
+            self.assertIn('Continue? [y/N] ', ran.stderr)
+            self.assertIn('nothing was changed', ran.stderr)
+            self.assert_has(path, OLD)
+        ran = self.asked('reset', name, stdin=b'y\n')
+
+        self.assertEqual(0, ran.status)
+        self.assertIn(f'{path} of {name} ({UUIDS[1]}) gets the content of '
+                      f'{self.template}, and loses its variables. Continue? ',
+                      ran.stderr)
+        self.assert_has(path, bytes(stores.MIB))
 
     def test_another_template_can_be_named(self) -> None:
         name = self.guest(1, template=False)

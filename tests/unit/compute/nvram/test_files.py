@@ -171,6 +171,7 @@ class WriteTest(StoreFilesTestCase):
         files.put_aside(self.folder, NAME)
         self.write(b'new')
         files.put_aside(self.folder, NAME)
+        (self.guest.parent / f'{NAME}{files.BEFORE}reset').write_bytes(b'')
         other = f'{NAME}1{files.ASIDE}x'
         (self.guest.parent / other).write_bytes(b'')
 
