@@ -31,6 +31,15 @@ FIRMWARE_FOLDERS = ('/usr/share/AAVMF', '/usr/share/edk2/aarch64',
                     '/usr/share/edk2/arm', '/usr/share/qemu',
                     '/usr/share/qemu-efi-aarch64')
 
+#: Loader and template of 32-bit firmware, where no descriptor names any:
+#: Debian and Ubuntu, Fedora, SUSE.
+FIRMWARE_32 = (
+    ('/usr/share/AAVMF/AAVMF32_CODE.fd', '/usr/share/AAVMF/AAVMF32_VARS.fd'),
+    ('/usr/share/edk2/arm/QEMU_EFI-pflash.raw',
+     '/usr/share/edk2/arm/vars-template-pflash.raw'),
+    ('/usr/share/qemu/aavmf-aarch32-code.bin',
+     '/usr/share/qemu/aavmf-aarch32-vars.bin'))
+
 #: libvirt's names of guest architectures by those of the descriptors
 _DESCRIPTOR_ARCH = {'aarch64': 'aarch64', 'arm': 'armv7l'}
 
@@ -190,6 +199,14 @@ def _firmware(connection: Any, virt_types: Mapping[str, tuple[str, ...]],
                 _loaders, connection, arch, virt_types[arch]))
     found = [firmware for firmware in described
              if _exists(firmware.loader, there.get(firmware.arch))]
+    if 'armv7l' in virt_types and not any(
+            one.arch == 'armv7l' for one in found):
+        # libvirt then names only 64-bit firmware in domain capabilities
+        found += [
+            facts.Firmware(arch='armv7l', machines=('virt-*',), loader=loader,
+                           template=template, described=False)
+            for loader, template in FIRMWARE_32
+            if os.path.exists(loader) and os.path.exists(template)]
     # one whose template is not installed must not hide the next one
     found.sort(key=_is_incomplete)
     return tuple(

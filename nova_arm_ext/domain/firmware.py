@@ -24,6 +24,7 @@ class Os(view.View):
     loader_format = fields.text('loader/@format')
     nvram = fields.text('nvram')
     nvram_template = fields.text('nvram/@template')
+    nvram_template_format = fields.text('nvram/@templateFormat')
     nvram_format = fields.text('nvram/@format')
     kernel = fields.text('kernel')
     cmdline = fields.text('cmdline')

@@ -20,6 +20,12 @@ MAX_BYTES = 4 * 1024 * 1024
 #: Nova's namespaces end in the version of its format: .../nova/1.1
 NOVA_NAMESPACE = 'http://openstack.org/xmlns/libvirt/nova/'
 
+#: Bytes of libvirt's units of memory; without one it is KiB.
+_UNITS = {'b': 1, 'bytes': 1} | {
+    name: base ** power for power, letter in enumerate('KMGTPE', 1)
+    for name, base in ((letter, 1024), (letter.lower(), 1024),
+                       (f'{letter}iB', 1024), (f'{letter}B', 1000))}
+
 V = TypeVar('V', bound='View')
 
 
@@ -183,6 +189,17 @@ class Domain(View):
         return any(address.get('type') == 'virtio-mmio'
                    for device in self.devices
                    for address in device if address.tag == 'address')
+
+    @property
+    def memory_kib(self) -> int | None:
+        """The memory in KiB, rounded up; None if it cannot be read."""
+        found = self.part('memory')
+        text = '' if found is None else (found.text or '').strip()
+        size = _UNITS.get('KiB' if found is None
+                          else found.get('unit', 'KiB'))
+        if size is None or not text.isascii() or not text.isdigit():
+            return None
+        return -(-int(text) * size // 1024)
 
     @property
     def has_graphics(self) -> bool:

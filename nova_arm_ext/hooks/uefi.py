@@ -12,6 +12,7 @@ from nova_arm_ext.domain.view import Domain
 from nova_arm_ext.facts import Facts
 from nova_arm_ext.facts import Firmware
 from nova_arm_ext.facts import format_version
+from nova_arm_ext.facts import Version
 from nova_arm_ext.hooks import base
 from nova_arm_ext.hooks.base import Report
 
@@ -19,16 +20,18 @@ from nova_arm_ext.hooks.base import Report
 #: (libvirt NEWS 9.2.0), and read only raw files.
 SELECTION_PERSISTS = (9, 2, 0)
 
+#: libvirt's nvram/@templateFormat (NEWS)
+_TEMPLATE_FORMAT_SINCE = (10, 10, 0)
+
 
 class Uefi(base.Hook):
     """Give the guest UEFI firmware, and keep the one that it has.
 
-    An AArch64 guest boots with UEFI unless it has a kernel of its own. A
-    32-bit guest does if its image asks for it, and is refused if it has
-    neither. libvirt 9.2 and newer select the firmware, because they keep what
-    they select. On an older one the hook names the first fitting firmware of
-    the host's descriptors, with the template of its variable store. An
-    existing guest keeps its loader, template and store.
+    A guest boots with UEFI unless it has a kernel of its own. libvirt 9.2 and
+    newer select the firmware, because they keep what they select. On an older
+    one the hook names the first fitting firmware of the host's descriptors,
+    with the template of its variable store. An existing guest keeps its
+    loader, template and store.
 
     Before (libvirt older than 9.2)::
 
@@ -73,7 +76,10 @@ class Uefi(base.Hook):
                 report.warn(f'the firmware {reason}')
         elif self._needs(os, had, domain, facts):
             self._give(os, had, domain, facts, report)
+        self._make_readable(os, had, domain, facts, report)
         self._place(os, domain, facts, report)
+        if had is None and os.has_uefi:
+            _check_memory(domain)
 
     def keep(self, domain: Domain, facts: Facts, report: Report) -> None:
         os = Os.of(domain)
@@ -158,12 +164,19 @@ class Uefi(base.Hook):
         if secure is None:
             secure = os.feature('secure-boot')
         before = repr(os)
-        del os.selection
-        os.drop('firmware')
-        os.copy_from(had, 'nvram', 'loader')
-        if os.loader_secure is None and secure is False:
-            # Nova 33 and 34 compare this attribute before they pin the loader
-            os.loader_secure = False
+        libvirt = facts.host.libvirt_version
+        persists = libvirt is None or libvirt >= SELECTION_PERSISTS
+        if not (persists and os.selects_uefi and os.names_uefi
+                and os.loader == had.loader):
+            # otherwise it is what libvirt itself has stored
+            del os.selection
+            os.drop('firmware')
+            os.copy_from(had, 'nvram', 'loader')
+            if os.loader_secure is None and secure is False:
+                # Nova 33 and 34 compare it before they pin the loader
+                os.loader_secure = False
+        if libvirt is not None:
+            _drop_newer(os, libvirt)
         path = cls._path(os, domain, facts)
         if path is not None:
             os.nvram = path
@@ -182,19 +195,22 @@ class Uefi(base.Hook):
             return True
         if domain.kernel or os.loader:
             return False
-        if domain.arch != 'aarch64':
-            if had is None:
-                raise errors.Refused(
-                    'a 32-bit instance boots a kernel of its own or with '
-                    'UEFI, but this one has neither; set hw_firmware_type of '
-                    "the image to 'uefi', or its kernel_id")
-            return False
+        is_32_bit = domain.arch != 'aarch64'
+        if is_32_bit and had is not None:
+            return had.has_uefi
         asked = (facts.guest.image_properties or {}).get('hw_firmware_type')
         if asked == 'bios' and not (had and had.has_uefi):
+            kind = 'a 32-bit' if is_32_bit else 'an AArch64'
             raise errors.Refused(
-                "image property hw_firmware_type is 'bios', but an AArch64 "
-                "instance without a kernel of its own boots only with UEFI; "
-                "set it to 'uefi' or remove it from the image")
+                f"image property hw_firmware_type is 'bios', but {kind} "
+                f"instance without a kernel of its own boots only with UEFI; "
+                f"set it to 'uefi' or remove it from the image")
+        if is_32_bit and facts.host.firmware is None:
+            raise errors.Refused(
+                'a 32-bit instance boots a kernel of its own or with UEFI, '
+                'but this one has neither, and it is not known whether this '
+                'host has UEFI for it; set hw_firmware_type of the image to '
+                "'uefi', or its kernel_id")
         return True
 
     def _give(self, os: Os, had: Os | None, domain: Domain, facts: Facts,
@@ -220,12 +236,14 @@ class Uefi(base.Hook):
         fitting = self._fitting(os, domain, facts)
         if fitting is None:
             has = f'; it has {had.loader}' if had and had.loader else ''
+            other = (' or set kernel_id of its image'
+                     if domain.arch == 'armv7l' and not domain.kernel else '')
             raise errors.Refused(
                 f'this host has no UEFI firmware for {domain.arch} instances'
                 f'{" with Secure Boot" if os.feature("secure-boot") else ""}'
                 f' on machine {domain.machine}{has}; install it '
                 f'({packages(domain.arch)}) or boot the instance on another '
-                f'host', this_host=True)
+                f'host{other}', this_host=True)
         if had is not None and had.names_uefi:
             report.warn(
                 f'the firmware {had.loader} is not one with'
@@ -247,15 +265,48 @@ class Uefi(base.Hook):
                       f'is named')
         self._name(os, fitting, report, reason)
 
+    @classmethod
+    def _make_readable(cls, os: Os, had: Os | None, domain: Domain,
+                       facts: Facts, report: Report) -> None:
+        """Name raw firmware instead of qcow2 that this libvirt cannot read.
+
+        Nova 29 to 32 name the first firmware of the descriptors. libvirt
+        before 9.2 opens it as raw whatever it is, and QEMU fails.
+
+        :raises Refused: where there is no raw one with the same features
+        """
+        libvirt = facts.host.libvirt_version
+        if (libvirt is None or libvirt >= SELECTION_PERSISTS
+                or not os.names_uefi):
+            return
+        named = facts.host.firmware_at(os.loader)
+        if named is None or named.loader_format == 'raw':
+            return
+        raw = cls._fitting(os, domain, facts, had, named.secure_boot)
+        version = format_version(libvirt)
+        if raw is None:
+            raise errors.Refused(
+                f'libvirt {version} reads only raw firmware, and this host '
+                f'has no raw one like {named.loader}; install it '
+                f'({packages(domain.arch)}) or boot the instance on another '
+                f'host', this_host=True)
+        cls._name(os, raw, report, (
+            f'libvirt {version} reads only raw firmware, and {named.loader} '
+            f'is {named.loader_format}'), essential=True)
+
     @staticmethod
     def _fitting(os: Os, domain: Domain, facts: Facts,
-                 had: Os | None = None) -> Firmware | None:
+                 had: Os | None = None, secure: bool | None = None
+                 ) -> Firmware | None:
         """The first firmware of the host that fits this guest.
 
         :param had: what the guest had before; the firmware has to work with
             its variable store
+        :param secure: whether it has to have Secure Boot; None to look into
+            the documents
         """
-        secure = os.feature('secure-boot')
+        if secure is None:
+            secure = os.feature('secure-boot')
         if secure is None and had is not None:
             secure = had.feature('secure-boot')
         secure = secure is True
@@ -273,10 +324,12 @@ class Uefi(base.Hook):
             and _matches(machine, firmware.machines)), None)
 
     @staticmethod
-    def _name(os: Os, firmware: Firmware, report: Report,
-              reason: str) -> None:
+    def _name(os: Os, firmware: Firmware, report: Report, reason: str, *,
+              essential: bool = False) -> None:
         stateless = os.is_stateless
-        secure = os.feature('secure-boot')
+        secure = os.loader_secure
+        if secure is None:
+            secure = os.feature('secure-boot')
         store = os.nvram
         del os.selection
         os.drop('firmware', 'loader', 'nvram')
@@ -293,7 +346,7 @@ class Uefi(base.Hook):
             nvram_element = etree.Element('nvram', template=firmware.template)
             nvram_element.text = store
             os.insert(loader, nvram_element)
-        report.because('os/loader', reason)
+        report.because('os/loader', reason, essential=essential)
 
     @staticmethod
     def _complete(os: Os, facts: Facts, report: Report) -> None:
@@ -352,6 +405,34 @@ def _has_varstore(domain: Domain, os: Os, had: Os | None,
     report.because('os/varstore', 'firmware and variable store that the '
                                   'guest had before', essential=True)
     return True
+
+
+def _drop_newer(os: Os, libvirt: Version) -> None:
+    """Remove attributes that a newer libvirt has written and this one does
+    not know.
+    """
+    if libvirt < SELECTION_PERSISTS:
+        del os.loader_format
+        del os.nvram_format
+    if libvirt < _TEMPLATE_FORMAT_SINCE:
+        del os.nvram_template_format
+
+
+#: KiB: with 96 MiB the firmware hangs after its first line, with 128 MiB it
+#: boots (AAVMF 2022.11)
+_LEAST_MEMORY = 128 * 1024
+
+
+def _check_memory(domain: Domain) -> None:
+    """
+    :raises Refused: if a new guest has too little memory for UEFI
+    """
+    memory = domain.memory_kib
+    if memory is not None and memory < _LEAST_MEMORY:
+        raise errors.Refused(
+            f'the instance has {memory // 1024} MiB of memory, but UEFI '
+            f'needs {_LEAST_MEMORY // 1024} MiB; use a flavor with more, or '
+            f'an image with a kernel (kernel_id)')
 
 
 #: Packages with UEFI firmware, by the guest's architecture and the family of

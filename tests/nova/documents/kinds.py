@@ -96,7 +96,7 @@ ARM_KINDS: tuple[Kind, ...] = (
           image=_UEFI | {'hw_firmware_stateless': 'true'}),
     _kind('boot-menu', extra_specs={'hw:boot_menu': 'true'}),
     # 32-bit guests
-    _kind('armv7l', image=_ARMV7, refused='hw_firmware_type'),
+    _kind('armv7l', image=_ARMV7),
     _kind('armv7l-uefi-config-drive', image=_ARMV7 | _UEFI,
           config_drive=True),
     _kind('armv7l-uefi-iso', image=_ARMV7 | _UEFI, disk_format='iso'),

@@ -92,6 +92,12 @@ class GatherTestCase(base.TestCase):
     def setUp(self):
         super().setUp()
         self.folder = pathlib.Path(self.useFixture(fixtures.TempDir()).path)
+        self.known_places()
+
+    def known_places(self, *pairs):
+        """Have no 32-bit firmware but this in known places."""
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova_arm_ext.compute.gather.FIRMWARE_32', pairs))
 
     def describe(self, name='50.json', folder=None, **changes):
         text = json.dumps({**DESCRIPTOR, **changes})
@@ -318,6 +324,29 @@ class FirmwareTest(GatherTestCase):
         self.assertIs(known, gather.knowing(known, str(link)))
         self.assertEqual(host, gather.knowing(host, '/unknown'))
         self.assertEqual(facts.Host(), gather.knowing(facts.Host(), '/x'))
+
+    def test_32_bit_firmware_is_found_without_a_descriptor(self):
+        code, template = self.folder / 'code32', self.folder / 'vars32'
+        self.known_places((str(code), str(template)), ('/no', '/such'))
+        self.describe()
+        self.assertEqual((FIRMWARE,), self.host().firmware)
+        code.write_text('')
+        self.assertEqual((FIRMWARE,), self.host().firmware)
+        template.write_text('')
+
+        found = self.host().firmware
+
+        self.assertEqual((FIRMWARE, facts.Firmware(
+            arch='armv7l', machines=('virt-*',), loader=str(code),
+            template=str(template), described=False)), found)
+        # a descriptor takes precedence
+        self.describe('32.json', targets=[
+            {'architecture': 'arm', 'machines': ['virt-*']}])
+        self.assertTrue(all(one.described for one in self.host().firmware))
+        # and nothing is looked for where there are no such guests
+        (self.folder / '32.json').unlink()
+        self.assertEqual((FIRMWARE,), self.host(Connection(
+            capabilities=CAPABILITIES.replace('armv7l', 'ppc64'))).firmware)
 
     def test_firmware_without_its_template_hides_no_other(self):
         names = {}

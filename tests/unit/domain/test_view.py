@@ -158,6 +158,22 @@ class QuestionsTest(base.TestCase):
             domain = self.domain('aarch64', machine)
             self.assertEqual((virt, virt), (domain.is_virt, domain.has_pcie))
 
+    def test_memory_has_units(self):
+        for text, kib in (
+                ('<memory>2048</memory>', 2048),
+                ('<memory unit="KiB"> 2048 </memory>', 2048),
+                ('<memory unit="MiB">64</memory>', 65536),
+                ('<memory unit="M">64</memory>', 65536),
+                ('<memory unit="GiB">2</memory>', 2097152),
+                ('<memory unit="MB">1</memory>', 977),
+                ('<memory unit="b">1025</memory>', 2),
+                ('<memory unit="acre">1</memory>', None),
+                ('<memory>-1</memory>', None), ('<memory/>', None),
+                ('', None)):
+            domain = view.Domain.parse(f'<domain>{text}</domain>')
+
+            self.assertEqual(kib, domain.memory_kib, text)
+
     def test_virt_of_another_architecture_has_no_pcie_of_arm(self):
         self.assertFalse(self.domain('riscv64', 'virt').has_pcie)
 

@@ -168,14 +168,38 @@ class NewGuestTest(UefiTestCase):
         self.check_left(document('{type}<kernel>/k</kernel>', arch='armv7l'))
 
     def test_a_32_bit_guest_with_nothing_to_boot_is_refused(self):
-        for known in (LIBVIRT_9, facts.Facts()):
-            error = self.assertRaises(
-                errors.Refused, self.adjusted,
-                document('{type}', arch='armv7l'), known)
+        error = self.assertRaises(
+            errors.Refused, self.adjusted,
+            document('{type}', arch='armv7l'), facts.Facts())
 
-            self.assertIn("hw_firmware_type of the image to 'uefi'",
-                          str(error))
-            self.assertIn('kernel_id', str(error))
+        self.assertIn("hw_firmware_type of the image to 'uefi'", str(error))
+        self.assertIn('kernel_id', str(error))
+
+    def test_a_32_bit_guest_with_nothing_to_boot_gets_uefi(self):
+        for host, secure in ((LIBVIRT_9, ' secure="no">/code32<'),
+                             (LIBVIRT_11, 'firmware="efi"')):
+            made, _ = self.adjusted(document('{type}', arch='armv7l'), host)
+
+            self.assertIn(secure, made)
+            # Nova writes the same at each redefinition
+            self.assertEqual(made, self.adjusted(
+                document('{type}', arch='armv7l'), host, previous=made)[0])
+
+    def test_a_32_bit_guest_that_cannot_have_uefi_is_refused(self):
+        none = facts.Facts(host=dataclasses.replace(
+            LIBVIRT_9.host, firmware=(PLAIN,)))
+        refusal = self.assertRaises(
+            errors.Refused, self.adjusted,
+            document('{type}', arch='armv7l'), none)
+        self.assertIn('kernel_id', str(refusal))
+        self.assertIn('qemu-efi-arm', str(refusal))
+        self.assertTrue(refusal.this_host)
+
+        refusal = self.assertRaises(
+            errors.Refused, self.adjusted,
+            document('{type}', arch='armv7l'), hw_firmware_type='bios')
+        self.assertIn('hw_firmware_type', str(refusal))
+        self.assertIn('a 32-bit instance', str(refusal))
 
     def test_one_that_exists_is_left_and_so_is_a_loader_of_its_own(self):
         nothing = document('{type}', arch='armv7l')
@@ -207,6 +231,45 @@ class NewGuestTest(UefiTestCase):
                 known)
             self.assertRegex(made, r'<loader [^>]*stateless="yes"[^>]*>/code')
             self.assertNotIn('nvram', made)
+
+    def test_too_little_memory_for_uefi_is_refused(self):
+        def with_memory(memory: str, os: str = SELECTED,
+                        attributes: str = EFI) -> str:
+            return document(os, attributes=attributes).replace(
+                '<os', memory + '<os', 1)
+        for memory in ('<memory>65536</memory>',
+                       '<memory unit="MiB">127</memory>'):
+            refusal = self.assertRaises(errors.Refused, self.adjusted,
+                                        with_memory(memory))
+            self.assertIn('UEFI needs 128 MiB', str(refusal))
+            self.assertIn('MiB of memory', str(refusal))
+            xml = with_memory(memory, NAMED, '')
+            self.check_left(xml, previous=xml)
+            self.check_left(with_memory(memory, '{type}<kernel>/k</kernel>',
+                                        ''))
+        self.check_left(with_memory('<memory>131072</memory>', NAMED, ''))
+        self.check_left(with_memory('<memory>many</memory>', NAMED, ''))
+
+    def test_old_libvirt_gets_raw_firmware_for_qcow2(self):
+        raw = dataclasses.replace(PLAIN, loader='/code.raw')
+        named = NAMED.replace('/code', '/code.qcow2').replace(
+            '/vars', '/vars.qcow2')
+        host = dataclasses.replace(LIBVIRT_9.host,
+                                   firmware=(SECURE, QCOW, raw))
+
+        for previous in (None, document(named)):
+            made, places = self.adjusted(
+                document(named), facts.Facts(host=host), previous=previous)
+
+            self.assertEqual(_sorted(document(
+                NAMED.replace('/code', '/code.raw'))), _sorted(made))
+            self.assertEqual('os/loader', places[-1])
+        self.check_left(document(named), LIBVIRT_11)
+        refusal = self.assertRaises(
+            errors.Refused, self.adjusted, document(named),
+            facts.Facts(host=dataclasses.replace(host, firmware=(QCOW,))))
+        self.assertIn('libvirt 9.0.0 reads only raw firmware', str(refusal))
+        self.assertIn('/code.qcow2', str(refusal))
 
     def test_other_boards_are_left(self):
         self.check_left(document('{type}', machine='sbsa-ref'))
@@ -472,6 +535,39 @@ class ExistingGuestTest(UefiTestCase):
                 document(SELECTED, attributes=EFI),
                 gone(host, (SECURE, QCOW)), previous=document(STORE))
             self.assertEqual(document(STORE), made)
+
+    def test_what_libvirt_stored_is_no_change(self):
+        # libvirt 9.2 and newer write back what the named loader is
+        stored = document(
+            '{type}<firmware><feature enabled="no" name="secure-boot"/>'
+            '</firmware><loader readonly="yes" type="pflash" format="raw">'
+            '/code</loader><nvram template="/vars" templateFormat="raw" '
+            'format="raw">/store</nvram>', attributes=EFI)
+        for known in (LIBVIRT_11, facts.Facts()):
+            self.check_left(stored, known, previous=stored)
+
+        # Nova writes the loader without the features
+        made, _ = self.adjusted(document(STORE), LIBVIRT_11, previous=stored)
+
+        self.assertNotIn('firmware=', made)
+        self.assertIn('format="raw" secure="no">/code</loader>', made)
+
+    def test_what_this_libvirt_does_not_know_is_left_out(self):
+        had = document(
+            '{type}<loader readonly="yes" type="pflash" secure="no" '
+            'format="raw">/code</loader><nvram template="/vars" '
+            'templateFormat="raw" format="raw">/store</nvram>')
+        for version, formats in (((9, 0, 0), 0), ((9, 2, 0), 2),
+                                 ((10, 9, 0), 2), ((10, 10, 0), 3)):
+            known = facts.Facts(host=dataclasses.replace(
+                LIBVIRT_9.host, libvirt_version=version))
+            made, _ = self.adjusted(document(SELECTED, attributes=EFI),
+                                    known, previous=had)
+
+            self.assertEqual(formats, made.lower().count('format="raw"'),
+                             version)
+            self.assertEqual(version >= (10, 10, 0),
+                             'templateFormat' in made)
 
     def test_formats_come_along(self):
         had = document(
