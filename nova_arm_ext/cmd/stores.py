@@ -33,6 +33,8 @@ _FILE = re.compile(r'(?P<begun>\.)?(?P<stem>[^/]+)_VARS\.(?:fd|raw|qcow2)'
 #: A field in the template of instance names (instance_name_template).
 _FIELD = re.compile(r'%(?:\(\w+\))?[-0-9.]*[diouxXs]')
 
+MOUNTINFO = '/proc/self/mountinfo'
+
 #: File systems that only one host can mount; all others may be shared.
 _LOCAL = frozenset(('btrfs', 'ext2', 'ext3', 'ext4', 'f2fs', 'jfs', 'overlay',
                     'ramfs', 'reiserfs', 'tmpfs', 'xfs', 'zfs'))
@@ -297,7 +299,8 @@ def orphans(folders: Folders, known: Sequence[Domain],
     """
     folders_of = {name.removesuffix('_resize') for name in instances(folders)}
     homeless = sorted(folders_of - {domain.uuid for domain in known})
-    if not is_local(folders.instances):
+    local = is_local(folders.instances)
+    if local is False:
         homeless = []     # most belong to instances on other hosts
     for store in find(folders, known):
         if (store.place != 'libvirt' or store.domain is not None
@@ -306,7 +309,10 @@ def orphans(folders: Folders, known: Sequence[Domain],
                 or (store.age or 0.0) < older_than):
             continue
         kept = ''
-        if homeless and not _is_uuid(store.stem):
+        if local is None:
+            kept = (f'it is not known where {folders.instances} is mounted, '
+                    f'so an instance that it belongs to may be overlooked')
+        elif homeless and not _is_uuid(store.stem):
             kept = (f'it may belong to {_some(homeless)}, which has an '
                     f'instance directory but no domain')
         elif _is_open(store):
@@ -327,19 +333,28 @@ def _is_open(store: Store) -> bool:
         return False     # a link, which is removed without following it
 
 
-def is_local(folder: str) -> bool:
-    """Whether a directory is on a file system that only this host mounts."""
+def is_local(folder: str, mountinfo: str = MOUNTINFO) -> bool | None:
+    """Whether a directory is on a file system that only this host mounts.
+
+    :param mountinfo: where the kernel lists what is mounted
+    :returns: None if that is unknown, as below a plain chroot, which may have
+        no mount for its files
+    """
     where = os.path.join(os.path.realpath(folder), '')
-    longest, kind = '', ''
-    with open('/proc/self/mountinfo', encoding='utf-8',
-              errors='surrogateescape') as lines:
-        for line in lines:
-            before, _, after = line.partition(' - ')
-            # white space is octal in it
-            point = re.sub(r'\\([0-7]{3})', lambda m: chr(int(m[1], 8)),
-                           before.split()[4])
-            point = os.path.join(point, '')
-            # the last mount at a place hides earlier ones
-            if where.startswith(point) and len(point) >= len(longest):
-                longest, kind = point, after.split()[0]
-    return kind in _LOCAL
+    longest, kind = '', None
+    try:
+        with open(mountinfo, encoding='utf-8',
+                  errors='surrogateescape') as file:
+            lines = list(file)
+    except OSError:
+        return None     # no /proc
+    for line in lines:
+        before, _, after = line.partition(' - ')
+        # white space is octal in it
+        point = re.sub(r'\\([0-7]{3})', lambda m: chr(int(m[1], 8)),
+                       before.split()[4])
+        point = os.path.join(point, '')
+        # the last mount at a place hides earlier ones
+        if where.startswith(point) and len(point) >= len(longest):
+            longest, kind = point, after.split()[0]
+    return None if kind is None else kind in _LOCAL

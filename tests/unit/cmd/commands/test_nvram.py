@@ -819,6 +819,19 @@ class OrphansTest(NvramTestCase):
         self.assertIn(f'kept: it may belong to {UUIDS[7]}', outcome)
         self.assertEqual({'instance-00000007_VARS.fd': 'orphan'}, shared)
 
+    def test_nothing_is_removed_where_a_mount_cannot_be_asked_for(
+            self) -> None:
+        self.store(UUIDS[7])
+        self.store('instance-00000007')
+        with fixtures.MonkeyPatch('nova_arm_ext.cmd.stores.is_local',
+                                  lambda folder: None):
+            outcomes = self.outcomes('--yes')
+
+        self.assertEqual(2, len(outcomes))
+        for outcome in outcomes.values():
+            self.assertIn('kept: it is not known where', outcome)
+        self.assertEqual(2, len(self.names()))
+
     def test_a_guest_that_comes_back_meanwhile_keeps_its_store(self) -> None:
         self.store('instance-00000001')
         self.guest(1)
@@ -902,3 +915,12 @@ class FoldersTest(tests_base.TestCase):
 
         self.assertTrue(cmd_stores.is_local(folder))
         self.assertFalse(cmd_stores.is_local('/proc'))
+
+    def test_where_no_mount_is_listed_nobody_knows(self) -> None:
+        folder = self.useFixture(fixtures.TempDir()).path
+        listed = pathlib.Path(folder, 'mountinfo')
+        listed.write_text('36 35 98:0 / /proc rw - proc proc rw\n')
+
+        self.assertIsNone(cmd_stores.is_local(folder, str(listed)))
+        self.assertIsNone(cmd_stores.is_local(folder, f'{folder}/none'))
+        self.assertFalse(cmd_stores.is_local('/proc', str(listed)))
