@@ -24,9 +24,9 @@ SVE_VECTOR_LENGTH = 'arm:sve_vector_length'
 PAUTH = 'arm:pauth'
 GIC_VERSION = 'arm:gic_version'
 
-#: libvirt 9.0.0 answers "unknown CPU feature: pauth", 11.3.0 accepts it. What
-#: lies between them is tried.
-_PAUTH_UNKNOWN_BEFORE = (9, 1, 0)
+#: libvirt 10.6 is the first that knows pauth (NEWS); older ones answer
+#: "unknown CPU feature: pauth" when the guest is started.
+_PAUTH_UNKNOWN_BEFORE = (10, 6, 0)
 
 #: The features that this hook sets.
 _OURS = re.compile(r'pauth|sve\d*').fullmatch
@@ -88,7 +88,7 @@ instance whose image asks is refused.
         self._sve(domain, cpu, wishes, report)
         if PAUTH in wishes:
             version = facts.host.libvirt_version
-            if version is not None and version < _PAUTH_UNKNOWN_BEFORE:
+            if version is not None and not _knows_pauth(facts):
                 raise errors.Refused(
                     f'{wishes[PAUTH].place} is {wishes[PAUTH].value}, and '
                     f'libvirt {format_version(version)} does not know pauth; '
@@ -107,7 +107,7 @@ instance whose image asks is refused.
         if _has_features(domain) and _has_features(had):
             for element in had.element.iterfind('cpu/feature'):
                 name = element.get('name', '')
-                if _OURS(name):
+                if _OURS(name) and (name != 'pauth' or _knows_pauth(facts)):
                     self._set(domain, name, element.get('policy', 'require'),
                               why, report)
         gic = had.element.find('features/gic')
@@ -240,6 +240,13 @@ instance whose image asks is refused.
         if gic.get('version') != version:
             gic.set('version', version)
             report.because('features/gic/@version', why)
+
+
+def _knows_pauth(facts: Facts) -> bool:
+    """Whether libvirt knows pointer authentication, also if it is unknown
+    which libvirt that is."""
+    version = facts.host.libvirt_version
+    return version is None or version >= _PAUTH_UNKNOWN_BEFORE
 
 
 def _has_features(domain: Domain) -> bool:

@@ -151,6 +151,17 @@ class CpuFeaturesTest(base.TestCase):
             self.assertTrue(error.this_host)
             self.assertIn('libvirt 9.0.0 does not know pauth', str(error))
 
+    def test_libvirt_10_6_is_the_first_that_knows_pauth(self) -> None:
+        for version, known in (((10, 5, 0), False), ((10, 6, 0), True)):
+            asking = facts.Facts(
+                host=facts.Host(libvirt_version=version),
+                guest=facts.Guest(extra_specs={'arm:pauth': 'off'}))
+            adjust = (view.Domain.parse(document()), asking, hooks.Report())
+            if known:
+                hook().adjust(*adjust)
+            else:
+                self.assertRaises(errors.Refused, hook().adjust, *adjust)
+
     def test_an_unknown_host_is_believed(self) -> None:
         for host in (None, cpu.Cpu()):
             self.assertEqual(
@@ -215,10 +226,12 @@ class KeepTest(base.TestCase):
             'arm_gic_version': '3'}
 
     def run_hook(self, xml: str, previous: str | None,
-                 images_may_ask: bool) -> view.Domain:
+                 images_may_ask: bool,
+                 libvirt: facts.Version | None = None) -> view.Domain:
         return view.Domain.parse(Pipeline(
             [('cpu_features', hook(images_may_ask))]).run(
-            xml, facts.Facts(host=facts.Host(cpu=GRAVITON3),
+            xml, facts.Facts(host=facts.Host(cpu=GRAVITON3,
+                                             libvirt_version=libvirt),
                              guest=facts.Guest(image_properties=self.ASKS,
                                                previous=previous))).xml)
 
@@ -232,6 +245,15 @@ class KeepTest(base.TestCase):
             {element.get('name'): element.get('policy')
              for element in kept.element.iterfind('cpu/feature')})
         self.assertEqual('3', kept.element.find('features/gic').get('version'))
+
+    def test_not_what_this_libvirt_does_not_know(self) -> None:
+        made = self.run_hook(document(), None, True)
+
+        kept = self.run_hook(document(), made.to_xml(), False, (10, 0, 0))
+
+        self.assertEqual(['sve', 'sve256'], [
+            element.get('name')
+            for element in kept.element.iterfind('cpu/feature')])
 
     def test_not_where_the_operator_has_changed_the_cpu_mode(self) -> None:
         made = self.run_hook(document(), None, True)
