@@ -19,6 +19,9 @@ FORMAT = 1
 #: A version of libvirt or QEMU: (major, minor, micro).
 Version = tuple[int, int, int]
 
+#: The first libvirt with which nobody has tried this release.
+UNTRIED_LIBVIRT: Version = (13, 0, 0)
+
 _SYSTEM = ('system_manufacturer', 'system_product', 'system_serial')
 
 T = TypeVar('T')

@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import Any
 
+from nova_arm_ext import packages
 from nova_arm_ext import varstore
 from nova_arm_ext.cmd.failure import Failure
 from nova_arm_ext.cmd.failure import one_line
@@ -52,8 +53,8 @@ def raw(data: bytes) -> bytes:
         return data
     tool = shutil.which('qemu-img')
     if tool is None:
-        raise Failure('the store is a qcow2 image: to show it, install '
-                      'qemu-img (on Debian the package qemu-utils)')
+        raise Failure(f'the store is a qcow2 image: to show it, install '
+                      f'qemu-img ({packages.everywhere(packages.QEMU_IMG)})')
     with tempfile.TemporaryDirectory(prefix='nova-arm-ext-') as folder:
         image, flash = f'{folder}/image', f'{folder}/flash'
         with open(image, 'wb') as file:

@@ -8,6 +8,7 @@ from typing import Any
 
 import nova.conf
 import os_traits
+from oslo_log import log as logging
 
 from nova_arm_ext import cpu
 from nova_arm_ext import facts
@@ -16,6 +17,7 @@ from nova_arm_ext.domain import firmware
 from nova_arm_ext.domain.view import Domain
 
 CONF = nova.conf.CONF
+LOG = logging.getLogger(__name__)
 
 #: The trait of a host that runs 32-bit guests with KVM.
 AARCH32_EL1 = 'CUSTOM_ARM_AARCH32_EL1'
@@ -38,6 +40,7 @@ class HostFacts:
     def __init__(self, host: Any) -> None:
         self._host = host
         self._kept: tuple[Any, float, facts.Host] | None = None
+        self._warned_of: facts.Version | None = None
 
     def now(self) -> facts.Host:
         """The facts."""
@@ -48,6 +51,7 @@ class HostFacts:
             if known == key and time.monotonic() < until:
                 return host
         host = gather.host(self._host.get_connection())
+        self._warn_of(host.libvirt_version)
         if CONF.libvirt.virt_type == 'qemu' and host.virt_types:
             # this option disables KVM, even if libvirt offers it
             host = dataclasses.replace(host, virt_types={
@@ -58,6 +62,15 @@ class HostFacts:
                         host.virt_types):
             self._kept = key, time.monotonic() + LIFETIME, host
         return host
+
+    def _warn_of(self, libvirt: facts.Version | None) -> None:
+        """Log once that nobody has tried a libvirt."""
+        if (libvirt is not None and libvirt >= facts.UNTRIED_LIBVIRT
+                and libvirt != self._warned_of):
+            self._warned_of = libvirt
+            LOG.warning('Nobody has tried nova-arm-ext with libvirt %s; a '
+                        'newer nova-arm-ext may know it',
+                        facts.format_version(libvirt))
 
     def forget(self) -> None:
         """Read the facts again next time, for example from a new libvirtd."""

@@ -7,6 +7,7 @@ from lxml import etree
 
 from nova_arm_ext import errors
 from nova_arm_ext import nvram
+from nova_arm_ext import packages
 from nova_arm_ext.domain.firmware import Os
 from nova_arm_ext.domain.view import Domain
 from nova_arm_ext.facts import Facts
@@ -242,7 +243,7 @@ class Uefi(base.Hook):
                 f'this host has no UEFI firmware for {domain.arch} instances'
                 f'{" with Secure Boot" if os.feature("secure-boot") else ""}'
                 f' on machine {domain.machine}{has}; install it '
-                f'({packages(domain.arch)}) or boot the instance on another '
+                f'({_packages(domain)}) or boot the instance on another '
                 f'host{other}', this_host=True)
         if had is not None and had.names_uefi:
             report.warn(
@@ -288,7 +289,7 @@ class Uefi(base.Hook):
             raise errors.Refused(
                 f'libvirt {version} reads only raw firmware, and this host '
                 f'has no raw one like {named.loader}; install it '
-                f'({packages(domain.arch)}) or boot the instance on another '
+                f'({_packages(domain)}) or boot the instance on another '
                 f'host', this_host=True)
         cls._name(os, raw, report, (
             f'libvirt {version} reads only raw firmware, and {named.loader} '
@@ -435,20 +436,10 @@ def _check_memory(domain: Domain) -> None:
             f'an image with a kernel (kernel_id)')
 
 
-#: Packages with UEFI firmware, by the guest's architecture and the family of
-#: distributions.
-PACKAGES = {
-    'aarch64': {'Debian and Ubuntu': 'qemu-efi-aarch64',
-                'CentOS Stream, Rocky, Fedora and openEuler': 'edk2-aarch64',
-                'SUSE': 'qemu-uefi-aarch64'},
-    'armv7l': {'Debian up to 13 and Ubuntu': 'qemu-efi-arm',
-               'Fedora': 'edk2-arm', 'SUSE': 'qemu-uefi-aarch32'}}
-
-
-def packages(arch: str | None) -> str:
-    """The packages with UEFI firmware for an architecture, in words."""
-    return '; '.join(f'{family}: {name}' for family, name
-                     in PACKAGES.get(arch or '', {}).items())
+def _packages(domain: Domain) -> str:
+    """The packages with UEFI firmware for this guest, in words."""
+    return packages.everywhere(
+        packages.UEFI_32 if domain.arch == 'armv7l' else packages.UEFI_64)
 
 
 def _matches(machine: str, globs: tuple[str, ...]) -> bool:

@@ -18,6 +18,8 @@ CHECKS: tuple[Check, ...] = (
     Check('KVM', hypervisor.kvm),
     Check('32-bit guests', hypervisor.aarch32),
     Check('GIC', hypervisor.gic),
+    Check('cores', hypervisor.cores),
+    Check('TPM', hypervisor.tpm),
     Check('PCI devices', hypervisor.pci_devices),
     Check('firmware descriptors', firmware.descriptors),
     Check('firmware files', firmware.files),

@@ -4,6 +4,7 @@
 import dataclasses
 import enum
 import functools
+import pathlib
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from lxml import etree
 from oslo_config import cfg
 
 from nova_arm_ext import facts
+from nova_arm_ext import packages
 from nova_arm_ext.cmd import failure
 from nova_arm_ext.cmd import host
 from nova_arm_ext.cmd import inventory
@@ -27,6 +29,7 @@ PATIENCE = 90.0
 
 DEV_KVM = '/dev/kvm'
 QEMU_CONF = '/etc/libvirt/qemu.conf'
+OS_RELEASE = '/etc/os-release'
 
 
 class Status(enum.Enum):
@@ -124,6 +127,7 @@ class Surroundings:
                  dev_kvm: str = DEV_KVM, nvram: str | None = None,
                  instances: str | None = None,
                  qemu_conf: str = QEMU_CONF,
+                 os_release: str = OS_RELEASE,
                  patience: float = PATIENCE) -> None:
         """
         :param conf: parsed configuration; options are registered here
@@ -132,6 +136,7 @@ class Surroundings:
         :param nvram, instances: other directories of variable stores and of
             instances than libvirt's and Nova's
         :param qemu_conf: libvirt's configuration of QEMU
+        :param os_release: the file that names the distribution
         :param patience: seconds to wait for an answer of libvirt
         """
         self.conf = conf
@@ -140,6 +145,7 @@ class Surroundings:
         self.descriptors = tuple(descriptors)
         self.dev_kvm = dev_kvm
         self.qemu_conf = qemu_conf
+        self.os_release = os_release
         self._nvram = nvram
         self._instances = instances
 
@@ -184,6 +190,21 @@ class Surroundings:
         """
         return stores.Folders.configured(
             self.conf, nvram=self._nvram, instances=self._instances)
+
+    def package(self, what: str) -> str:
+        """The package of this host that has something.
+
+        :param what: see packages
+        """
+        return packages.here(what, self._release)
+
+    @functools.cached_property
+    def _release(self) -> dict[str, str]:
+        try:
+            return packages.os_release(pathlib.Path(
+                self.os_release).read_text(errors='replace'))
+        except OSError:
+            return {}     # as in a container without the file
 
     @functools.cached_property
     def virt_type(self) -> str:

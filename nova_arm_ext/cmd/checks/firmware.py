@@ -7,6 +7,7 @@ from collections.abc import Iterator
 
 from nova_arm_ext import errors
 from nova_arm_ext import facts
+from nova_arm_ext import packages
 from nova_arm_ext import varstore
 from nova_arm_ext.cmd.checks.base import fault
 from nova_arm_ext.cmd.checks.base import Finding
@@ -16,10 +17,9 @@ from nova_arm_ext.cmd.checks.base import Surroundings
 from nova_arm_ext.cmd.checks.base import warning
 from nova_arm_ext.compute import gather
 
-_INSTALL = ('install {what}: qemu-efi-{arch} on Debian and Ubuntu, '
-            'edk2-{arch} on Fedora and RHEL')
-INSTALL_64 = _INSTALL.format(what='UEFI for AArch64', arch='aarch64')
-INSTALL_32 = _INSTALL.format(what='it if 32-bit instances need it', arch='arm')
+
+def _install_64(place: Surroundings) -> str:
+    return f'install UEFI for AArch64 ({place.package(packages.UEFI_64)})'
 
 
 def descriptors(place: Surroundings) -> Iterator[Finding]:
@@ -28,7 +28,7 @@ def descriptors(place: Surroundings) -> Iterator[Finding]:
     if files is None:
         yield fault(
             f'there is no directory of firmware descriptors: '
-            f'{", ".join(place.descriptors)}', INSTALL_64)
+            f'{", ".join(place.descriptors)}', _install_64(place))
         return
     found = []
     for file in files:
@@ -47,7 +47,7 @@ def descriptors(place: Surroundings) -> Iterator[Finding]:
     aarch64 = sum(one.arch == 'aarch64' for one in found)
     if not aarch64:
         yield fault(f'none of {len(files)} descriptors is for AArch64 with a '
-                    f'separate flash for variables', INSTALL_64)
+                    f'separate flash for variables', _install_64(place))
     else:
         yield ok(f'{aarch64} for AArch64, {len(found) - aarch64} for 32-bit '
                  f'Arm')
@@ -76,7 +76,8 @@ def files(place: Surroundings) -> Iterator[Finding]:
     elif sound:
         yield ok(f'{sound} of {found} firmware images are complete')
     else:
-        yield fault('no firmware image for Arm is complete', INSTALL_64)
+        yield fault('no firmware image for Arm is complete',
+                    _install_64(place))
 
 
 def _objections(descriptor: str, one: facts.Firmware) -> Iterator[Finding]:
@@ -143,7 +144,7 @@ def seen_by_libvirt(place: Surroundings) -> Iterator[Finding]:
                   if value.text]
         if not theirs and arch == 'aarch64':
             yield fault('libvirt has found no UEFI firmware for AArch64',
-                        f'where libvirt runs, {INSTALL_64}')
+                        f'where libvirt runs, {_install_64(place)}')
         for path in theirs:
             if not os.path.exists(path):
                 yield fault(
@@ -158,7 +159,12 @@ def seen_by_libvirt(place: Surroundings) -> Iterator[Finding]:
                     f'{one.loader} exists here, but libvirt does not have it '
                     f'for {arch} guests',
                     'install the same package where libvirt runs')
-        if theirs and all(map(os.path.exists, theirs)):
+        if arch == 'armv7l' and theirs and not _known_32(place) & {*theirs}:
+            # without a descriptor for it libvirt names all that it has
+            yield not_applicable(
+                f'libvirt has only 64-bit firmware for armv7l guests: '
+                f'{", ".join(theirs)}')
+        elif theirs and all(map(os.path.exists, theirs)):
             yield ok(f'{arch}: {", ".join(theirs)}')
     if not survey.domain_capabilities:
         yield not_applicable('unknown: libvirt does not show the domain '
@@ -170,14 +176,25 @@ def _fitting(place: Surroundings, arch: str) -> list[facts.Firmware]:
             and os.path.exists(one.loader) and os.path.exists(one.template)]
 
 
+def _known_32(place: Surroundings) -> set[str]:
+    """The loaders of 32-bit firmware, of descriptors and known places."""
+    return {one.loader for _, one in _described(place)
+            if one.arch == 'armv7l'} | {
+        loader for loader, _ in gather.FIRMWARE_32}
+
+
 def for_32_bit(place: Surroundings) -> Iterator[Finding]:
     """Whether 32-bit instances can boot with UEFI."""
-    fitting = _fitting(place, 'armv7l')
+    fitting = [one.loader for one in _fitting(place, 'armv7l')] + [
+        loader for loader, template in gather.FIRMWARE_32
+        if os.path.exists(loader) and os.path.exists(template)]
     if fitting:
-        yield ok(fitting[0].loader)
+        yield ok(fitting[0])
     else:
-        yield warning('there is none: 32-bit instances need an image with a '
-                      'kernel (kernel_id)', INSTALL_32)
+        yield warning(
+            'there is none: 32-bit instances need an image with a kernel '
+            '(kernel_id)', f'install it if 32-bit instances need it '
+                           f'({place.package(packages.UEFI_32)})')
 
 
 def for_secure_boot(place: Surroundings) -> Iterator[Finding]:

@@ -2,10 +2,14 @@
 """libvirt, KVM and the hardware of the host."""
 
 import os
+import shutil
 from collections.abc import Iterator
+
+from oslo_config import cfg
 
 from nova_arm_ext import errors
 from nova_arm_ext import facts
+from nova_arm_ext import packages
 from nova_arm_ext.cmd import inventory
 from nova_arm_ext.cmd.checks.base import fault
 from nova_arm_ext.cmd.checks.base import Finding
@@ -62,13 +66,20 @@ def libvirt(place: Surroundings) -> Iterator[Finding]:
                 f'{name} is {facts.format_version(version)}, and nova-arm-ext '
                 f'needs {facts.format_version(oldest)}',
                 f'install a newer {name}')
+    version = survey.host.libvirt_version
+    if version is not None and version >= facts.UNTRIED_LIBVIRT:
+        yield warning(
+            f'nobody has tried nova-arm-ext with libvirt '
+            f'{facts.format_version(version)}',
+            'create an instance of each kind that you use before you rely on '
+            'it; a newer nova-arm-ext may know this libvirt')
     arches = sorted(view.ARM & (survey.host.virt_types or {}).keys())
     if 'aarch64' not in arches:
         yield fault(
             'libvirt offers no aarch64 guests: it has found no QEMU for '
             'AArch64',
-            'install qemu-system-arm (Debian) or qemu-kvm where libvirt runs, '
-            'and restart it')
+            f'install it where libvirt runs '
+            f'({place.package(packages.QEMU)}), and restart libvirt')
     elif survey.host.libvirt_version and survey.host.qemu_version:
         yield ok(
             f'libvirt {facts.format_version(survey.host.libvirt_version)}, '
@@ -153,6 +164,63 @@ def gic(place: Surroundings) -> Iterator[Finding]:
                       'this host')
     else:
         yield ok(f'versions {", ".join(filter(None, versions))}')
+
+
+def cores(place: Surroundings) -> Iterator[Finding]:
+    """Whether all cores are of one kind."""
+    known = place.survey.host.cpu
+    kinds = None if known is None else known.cores
+    if kinds is None:
+        yield not_applicable('unknown which cores this host has')
+        return
+    names = ', '.join(map(str, kinds))
+    if len(kinds) < 2:
+        yield ok(names)
+        return
+    # the same options as Nova's, whose module cannot be imported here
+    place.conf.register_opts([cfg.StrOpt('cpu_shared_set'),
+                              cfg.StrOpt('cpu_dedicated_set')],
+                             group='compute')
+    chosen = [f'{name} = {value}' for name, value in (
+        (name, place.conf.compute[name]) for name in (
+            'cpu_shared_set', 'cpu_dedicated_set')) if value]
+    if chosen:
+        yield ok(f'{names}; [compute] {", ".join(chosen)} decides which of '
+                 f'them instances use; each set must be of one kind')
+    else:
+        yield warning(
+            f'this host has {len(kinds)} kinds of core: {names}; with KVM an '
+            f'instance fails when one of its vCPUs moves to another kind',
+            'limit [compute] cpu_shared_set to the cores of one kind')
+
+
+def tpm(place: Surroundings) -> Iterator[Finding]:
+    """Whether instances can have the virtual TPM that Nova advertises."""
+    place.conf.register_opt(cfg.BoolOpt('swtpm_enabled', default=False),
+                            group='libvirt')
+    if not place.conf.libvirt.swtpm_enabled:
+        yield not_applicable('[libvirt] swtpm_enabled is false: this host '
+                             'refuses instances with a TPM')
+        return
+    survey = place.survey
+    document = survey.domain_capabilities.get('aarch64')
+    found = None if document is None else document.find('devices/tpm')
+    if found is not None:
+        there = 'emulator' in [value.text for value in found.iterfind(
+            "enum[@name='backendModel']/value")]
+    elif survey.is_local:
+        there = all(map(shutil.which, ('swtpm', 'swtpm_setup')))
+    else:
+        yield not_applicable('unknown: libvirt does not show it')
+        return
+    if there:
+        yield ok('libvirt has swtpm')
+    else:
+        yield fault(
+            '[libvirt] swtpm_enabled is true, but libvirt has no swtpm: '
+            'instances with a TPM fail',
+            f'install it where libvirt runs '
+            f'({place.package(packages.SWTPM)}), and restart libvirt')
 
 
 def pci_devices(place: Surroundings) -> Iterator[Finding]:

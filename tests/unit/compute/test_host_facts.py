@@ -48,6 +48,17 @@ class HostFactsTest(base.TestCase):
         self.asked += 1
         return self.answer
 
+    def test_a_libvirt_that_nobody_has_tried_is_logged_once(self) -> None:
+        for version, logged in (((12, 99, 0), False), ((13, 0, 0), True)):
+            self.answer = dataclasses.replace(
+                KNOWN, libvirt_version=version)
+            for _ in range(2):
+                self.facts.forget()
+                self.facts.now()
+
+            self.assertEqual(int(logged), self.log.output.count(
+                'Nobody has tried nova-arm-ext with libvirt 13.0.0'))
+
     def test_they_are_asked_once(self) -> None:
         self.assertIs(KNOWN, self.facts.now())
         self.assertIs(KNOWN, self.facts.now())

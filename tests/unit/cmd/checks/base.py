@@ -48,6 +48,10 @@ class ChecksTestCase(base.TestCase):
         self.kvm = self.file('kvm', '')
         self.loaders = {'aarch64': [], 'armv7l': []}
         self.gic = ('2', '3')
+        self.devices = ''
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova_arm_ext.compute.gather.FIRMWARE_32', ()))
+        self.os_release = self.file('os-release', 'ID=debian\nVERSION_ID=12')
         self.pci = []
         self.driver = 'QEMU'
         self.qemu_user = 0
@@ -87,7 +91,8 @@ class ChecksTestCase(base.TestCase):
             descriptors=[str(self.directory / 'descriptors')],
             dev_kvm=self.kvm, nvram=str(self.directory / 'nvram'),
             instances=str(self.directory / 'instances'),
-            qemu_conf=str(self.directory / 'qemu.conf'))
+            qemu_conf=str(self.directory / 'qemu.conf'),
+            os_release=self.os_release)
         place.survey = checks.Survey(
             uri=uri, driver=self.driver, host=self.host,
             capabilities=etree.fromstring(
@@ -100,7 +105,8 @@ class ChecksTestCase(base.TestCase):
                         f'<value>{path}</value>' for path in loaders)
                     + '</loader></os><features><gic><enum name="version">'
                     + ''.join(f'<value>{one}</value>' for one in self.gic)
-                    + '</enum></gic></features></domainCapabilities>')
+                    + f'</enum></gic></features><devices>{self.devices}'
+                    '</devices></domainCapabilities>')
                 for arch, loaders in self.loaders.items()},
             pci=self.pci)
         return place

@@ -4,6 +4,8 @@
 import os
 import struct
 
+import fixtures
+
 from nova_arm_ext.cmd.checks import firmware
 from tests.unit.cmd.checks import base
 
@@ -23,6 +25,51 @@ class FirmwareTest(base.ChecksTestCase):
         self.assert_finds('failure', firmware.descriptors, 'no directory',
                           'qemu-efi-aarch64')
         self.assert_finds('not applicable', firmware.files, 'no descriptor')
+
+    def test_the_package_is_that_of_the_distribution(self) -> None:
+        (self.directory / 'descriptors/AAVMF.json').unlink()
+        (self.directory / 'descriptors/AAVMF32.json').unlink()
+        for release, package, package_32 in (
+                ('ID=ubuntu\nVERSION_ID="24.04"', '(qemu-efi-aarch64)',
+                 '(qemu-efi-arm)'),
+                ('ID=debian\nVERSION_CODENAME=forky', '(qemu-efi-aarch64)',
+                 'no 32-bit UEFI'),
+                ('ID="rocky"\nID_LIKE="rhel centos fedora"',
+                 '(edk2-aarch64)', 'no 32-bit UEFI'),
+                ('ID=fedora', '(edk2-aarch64)', '(edk2-arm)'),
+                ('ID="openEuler"', '(edk2-aarch64)', 'no 32-bit UEFI'),
+                ('ID="opensuse-leap"\nID_LIKE="suse opensuse"',
+                 '(qemu-uefi-aarch64)', '(qemu-uefi-aarch32)'),
+                ('ID=unheard', 'Ubuntu: qemu-efi-aarch64',
+                 'Fedora: edk2-arm')):
+            self.file('os-release', release)
+
+            self.assert_finds('failure', firmware.descriptors, package)
+            with fixtures.MonkeyPatch(
+                    'nova_arm_ext.compute.gather.FIRMWARE_32', ()):
+                self.assert_finds('warning', firmware.for_32_bit, package_32)
+        self.os_release = '/nonexistent/os-release'
+        self.assert_finds('failure', firmware.descriptors,
+                          'Ubuntu: qemu-efi-aarch64')
+
+    def test_64_bit_firmware_is_none_for_32_bit_guests(self) -> None:
+        (self.directory / 'descriptors/AAVMF32.json').unlink()
+        self.loaders['armv7l'] = self.loaders['aarch64']
+
+        found = [sentence for _, sentence
+                 in self.found(firmware.seen_by_libvirt)]
+
+        self.assertTrue(any(one.startswith('libvirt has only 64-bit firmware')
+                            for one in found), found)
+        self.assertFalse(any(one.startswith('armv7l: ') for one in found))
+
+    def test_32_bit_firmware_in_a_known_place_is_enough(self) -> None:
+        (self.directory / 'descriptors/AAVMF32.json').unlink()
+        with fixtures.MonkeyPatch(
+                'nova_arm_ext.compute.gather.FIRMWARE_32',
+                ((str(self.directory / 'AAVMF32_CODE.fd'),
+                  str(self.directory / 'AAVMF32_VARS.fd')),)):
+            self.assert_ok(firmware.for_32_bit)
 
     def test_no_descriptor_for_aarch64(self) -> None:
         (self.directory / 'descriptors/AAVMF.json').unlink()

@@ -3,6 +3,9 @@
 
 import dataclasses
 
+import fixtures
+
+from nova_arm_ext import cpu
 from nova_arm_ext.cmd.checks import hypervisor
 from tests.support import pci_tree
 from tests.unit.cmd.checks import base
@@ -55,6 +58,46 @@ class HypervisorTest(base.ChecksTestCase):
 
         self.assert_finds('failure', hypervisor.libvirt,
                           'no aarch64 guests', 'qemu-system-arm')
+
+    def test_a_libvirt_that_nobody_has_tried(self) -> None:
+        self.change(libvirt_version=(13, 0, 0))
+
+        self.assert_finds('warning', hypervisor.libvirt, 'libvirt 13.0.0',
+                          'before you rely on it')
+
+    def test_cores_of_several_kinds(self) -> None:
+        self.assertEqual([('not applicable',
+                           'unknown which cores this host has')],
+                         self.found(hypervisor.cores))
+        kinds = (cpu.Core(0x412fd050), cpu.Core(0x414fd0b0))
+        self.change(cpu=cpu.Cpu(cores=kinds))
+        self.assert_finds('warning', hypervisor.cores, '2 kinds of core',
+                          'Arm Cortex-A76', '[compute] cpu_shared_set')
+        self.assert_finds(
+            'ok', hypervisor.cores, 'cpu_shared_set = 4-7',
+            place=self.place('[compute]\ncpu_shared_set = 4-7\n'))
+        self.change(cpu=cpu.Cpu(cores=kinds[1:]))
+        self.assert_ok(hypervisor.cores)
+
+    def test_no_swtpm_where_nova_advertises_a_tpm(self) -> None:
+        enabled = '[libvirt]\nswtpm_enabled = true\n'
+        self.assert_finds('not applicable', hypervisor.tpm, 'swtpm_enabled')
+        for backends, status in (('passthrough', 'failure'),
+                                 ('emulator', 'ok')):
+            self.devices = ('<tpm supported="yes"><enum name="backendModel">'
+                            f'<value>{backends}</value></enum></tpm>')
+            self.assert_finds(status, hypervisor.tpm, 'swtpm',
+                              place=self.place(enabled))
+
+    def test_swtpm_is_looked_for_where_libvirt_says_nothing(self) -> None:
+        enabled = '[libvirt]\nswtpm_enabled = true\n'
+        for path, status in (('/usr/bin/swtpm', 'ok'), (None, 'failure')):
+            programs = {'swtpm': path, 'swtpm_setup': path}
+            with fixtures.MonkeyPatch('shutil.which', programs.get):
+                self.assert_finds(status, hypervisor.tpm, 'swtpm',
+                                  place=self.place(enabled))
+        self.assert_finds('not applicable', hypervisor.tpm, 'unknown',
+                          place=self.place(enabled, 'qemu+ssh://other/system'))
 
     def test_no_kvm_device(self) -> None:
         self.kvm = '/nonexistent/kvm'
