@@ -8,8 +8,8 @@ house = tools.load('house')
 
 # Each may import itself and what stands before it.
 LAYERS = ('errors', 'options', 'cpu', 'facts', 'packages', 'domain',
-          'varstore', 'nvram', 'pci', 'hooks', 'pipeline', 'provenance',
-          'metadefs', 'opts', 'compute', 'cmd')
+          'varstore', 'nvram', 'pci', 'compat', 'hooks', 'pipeline',
+          'provenance', 'metadefs', 'opts', 'compute', 'cmd')
 
 # `nova.virt.arm_ext` in nova's own words; the finder beside it is imported
 # by every Python process and may import nothing.
