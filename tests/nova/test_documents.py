@@ -140,6 +140,7 @@ class _ArmDocuments(_Documents):
             alone = release().verdict(release().redefined[guest])
             # what this machine lacks, such as a socket, stops both
             error = (alone.define or (not recorded.start and alone.start)
+                     or 'CPU mode' in (alone.start or '')
                      or (said == audit.CANNOT_START
                          and _is_refused_by_qemu(guest)))
             if (said == audit.CANNOT_START) != bool(error):
@@ -165,9 +166,11 @@ class _ArmDocuments(_Documents):
 
 
 def _is_refused_by_qemu(guest: guests.Guest) -> bool:
-    """Whether libvirt accepts it, and QEMU or KVM fails at the start."""
+    """Whether libvirt accepts it, and QEMU, KVM or its firmware fails at the
+    start."""
     return guest.kind.name in (
-        'hide-hypervisor', 'vcpus-10', 'windows', 'windows-hidden') or (
+        'cpu-none', 'hide-hypervisor', 'vcpus-10', 'windows',
+        'windows-hidden') or (
         guest.host == kinds.AARCH64_KVM and 'armv7l' in guest.kind.name)
 
 
