@@ -7,6 +7,8 @@ nothing can take its place. The hook libvirt_compat says for which versions
 each is, and why.
 """
 
+from typing import Any
+
 from lxml import etree
 
 from nova_arm_ext import errors
@@ -321,3 +323,27 @@ def _too_many_vcpus(domain: Domain, why: str, *,
         f'controller (GIC) of version 2, which is for at most '
         f'{_GIC_2_VCPUS}; use a flavor with fewer vCPUs'
         f'{" or another host" if this_host else ""}', this_host=this_host)
+
+
+#: What builds of QEMU leave out: kind of device, model, QEMU's name of it, and
+#: the image property that asks for it.
+_OPTIONAL: tuple[tuple[Any, str, str, str], ...] = (
+    (devices.Watchdog, 'i6300esb', 'i6300esb', 'hw_watchdog_action'),
+    (devices.Tpm, 'tpm-tis', 'tpm-tis-device', 'hw_tpm_version'),
+    (devices.Iommu, 'virtio', 'virtio-iommu-pci', 'hw_viommu_model'))
+
+#: The devices that hooks ask about.
+ASKED_ABOUT = (*(name for _, _, name, _ in _OPTIONAL), 'ramfb')
+
+
+def lacking_device(domain: Domain, facts: Facts) -> str | None:
+    lacks = facts.host.lacks
+    for kind, model, name, asked_by in _OPTIONAL if lacks else ():
+        if name in (lacks or ()) and any(
+                device.model == model for device in domain.all(kind)):
+            raise errors.Refused(
+                f'QEMU on this host was built without the {kind.tag} '
+                f'{model}; remove {asked_by} from the image and its like '
+                f'from the flavor, or boot the instance on another host',
+                this_host=True)
+    return None

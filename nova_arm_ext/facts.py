@@ -65,6 +65,9 @@ class Host:
     firmware: tuple[Firmware, ...] | None = None
     #: None on a host that is not AArch64
     cpu: Cpu | None = None
+    #: the devices that its QEMU for AArch64 does not have, by QEMU's names, of
+    #: those that hooks ask about
+    lacks: tuple[str, ...] | None = None
 
     def firmware_at(self, loader: str | None) -> Firmware | None:
         """The firmware that a guest's loader is; None if it is unknown.
@@ -139,6 +142,7 @@ class Facts:
                 virt_types=host.virt_types('virt_types'),
                 aarch32_el1=host.take('aarch32_el1', bool),
                 firmware=host.firmware('firmware'),
+                lacks=host.list_of('lacks', str),
                 cpu=(None if (data := host.take('cpu', dict)) is None
                      else Cpu.from_data(data))),
             guest=Guest(
@@ -160,6 +164,8 @@ class Facts:
                 del one['aliases']
             if one['described']:
                 del one['described']
+        if not self.host.lacks:
+            del data['host']['lacks']
         if self.host.cpu is None:
             del data['host']['cpu']
         else:

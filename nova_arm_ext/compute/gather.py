@@ -6,6 +6,8 @@ import functools
 import json
 import os
 import pathlib
+import re
+import subprocess
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Mapping
@@ -15,6 +17,7 @@ from typing import TypeVar
 from lxml import etree
 from oslo_log import log as logging
 
+from nova_arm_ext import compat
 from nova_arm_ext import facts
 from nova_arm_ext.compute import cpu
 from nova_arm_ext.compute.binding import libvirt
@@ -42,6 +45,9 @@ FIRMWARE_32 = (
 
 #: libvirt's names of guest architectures by those of the descriptors
 _DESCRIPTOR_ARCH = {'aarch64': 'aarch64', 'arm': 'armv7l'}
+
+#: Seconds for an answer of QEMU, which takes a tenth of one.
+PATIENCE = 20
 
 T = TypeVar('T')
 
@@ -74,7 +80,9 @@ def host(connection: Any, *, local: bool = True,
         firmware=(_firmware(connection, virt_types or {}, descriptors)
                   if local else None),
         cpu=(cpu.read(connection, aarch32_el1=able)
-             if local and arch == 'aarch64' else None))
+             if local and arch == 'aarch64' else None),
+        lacks=(_lacking(capabilities) if local and capabilities is not None
+               else None))
 
 
 def guest(instance: Any, image_meta: Any = None,
@@ -175,6 +183,28 @@ def _asked(what: str, ask: Callable[[], T]) -> T | None:
 def _version(number: int) -> facts.Version:
     """libvirt's 9002003 as (9, 2, 3)."""
     return number // 1000000, number // 1000 % 1000, number % 1000
+
+
+def _lacking(capabilities: Any) -> tuple[str, ...] | None:
+    """What QEMU for AArch64 does not have of what hooks ask about.
+
+    :returns: None if it cannot be asked, as where libvirt is in another
+        container
+    """
+    emulator = capabilities.findtext(
+        "guest/arch[@name='aarch64']/emulator", '')
+    if not os.access(emulator, os.X_OK):
+        return None
+    try:
+        said = subprocess.run(  # noqa: S603  libvirt names it
+            (emulator, '-device', 'help'), check=True, timeout=PATIENCE,
+            stdin=subprocess.DEVNULL, capture_output=True).stdout
+    except (OSError, subprocess.SubprocessError) as e:
+        LOG.warning('It is unknown which devices %s has: %s', emulator, e)
+        return None
+    there = set(re.findall(r'^name "([^"]+)"', said.decode(errors='replace'),
+                           re.MULTILINE))
+    return tuple(name for name in compat.ASKED_ABOUT if name not in there)
 
 
 def _virt_types(capabilities: Any) -> dict[str, tuple[str, ...]]:

@@ -335,10 +335,13 @@ image has ``hw_input_bus``. Instances without graphics get neither.
 
 
 def _is_windows(facts: Facts) -> bool:
-    """Whether the image is Windows and asks for no video model."""
+    """Whether the image is Windows, asks for no video model, and QEMU here
+    has ramfb.
+    """
     image = facts.guest.image_properties or {}
     return (image.get('os_type') == 'windows'
-            and 'hw_video_model' not in image)
+            and 'hw_video_model' not in image
+            and 'ramfb' not in (facts.host.lacks or ()))
 
 
 def _sysinfo(domain: Domain, facts: Facts) -> etree._Element:

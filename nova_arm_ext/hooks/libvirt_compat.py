@@ -68,7 +68,8 @@ def _iommu_auto(domain: Domain, facts: Facts) -> str | None:
     if (wish is None or wish.value != 'auto' or domain.arch != 'aarch64'
             # it needs ACPI to be found
             or tree.find(domain.element, ('features', 'acpi')) is None
-            or (libvirt is not None and libvirt < _VIRTIO_IOMMU_SINCE)):
+            or (libvirt is not None and libvirt < _VIRTIO_IOMMU_SINCE)
+            or 'virtio-iommu-pci' in (facts.host.lacks or ())):
         return None
     had = domain.previous_of_same_arch
     before = () if had is None else had.all(devices.Iommu)
@@ -148,6 +149,9 @@ RULES: tuple[Rule, ...] = (
          nova='29 to 34',
          reason='libvirt refuses the CRB interface on Arm; TIS does the '
                 'same'),
+    Rule(name='lacking_device', words=('watchdog', 'tpm', 'iommu'),
+         apply=compat.lacking_device, nova='29 to 34',
+         reason='QEMU refuses a device that it was built without'),
     Rule(name='iommu_intel', words=('iommu',), apply=compat.iommu_intel,
          nova='29 to 34', reason='libvirt refuses it on Arm'),
     Rule(name='tpm_version', words=('tpm',), apply=compat.tpm_version,

@@ -10,6 +10,7 @@ import unittest
 
 import fixtures
 
+from nova_arm_ext import compat
 from nova_arm_ext import facts
 from nova_arm_ext.domain import view
 from tests.support import base
@@ -169,6 +170,34 @@ class HostTest(GatherTestCase):
                          facts.Facts.from_json(known.to_json()))
 
 
+class LackingDevicesTest(GatherTestCase):
+
+    def host_with(self, script: str) -> facts.Host:
+        emulator = self.folder / 'qemu'
+        emulator.write_text(f'#!/bin/sh\n{script}\n')
+        emulator.chmod(0o755)
+        return self.host(Connection(capabilities=CAPABILITIES.replace(
+            '<arch name="aarch64">',
+            f'<arch name="aarch64"><emulator>{emulator}</emulator>')))
+
+    def test_qemu_is_asked_which_devices_it_has(self):
+        all_but_one = ''.join(
+            f'name "{name}", bus PCI\\n' for name in compat.ASKED_ABOUT
+            if name != 'i6300esb')
+
+        host = self.host_with(f'[ "$*" = "-device help" ] || exit 1\n'
+                              f'printf \'{all_but_one}\'')
+
+        self.assertEqual(('i6300esb',), host.lacks)
+
+    def test_without_an_answer_it_is_unknown(self):
+        self.assertIsNone(self.host().lacks)
+        self.assertNotIn('WARNING', self.log.output)
+        self.assertIsNone(self.host_with('exit 1').lacks)
+        self.assertIn('unknown which devices', self.log.output)
+        self.assertIsNone(self.host(local=False).lacks)
+
+
 class FirmwareTest(GatherTestCase):
 
     def test_the_order_is_that_of_the_file_names(self):
@@ -223,6 +252,31 @@ class FirmwareTest(GatherTestCase):
 
         self.assertEqual((), self.host().firmware)
         self.assertNotIn('WARNING', self.log.output)
+
+    def test_a_link_to_nowhere_hides_no_other(self):
+        etc = self.folder / 'etc'
+        etc.mkdir()
+        self.describe('50.json')
+        (etc / '40.json').symlink_to('/nonexistent/file')
+
+        self.assertEqual((FIRMWARE,), self.host(
+            descriptors=[str(self.folder), str(etc)]).firmware)
+        self.assertIn('40.json is ignored', self.log.output)
+
+    def test_equal_features_keep_the_order_of_names_and_folders(self):
+        etc = self.folder / 'etc'
+        etc.mkdir()
+        for name, folder, loader in (
+                ('60.json', self.folder, '/code'),
+                ('50.json', self.folder, '/code32'),
+                ('60.json', etc, '/code.ms')):
+            self.describe(name, folder, mapping={
+                'device': 'flash', 'executable': {'filename': loader},
+                'nvram-template': {'filename': '/vars'}})
+
+        self.assertEqual(['/code32', '/code.ms'], [
+            one.loader for one in self.host(
+                descriptors=[str(self.folder), str(etc)]).firmware])
 
     def test_a_broken_descriptor_is_named_and_the_others_are_read(self):
         for number, text in enumerate((

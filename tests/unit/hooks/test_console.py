@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """Consoles that work, graphical and serial."""
 
+import dataclasses
 import types
 import unittest
 
@@ -160,6 +161,8 @@ class VideoTest(ConsoleTestCase):
         self.check_left(document(video('virtio')), image(os_type='windows'),
                         previous=document(video('virtio')))
         self.check_left(document(video('virtio')), image(os_type='linux'))
+        self.check_left(document(video('virtio')), dataclasses.replace(
+            image(os_type='windows'), host=facts.Host(lacks=('ramfb',))))
 
     def test_an_address_does_not_stay_with_another_model(self):
         self.check(

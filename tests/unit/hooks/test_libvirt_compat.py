@@ -400,6 +400,25 @@ class DeviceRulesTest(RulesTestCase):
         self.check_left(document('<iommu model="virtio"/>'
                                  '<hostdev type="pci"/>'))
 
+    def test_what_qemu_was_built_without_is_refused(self):
+        for xml, name, asked_by in (
+                ('<watchdog model="ib700"/>', 'i6300esb',
+                 'hw_watchdog_action'),
+                ('<tpm model="tpm-crb"/>', 'tpm-tis-device',
+                 'hw_tpm_version'),
+                ('<iommu model="virtio"/>', 'virtio-iommu-pci',
+                 'hw_viommu_model')):
+            def known(*lacks: str) -> facts.Facts:
+                return facts.Facts(host=facts.Host(lacks=lacks))
+
+            refusal = self.assertRaises(
+                errors.Refused, self.adjusted, document(xml), known(name))
+
+            self.assertIn(asked_by, str(refusal))
+            self.assertTrue(refusal.this_host)
+            self.adjusted(document(xml), known('ramfb'))
+            self.adjusted(document(), known(name))
+
     def test_models_that_do_the_same_take_the_place(self):
         for rule, before, after in (
                 ('watchdog', '<watchdog model="ib700" action="reset"/>',
