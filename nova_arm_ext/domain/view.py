@@ -175,6 +175,13 @@ class Domain(View):
         return machine == 'virt' or machine.startswith('virt-')
 
     @property
+    def other_machine(self) -> str:
+        """What a machine other than ``virt`` means, in words."""
+        named = f'the machine is {self.machine}' if self.machine else (
+            'no machine is named')
+        return f'{named}: most hooks work only on the machine virt'
+
+    @property
     def has_pcie(self) -> bool:
         """Whether the machine has a PCI Express root (pcie.0)."""
         return self.is_arm and self.is_virt
@@ -219,6 +226,14 @@ class Domain(View):
             return None
         return {spec.get('name', ''): spec.text or ''
                 for spec in found.iterfind('{*}extraSpec')}
+
+    @property
+    def image_properties(self) -> dict[str, str]:
+        """The image's properties as Nova 32 and newer write them."""
+        metadata = self._of_nova('instance')
+        return {} if metadata is None else {
+            one.get('name', ''): one.text or '' for one
+            in metadata.iterfind('{*}image/{*}properties/{*}property')}
 
     @property
     def names(self) -> list[str]:

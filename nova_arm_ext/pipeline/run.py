@@ -318,6 +318,8 @@ def _log_result(domain: Domain, result: Result) -> None:
         for text in report.warnings:
             LOG.warning('[instance: %s] Hook %s: %s', domain.uuid,
                         report.hook, text)
+    if not domain.is_virt:
+        LOG.info('[instance: %s] %s', domain.uuid, domain.other_machine)
     changed = dict.fromkeys(r.hook for r in result.reports if r.changed)
     LOG.info('[instance: %s] Domain XML adjusted by %s in %.1f ms',
              domain.uuid, ', '.join(changed) or 'no hook',

@@ -24,6 +24,8 @@ PATIENCE = 30.0
 UNCHANGED = 'unchanged'
 ADJUSTED = 'would be adjusted'
 NOT_ARM = 'not an Arm guest'
+WITHOUT_SECURE_BOOT = ('runs without Secure Boot, which its flavor or image '
+                       'requires')
 UNKNOWN = 'unknown'
 
 #: The values of the column Recorded; the third also names the version.
@@ -45,6 +47,7 @@ class Verdict:
     :param hooks: those that would change the domain XML now
     :param without: what happens to it without the extension
     :param why: the reasons for that, or why it is unknown
+    :param lacks: what it was to have and does not have
     """
 
     name: str
@@ -55,6 +58,7 @@ class Verdict:
     diff: str = ''
     without: str = ''
     why: str = ''
+    lacks: str = ''
 
 
 class Audit(command.Lister):
@@ -176,11 +180,25 @@ def judge(guest: 'guests.Guest', host: 'facts.Host',
             verdict, now=f'{UNKNOWN}: {one_line(str(e))}')
     changing = tuple(dict.fromkeys(
         report.hook for report in result.reports if report.changed))
+    if lacks_secure_boot(domain, host):
+        verdict = dataclasses.replace(verdict, lacks=WITHOUT_SECURE_BOOT)
     if not changing:
         return verdict
     return dataclasses.replace(
         verdict, now=ADJUSTED, hooks=changing, diff='\n'.join(
             report.diff() for report in result.reports if report.changed))
+
+
+def lacks_secure_boot(domain: 'Domain', host: 'facts.Host') -> bool:
+    """Whether an instance that has to have Secure Boot does not have it."""
+    from nova_arm_ext.domain import firmware
+    if 'required' not in ((domain.extra_specs or {}).get('os:secure_boot'),
+                          domain.image_properties.get('os_secure_boot')):
+        return False
+    has = firmware.Os.of(domain)
+    one = host.firmware_at(has.loader)
+    return (one is not None and not one.secure_boot) or (
+        has.feature('secure-boot') is False)
 
 
 def recorded_by(record: 'provenance.Record | None',
@@ -218,9 +236,10 @@ def without_us(record: 'provenance.Record | None',
 
 def in_words(verdict: Verdict) -> str:
     """What the hooks would do now, and which of them."""
-    if verdict.now != ADJUSTED:
-        return verdict.now
-    return f'{ADJUSTED} by {", ".join(verdict.hooks)}'
+    said = verdict.now
+    if said == ADJUSTED:
+        said = f'{ADJUSTED} by {", ".join(verdict.hooks)}'
+    return f'{said}; {verdict.lacks}' if verdict.lacks else said
 
 
 def to_diff(verdict: Verdict) -> Iterator[str]:

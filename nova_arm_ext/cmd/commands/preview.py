@@ -250,6 +250,8 @@ class _Result:
         if not domain.is_arm:
             yield '# not an Arm guest: nothing changes'
             return
+        if not domain.is_virt:
+            yield one_line(f'# {domain.other_machine}')
         yield one_line(f'# host facts: {self.facts.origin}')
         for line in self.logged:
             yield f'# nova-compute would log: {line}'

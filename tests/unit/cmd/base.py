@@ -39,6 +39,7 @@ DOCUMENT = """\
     <acpi/>
     <ioapic driver="kvm"/>
   </features>
+  <cpu mode="host-passthrough" match="exact"/>
   <devices>
     <disk type="file" device="disk">
       <source file="/var/lib/nova/instances/disk"/>

@@ -20,8 +20,8 @@ class JudgeTest(base.CommandTestCase):
 
     def judge(self, case: str, document: str) -> audit.Verdict:
         return audit.judge(
-            guests.Guest(name='guest', uuid=hosts.UUID, document=document,
-                         live=document),
+            guests.Guest(name='guest', uuid=hosts.UUID, number=None,
+                         document=document, live=document),
             golden.known(case).host, self.hooks, self.ours)
 
     def test_hooks_have_nothing_to_add_to_what_libvirt_keeps(self) -> None:
@@ -78,6 +78,25 @@ class JudgeTest(base.CommandTestCase):
         found = self.judge('new-guest', hosts.defined('new-guest', self.ours))
 
         self.assertEqual(audit.DIFFERENT, found.without)
+
+    def test_an_instance_without_the_secure_boot_that_it_has_to_have(
+            self) -> None:
+        plain = hosts.defined('new-guest', self.ours)
+        by_flavor = plain.replace('<nova:extraSpecs/>', (
+            '<nova:extraSpecs><nova:extraSpec name="os:secure_boot">required'
+            '</nova:extraSpec></nova:extraSpecs>'))
+        by_image = plain.replace('<nova:properties/>', (
+            '<nova:properties><nova:property name="os_secure_boot">required'
+            '</nova:property></nova:properties>'))
+        for document, lacks in ((plain, ''), (by_flavor, 'without'),
+                                (by_image, 'without')):
+            found = self.judge('new-guest', document)
+            self.assertEqual(
+                audit.WITHOUT_SECURE_BOOT if lacks else '', found.lacks)
+            self.assertEqual(bool(lacks), audit.WITHOUT_SECURE_BOOT
+                             in audit.in_words(found))
+            secure = document.replace('AAVMF_CODE.fd', 'AAVMF_CODE.ms.fd')
+            self.assertEqual('', self.judge('new-guest', secure).lacks)
 
     def test_a_guest_that_we_did_not_touch_stays_as_it_is(self) -> None:
         found = self.judge('viommu', golden.before('viommu'))

@@ -122,6 +122,20 @@ class DocumentTest(base.CommandTestCase):
         self.assertEqual(0, ran.status)
         self.assertIn('x86_64\n# not an Arm guest', ran.stdout)
 
+    def test_other_machines_are_told_so(self):
+        for machine, said in (
+                ('machine="sbsa-ref"', '# the machine is sbsa-ref: most'),
+                ('', '# no machine is named: most')):
+            self.document = self.file('other.xml', (
+                f'<domain type="qemu"><os><type arch="aarch64" {machine}>hvm'
+                f'</type></os><cpu mode="maximum"/></domain>'))
+
+            ran = self.preview()
+
+            self.assertEqual(0, ran.status)
+            self.assertIn(f'\n{said} hooks work only on the machine virt\n',
+                          ran.stdout)
+
     def test_encodings_are_the_parsers_business(self):
         text = base.DOCUMENT.replace('m1.arm', 'm\xfc.arm')
         for document in (
