@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """What holds for the libvirt and QEMU of every Debian suite."""
 
+import concurrent.futures
 import contextlib
 import os
 import pathlib
@@ -77,16 +78,20 @@ class SuiteContract:
         replaced in the domain XML."""
         plain = self.adjusted(kinds.ON_X86, 'default')
         self.assertEqual([], replaced.replaced(plain)[1])
-        found = []
-        for name in faults.FAULTS:
-            expected = self.verdict(plain, name)
-            self.assertNotEqual('start: ', expected, name)
-            for replacement, document in self.with_each_replacement().items():
-                said = self.verdict(document, name)
-                if said != expected:
-                    found.append(f'{replacement}, {name}:\n  {said}\n'
-                                 f'  {expected}')
+        replacing = self.with_each_replacement()
+        cases = [(name, replacement) for name in faults.FAULTS
+                 for replacement in replacing]
+        with concurrent.futures.ThreadPoolExecutor(bed.JUDGES) as pool:
+            expected = dict(zip(faults.FAULTS, pool.map(
+                lambda name: self.verdict(plain, name), faults.FAULTS),
+                strict=True))
+            said = pool.map(lambda case: self.verdict(
+                replacing[case[1]], case[0]), cases)
 
+        self.assertNotIn('start: ', expected.values())
+        found = [f'{replacement}, {name}:\n  {words}\n  {expected[name]}'
+                 for (name, replacement), words
+                 in zip(cases, said, strict=True) if words != expected[name]]
         self.assertEqual([], found, '\n' + '\n'.join(found))
 
     def test_a_command_leaves_nothing(self) -> None:

@@ -17,7 +17,9 @@ from tests.nova.documents.judge import Verdict
 # What differs between two guests: their names, numbers and times.
 _OWN = re.compile(
     r'\d{4}-\d\d-\d\dT[\d:.]+Z|/var/lib/[^\s\'",:]+|[0-9a-f]{8}-[0-9a-f-]{27}')
-_WARNING = re.compile(r'\S+: warning: .*')
+# The numbers of devices and the name of the CPU are the guest's own as well.
+_NUMBER = re.compile(r'(?<=net)\d+|[\w-]+(?=-arm-cpu)')
+_WARNING = re.compile(r'\S+: warning: .*|\S+ -chardev .*: info: .*')
 
 
 def _append(path: str, xml: str) -> Callable[[typing.Any], None]:
@@ -57,7 +59,8 @@ FAULTS: Mapping[str, Callable[[typing.Any], None]] = {
     'an unknown CPU feature': _cpu_feature,
     'a hidden KVM': _append('features', "<kvm><hidden state='on'/></kvm>"),
     'several queues of virtio-mmio': _append(
-        'devices', "<interface type='ethernet'><model type='virtio'/>"
+        'devices', "<interface type='ethernet'>"
+        "<mac address='52:54:00:00:00:99'/><model type='virtio'/>"
         "<driver queues='2'/><address type='virtio-mmio'/></interface>"),
     'a source of random numbers that is missing': _append(
         'devices', "<rng model='virtio'>"
@@ -76,5 +79,7 @@ def told(verdict: Verdict) -> str:
     """What was refused and why, without what is the guest's own."""
     if verdict.define:
         return f'define: {verdict.define}'
-    text = _WARNING.sub('', _OWN.sub('', verdict.start or ''))
+    text = verdict.start or ''
+    for pattern in (_OWN, _NUMBER, _WARNING):
+        text = pattern.sub('', text)
     return f'start: {" ".join(text.split())}'
