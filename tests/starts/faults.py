@@ -77,9 +77,13 @@ def with_fault(document: str, name: str) -> str:
 
 def told(verdict: Verdict) -> str:
     """What was refused and why, without what is the guest's own."""
-    if verdict.define:
-        return f'define: {verdict.define}'
-    text = verdict.start or ''
+    return plain(f'define: {verdict.define}' if verdict.define
+                 else f'start: {verdict.start or ""}')
+
+
+def plain(text: str) -> str:
+    """An error without names, numbers, times and QEMU's warnings, which
+    another guest would have otherwise."""
     for pattern in (_OWN, _NUMBER, _WARNING):
         text = pattern.sub('', text)
-    return f'start: {" ".join(text.split())}'
+    return ' '.join(text.split())

@@ -15,6 +15,7 @@ import dataclasses
 import logging
 import pathlib
 import sys
+import textwrap
 from collections.abc import Callable
 from collections.abc import Iterable
 from collections.abc import Sequence
@@ -22,6 +23,7 @@ from collections.abc import Sequence
 from tests.nova.documents import guests
 from tests.nova.documents import kinds
 from tests.starts import bed
+from tests.starts import faults
 from tests.starts import replaced
 
 #: Debian suites, and what people call them.
@@ -114,7 +116,7 @@ def _started(judge: bed.Bed, document: str) -> tuple[str, str]:
     if said.define:
         return FAILED, f'define: {said.define}'
     if said.start:
-        return FAILED, f'start: {" ".join(said.start.split())}'
+        return FAILED, f'start: {said.start}'
     return STARTED, ''
 
 
@@ -159,6 +161,20 @@ def counted(results: Iterable[Result]) -> str:
     return '\n'.join(lines)
 
 
+def reasons(results: Iterable[Result]) -> str:
+    """Why guests were refused or failed, each reason once with its kinds."""
+    found: dict[tuple[str, str], list[str]] = collections.defaultdict(list)
+    for one in results:
+        if one.state != STARTED:
+            found[f'{SUITES[one.suite]}, {one.host}, {one.state}',
+                  faults.plain(one.why)].append(one.kind)
+    return '\n'.join(
+        f'{where}: {why}\n' + textwrap.fill(
+            ', '.join(names), 79, initial_indent='    ',
+            subsequent_indent='    ', break_on_hyphens=False)
+        for (where, why), names in found.items())
+
+
 def parser() -> argparse.ArgumentParser:
     """The parser of the command line."""
     own = argparse.ArgumentParser(
@@ -198,7 +214,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
             writer.writerows(map(dataclasses.astuple, found))
     print('\n'.join((*headings, '', shown(found, suites), '',
                      counted(found))))
-    failed = [one for one in found if one.state == FAILED]
-    for one in failed:
-        print(f'{SUITES[one.suite]}, {one.host}, {one.kind}: {one.why}')
-    return 1 if failed or not found else 0
+    print(f'\n{reasons(found)}')
+    is_right = found and all(one.state != FAILED for one in found)
+    return 0 if is_right else 1

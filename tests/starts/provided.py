@@ -36,9 +36,10 @@ def provide_host() -> None:
     program = pathlib.Path('/usr/bin/ovs-vsctl')
     program.write_text(_OVS)
     program.chmod(0o755)
-    subprocess.run(('ip', 'link', 'add', 'br-int', 'type', 'bridge'),
-                   check=True)
-    subprocess.run(('ip', 'link', 'set', 'br-int', 'up'), check=True)
+    # SPICE listens only where an interface has an address.
+    for command in ('link add br-int type bridge', 'link set br-int up',
+                    'address add 192.0.2.1/24 dev br-int'):
+        subprocess.run(('ip', *command.split()), check=True)
     # QEMU makes sockets of vhost-user there, where Open vSwitch has a folder
     # for them.
     pathlib.Path('/run').chmod(0o1777)

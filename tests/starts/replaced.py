@@ -54,8 +54,8 @@ def _maximum(cpu: typing.Any) -> None:
     cpu.set('mode', 'maximum')
 
 
-def _gic(features: typing.Any) -> None:
-    etree.SubElement(features, 'gic', version='3')
+def _gic(domain: typing.Any) -> None:
+    etree.SubElement(domain.find('features'), 'gic', version='3')
 
 
 def _first_cpu(element: typing.Any) -> None:
@@ -107,8 +107,10 @@ TABLE = (
         xpath="cpu[@mode='host-passthrough']", replace=_maximum, kvm=True),
     Replacement(
         name="the host's interrupt controller", by='a GICv3',
-        why='libvirt takes the one of the host with KVM, and a GICv2 without',
-        xpath='features[not(gic)]', replace=_gic, kvm=True),
+        why='with KVM it is the one of the host; without it is a GICv2, which '
+            'serves at most eight CPUs',
+        xpath='self::domain[vcpu > 8][features[not(gic)]]', replace=_gic,
+        kvm=True),
     Replacement(
         name='CPUs and NUMA nodes of the host', by='the first one',
         why='the kinds are for a host with 16 CPUs in two nodes',

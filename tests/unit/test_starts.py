@@ -24,7 +24,7 @@ DOCUMENT = '''\
 <domain type='kvm'>
   <memoryBacking><hugepages/><access mode='shared'/></memoryBacking>
   <numatune><memory mode='strict' nodeset='0-1'/></numatune>
-  <vcpu cpuset='0-15'>2</vcpu>
+  <vcpu cpuset='0-15'>10</vcpu>
   <cputune><shares>512</shares><vcpupin vcpu='0' cpuset='8-15'/></cputune>
   <os><type arch='aarch64' machine='virt'>hvm</type></os>
   <features><acpi/></features>
@@ -184,7 +184,18 @@ class MatrixTest(base.TestCase):
 
         self.assertEqual(1, status)
         self.assertTrue(printed.endswith(
-            '\nDebian 13, aarch64-kvm, default: start: no\n'), printed)
+            '\nDebian 13, aarch64-kvm, failed: start: no\n'
+            '    default\n'), printed)
+
+    def test_a_reason_is_told_once(self) -> None:
+        _, printed = self.run_with(*(
+            result(kind=kind, state=matrix.FAILED, why=(
+                f'start: {time} qemu-system-arm: warning: slow\n{time} no'))
+            for kind, time in (('default', '2026-12-01T16:14:23.4Z'),
+                               ('mmio', '2026-12-01T16:14:24.5Z'))))
+
+        self.assertTrue(printed.endswith(
+            'failed: start: no\n    default, mmio\n'), printed)
 
     def test_each_libvirt_has_a_column(self) -> None:
         _, printed = self.run_with(
