@@ -21,7 +21,7 @@ class StoresTest(base.ChecksTestCase):
         self.nvram = self.directory / 'nvram'
         self.domains = []
         self.useFixture(base.fixtures.MockPatchObject(
-            found, 'domains', lambda uri: self.domains))
+            found, 'domains', lambda *args: self.domains))
 
     def free(self, mebibytes: int, inodes: int = 1000) -> None:
         real = os.statvfs(self.directory)
