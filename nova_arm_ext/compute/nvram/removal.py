@@ -83,9 +83,11 @@ class Removal:
             asked = on_rebuild(CONF.arm_nvram.on_rebuild,
                                gather.image_properties(instance))
             keep = asked == 'keep'
-            self._luggage.keep_for_rebuild(
-                instance.uuid,
-                self._stores.pack(place, guest) if keep else None)
+            # where there is none, a rebuild that failed has kept it already
+            if not keep or (place is not None and store.exists(place)):
+                self._luggage.keep_for_rebuild(
+                    instance.uuid,
+                    self._stores.pack(place, guest) if keep else None)
             if not keep:
                 with extra('Removing the copy of the variable store',
                            instance):

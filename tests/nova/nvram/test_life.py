@@ -229,6 +229,34 @@ class OneHostTest(base.StoresTestCase):
         self.assertEqual(self.template.read_bytes(), self.started)
         self.assertFalse(left.exists())
 
+    def test_what_a_rebuild_that_failed_has_kept_is_used(self):
+        """Nova had removed the guest and its directory already."""
+        self.flags(on_rebuild='keep', group='arm_nvram')
+        self.stub_out('nova.objects.Instance.image_meta', self.image)
+        self.spawn()
+        self.stop('old')
+        self.instance.task_state = task_states.REBUILDING
+        self.destroy()
+        self.assertFalse(self.store.exists())
+
+        with self.nova('_check_emulation_arch', lambda *args: self.arch):
+            self.rebuild()
+
+        self.assertEqual(base.variables('old'), self.started)
+        self.assertFalse(
+            (self.instances / f'{base.UUID}_VARS.packed').exists())
+
+    def test_but_not_beside_a_store_that_is_damaged(self):
+        self.flags(on_rebuild='keep', on_damage='fresh', group='arm_nvram')
+        self.spawn()
+        self.store.write_bytes(b'')
+        left = self.instances / f'{base.UUID}_VARS.packed'
+        left.write_bytes(varstore.pack(base.variables('left')))
+
+        self.rebuild()
+
+        self.assertEqual(self.template.read_bytes(), self.started)
+
     def test_an_image_with_an_unknown_value_changes_nothing(self):
         self.spawn()
         self.stop('old')
