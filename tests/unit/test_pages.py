@@ -448,7 +448,7 @@ class CommandsTest(base.TestCase):
         conf.register_opts(nvram.OPTS, group=nvram.GROUP)
         conf([], default_config_files=[], default_config_dirs=[])
         conf.set_override('image_key_file', str(file), nvram.GROUP)
-        self.assertIsNotNone(images.load_key(conf))
+        self.assertEqual(1, len(images.load_keys(conf)))
 
     CHECKS = {
         'install': check_installed, 'head': check_key,
