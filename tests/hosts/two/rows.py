@@ -13,7 +13,7 @@ from tests.hosts.two import server as servers
 from tests.hosts.two import settings
 
 #: Seconds between the copies of running guests.
-COPY_INTERVAL = 2
+COPY_INTERVAL = 5
 
 
 class Rows(base.MovingGuestTestCase):

@@ -50,7 +50,7 @@ def _nova() -> Values:
             'transport_url': f'rabbit://guest:guest@{CTL}:5672/',
             'use_stderr': True,
             # The tests tell Nova when a host has lost its power.
-            'report_interval': 2,
+            'report_interval': 4,
             'service_down_time': 60,
         },
         'placement': {'auth_type': 'none',
@@ -71,7 +71,7 @@ def control(folder: pathlib.Path) -> str:
         'wsgi': {'api_paste_config': folder / 'api-paste.ini'},
         'conductor': {'workers': 1},
         'scheduler': {'workers': 1,
-                      'discover_hosts_in_cells_interval': 2},
+                      'discover_hosts_in_cells_interval': 4},
         'oslo_concurrency': {'lock_path': folder / 'locks'},
     })
 
