@@ -5,6 +5,7 @@ Each host has its own instances folder, and there is no store for copies, so
 that only the guest's own store can have kept the number of boots.
 """
 
+import collections.abc
 import concurrent.futures
 
 from tests.hosts.two import base
@@ -225,6 +226,107 @@ class FullDiskTest(FaultTestCase):
 
         self.recover()
         self.assert_boots(2, 'host2', 'afterwards')
+
+
+    def test_a_guest_is_stopped_and_started_on_it(self):
+        host = self.cloud.hosts['host1']
+        ballast = f'{settings.INSTANCES}/ballast'
+        host.run('sh', '-c', f'! cat /dev/zero > {ballast}')
+        self.server.hard_reboot()
+        self.server.await_status('ACTIVE')
+        self.server.stop()
+        self.server.hard_reboot()
+        self.server.stop()
+        host.run('rm', ballast)
+
+        self.server.start()
+
+        # It was not given the time to count on the full disk, and has no
+        # console there; but it has the number from before.
+        self.assertIn(self.server.boots(), (2, 3, 4))
+        self.server.delete()
+        self.assertNotIn(self.server.uuid, host.run('ls', settings.INSTANCES))
+
+
+class NoMemoryTest(FaultTestCase):
+    """A host has no memory for guests, so that none of them starts."""
+
+    #: Bytes: libvirtd itself has less, and an emulator with a guest has more.
+    MEMORY = 2 * 1024 ** 3
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.addCleanup(self.give_memory)
+
+    def limit(self, memory: str) -> None:
+        """Limit what libvirt's processes may have from now on."""
+        host = self.cloud.hosts['host1']
+        host.run('prlimit', '--pid', host.run('cat', '/run/libvirtd.pid'),
+                 # Not every machine lets root raise a hard limit again.
+                 f'--as={memory}:')
+
+    def take_memory(self) -> None:
+        self.limit(f'{self.MEMORY}')
+
+    def give_memory(self) -> None:
+        self.limit('unlimited')
+
+    def fail(self, operation: collections.abc.Callable[[], None]) -> None:
+        """Check that an operation ends in ERROR for want of memory."""
+        self.take_memory()
+        error = self.assertRaises(servers.ActionFailed, operation)
+        self.assertIn('annot allocate memory', str(error))
+        self.assertEqual('ERROR', self.server.await_rest())
+        self.give_memory()
+
+    def assert_is_as_before(self, boots: int, hardware: list[object]) -> None:
+        self.assert_boots(boots, 'host1', 'afterwards')
+        self.assertEqual(hardware, self.server.hardware())
+        self.assertEqual(1, len(self.server.stores()), self.server.stores())
+
+    def suspend_and_fail_to_resume(self) -> None:
+        had = self.server.hardware()
+        self.server.suspend()
+
+        self.fail(self.server.resume)
+        self.server.hard_reboot()
+
+        self.assert_is_as_before(2, had)
+        self.server.delete()
+        self.assertEqual([], self.server.files())
+
+    def test_a_resume(self):
+        self.server = self.boot('host1')
+
+        self.suspend_and_fail_to_resume()
+
+    def test_a_resume_of_a_guest_that_nova_made_by_itself(self):
+        self.cloud.use_driver(cloud.STOCK_DRIVER)
+        self.addCleanup(self.cloud.use_driver, self.driver, self.options)
+        self.server = self.boot('host1')
+        [store] = self.server.stores()
+        self.assertIn('libvirt', store)
+        self.cloud.use_driver(self.driver, self.options)
+
+        self.suspend_and_fail_to_resume()
+
+    def test_a_rescue(self):
+        self.server = self.boot('host1')
+        had = self.server.hardware()
+
+        self.fail(self.server.rescue)
+        self.fail(self.server.rescue)
+        self.server.rescue()
+        # The rescue system counts in a copy.
+        self.assert_boots(2, 'host1', 'rescued')
+        self.server.unrescue()
+
+        self.assert_is_as_before(2, had)
+        self.fail(self.server.rescue)
+        self.server.hard_reboot()
+        self.assert_is_as_before(3, had)
+        self.server.delete()
+        self.assertEqual([], self.server.files())
 
 
 class AtOnceTest(FaultTestCase):
