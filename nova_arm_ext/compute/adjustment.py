@@ -20,6 +20,7 @@ from nova_arm_ext.compute.extras import extra
 from nova_arm_ext.compute.nvram.life import Life
 from nova_arm_ext.domain import firmware
 from nova_arm_ext.domain import view
+from nova_arm_ext.pipeline import plugins
 from nova_arm_ext.pipeline.run import Pipeline
 
 LOG = logging.getLogger(__name__)
@@ -52,6 +53,22 @@ class Adjustment:
         self._sysinfo = sysinfo
         self._record = provenance.Record(
             version=VERSION, options=provenance.digest(hooks))
+
+    def announce(self, conf: Any) -> None:
+        """Log once what runs here: version, hooks in order, what is off.
+
+        :param conf: Nova's configuration
+        """
+        installed = {point.name for point in importlib.metadata.entry_points(
+            group=plugins.NAMESPACE)}
+        off = sorted(installed.difference(self.pipeline.hooks))
+        off += [f'[{group}] {name}' for group, name in (
+            ('arm_nvram', 'store'), ('arm_nvram', 'image_key_file'),
+            ('arm_pci', 'enabled')) if not conf[group][name]]
+        LOG.info('nova-arm-ext %s runs these hooks for Arm instances: %s. '
+                 'Not enabled: %s', VERSION,
+                 ', '.join(self.pipeline.hooks) or 'none',
+                 ', '.join(off) or 'nothing')
 
     def adjusted(self, xml: str, instance: Any, image_meta: Any) -> str:
         """The domain XML after the hooks.

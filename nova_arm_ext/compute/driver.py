@@ -117,6 +117,8 @@ class ArmLibvirtDriver(driver.LibvirtDriver):
 
     @_as_nova_has_it
     def init_host(self, host):
+        with extra('Logging the version and the hooks'):
+            self._adjustment.announce(CONF)
         super().init_host(host)
         with extra('Starting the task that copies variable stores'):
             self._copying.start()

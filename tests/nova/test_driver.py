@@ -103,6 +103,17 @@ class DriverTest(nova.test.NoDBTestCase):
         self.stub_out('nova.virt.libvirt.host.Host.write_instance_config',
                       lambda host, xml: self.defined.append(xml))
 
+    def test_its_start_says_version_hooks_and_what_is_off(self) -> None:
+        with mock.patch.object(adjustment, 'LOG') as log:
+            self.driver._adjustment.announce(nova.conf.CONF)
+
+        [(text, *values)] = [call.args for call in log.info.mock_calls]
+        self.assertEqual(
+            f'nova-arm-ext {adjustment.VERSION} runs these hooks for Arm '
+            f'instances: libvirt_compat, uefi, console, virtio_mmio, armv7, '
+            f'pcie_root_ports. Not enabled: cpu_features, [arm_nvram] store, '
+            f'[arm_nvram] image_key_file', text % tuple(values))
+
     def with_hook(self, hook: type[hooks.Hook],
                   **options: str) -> hooks.Hook:
         made = hook(None)

@@ -221,6 +221,14 @@ class HandingOnTest(nova.test.NoDBTestCase):
         self.assertEqual('as it was',
                          self.driver.capabilities['supports_secure_boot'])
 
+    def test_what_runs_here_is_logged_first(self) -> None:
+        self.call('init_host')
+
+        self.assertEqual(
+            ['adjustment.announce', 'nova'],
+            [name for name, _, _ in self.all.mock_calls
+             if name in ('adjustment.announce', 'nova')])
+
     def test_guests_are_copied_while_the_service_runs(self) -> None:
         self.call('init_host')
         self.call('cleanup_host')
