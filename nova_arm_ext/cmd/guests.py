@@ -76,9 +76,9 @@ class Guest:
 
     name: str
     uuid: str
-    number: int | None
     document: str
     live: str
+    number: int | None = None
 
     @property
     def server(self) -> str | None:
