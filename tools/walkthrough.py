@@ -48,6 +48,7 @@ REMOVE = {
 #: What is not the same on every machine and in every run.
 _VARYING = tuple((re.compile(pattern), word) for pattern, word in (
     (r'(?m)^.{16}(KVM|32-bit guests|GIC|PCI devices|free space): .*$', r'\1'),
+    (r'(?m)^\d+ results: .*$', 'RESULTS'),
     # a table may break a UUID where it has a hyphen
     (r'\b[0-9a-f]{8}(-[0-9a-f]{4}){3}-', 'UUID-'),
     (r'\b[0-9a-f]{12,16}\b', 'HEX'),

@@ -29,6 +29,12 @@ class Command(_Epilog, command.Command):
 class Lister(_Epilog, lister.Lister):
     """A command that returns a table, which cliff writes in any format."""
 
+    def get_parser(self, prog_name: str) -> Any:
+        from nova_arm_ext.cmd import forms
+        parser = super().get_parser(prog_name)
+        forms.add_json(parser)
+        return parser
+
     def produce_output(self, *args: Any) -> Any:
         from nova_arm_ext.cmd import failure
         try:

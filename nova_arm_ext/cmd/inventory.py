@@ -9,6 +9,7 @@ from oslo_config import cfg
 from nova_arm_ext import errors
 from nova_arm_ext import pci
 from nova_arm_ext.cmd.failure import one_line
+from nova_arm_ext.cmd.forms import Known
 
 #: Seconds, enough to read the XML of a few thousand devices.
 PATIENCE = 60.0
@@ -35,7 +36,7 @@ def settings_of(conf: Any) -> tuple[pci.Settings, pci.DeviceSpec]:
     return settings, pci.DeviceSpec(conf.pci.device_spec)
 
 
-def left_out(listed: Sequence[Sequence[str]]) -> dict[str, list[str]]:
+def left_out(listed: Sequence[Sequence[Any]]) -> dict[str, list[str]]:
     """The addresses of devices that are not in the inventory, by reason.
 
     :param listed: what ``rows`` returns
@@ -62,13 +63,13 @@ def read_documents(connection: Any) -> list[tuple[str, str | None, str]]:
 
 def rows(documents: Sequence[tuple[str, str | None, str]],
          settings: pci.Settings,
-         named: pci.DeviceSpec) -> list[tuple[str, ...]]:
+         named: pci.DeviceSpec) -> list[tuple[Any, ...]]:
     """A row for each device, sorted by address.
 
     :param documents: name, XML, and the error if there is no XML
     :param named: the devices that ``[pci] device_spec`` names
     """
-    result: list[tuple[Any, tuple[str, ...]]] = []
+    result: list[tuple[Any, tuple[Any, ...]]] = []
     for name, document, error in documents:
         address = pci.address_in(name)
         try:
@@ -78,7 +79,8 @@ def rows(documents: Sequence[tuple[str, str | None, str]],
         except errors.InvalidDocument as e:
             place = pci.format_address(address) if address else one_line(name)
             result.append((address or (), (
-                place, '-', '-', '-', '-', f'{BROKEN}{one_line(str(e))}')))
+                place, *map(Known, [None] * 4),
+                f'{BROKEN}{one_line(str(e))}')))
             continue
         if not settings.enabled:
             verdict = 'no: [arm_pci] enabled = false'
@@ -89,9 +91,12 @@ def rows(documents: Sequence[tuple[str, str | None, str]],
             verdict = f'skipped by {rule}' if rule else INCLUDED
         result.append((device.address, (
             pci.format_address(device.address), device.ids,
-            '-' if device.class_code is None else f'{device.class_code:06x}',
-            one_line(device.driver or '-'), _type(device), verdict)))
-    return [row for _, row in sorted(result)]
+            Known(None if device.class_code is None
+                  else f'{device.class_code:06x}'),
+            Known(device.driver and one_line(device.driver)),
+            _type(device), verdict)))
+    return [row for _, row in sorted(result, key=lambda one: (
+        one[0], one[1][0]))]
 
 
 def _type(device: pci.Identity) -> str:

@@ -86,8 +86,6 @@ class Audit(command.Lister):
             '--before-removal', action='store_true',
             help='say whether stock Nova could start each instance; this uses '
                  'what was recorded when it was last defined')
-        parser.add_argument('--json', dest='formatter', action='store_const',
-                            const='json', help='the same as -f json')
         arguments.add_redact(parser)
         return parser
 

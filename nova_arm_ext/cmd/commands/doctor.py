@@ -6,10 +6,15 @@ from typing import Any
 from typing import TYPE_CHECKING
 
 from nova_arm_ext.cmd import arguments
+from nova_arm_ext.cmd import colour
 from nova_arm_ext.cmd import command
+from nova_arm_ext.cmd import forms
 
 if TYPE_CHECKING:
     from nova_arm_ext.cmd.checks import base
+
+_COLOURS = {'OK': colour.GREEN, 'NOT_APPLICABLE': colour.BOLD,
+            'WARNING': colour.YELLOW, 'FAILURE': colour.RED}
 
 
 class Doctor(command.Command):
@@ -21,9 +26,10 @@ class Doctor(command.Command):
     Python environment.
     """
 
-    _epilog = ('It changes nothing, except with --define-test: then libvirt '
-               'defines a few domains, which are undefined at once and never '
-               'started. Exit status: 0 if all checks pass, 1 with warnings, '
+    _epilog = ('The last line counts the results. The command changes '
+               'nothing, except with --define-test: then libvirt defines a '
+               'few domains, which are undefined at once and never started. '
+               'Exit status: 0 if all checks pass, 1 with warnings, '
                '2 with failures.')
 
     def get_parser(self, prog_name: str) -> Any:
@@ -36,8 +42,7 @@ class Doctor(command.Command):
             help='let libvirt define a domain of each of these kinds, after '
                  'the hooks, and undefine it: UEFI, Secure Boot, vIOMMU, '
                  'ARMv7, many root ports, all on virtio-mmio')
-        parser.add_argument('--json', action='store_true',
-                            help='print JSON, for scripts')
+        forms.add(parser, forms.TABLE)
         arguments.add_redact(parser)
         return parser
 
@@ -58,31 +63,46 @@ class Doctor(command.Command):
         if parsed_args.define_test:
             every.append(base.Check('define test', canaries.define_test))
         redacted = redaction.Redaction() if parsed_args.redact else str
+        stdout, form = self.app.stdout, parsed_args.formatter
+        colours = colour.wanted(stdout)
         found = []
         for check in every:
             for finding in check.findings(place):
                 found.append((check.name, finding))
-                if not parsed_args.json:
-                    self.app.stdout.write(redacted(line(check.name, finding)))
-                    self.app.stdout.flush()
-        if parsed_args.json:
-            self.app.stdout.write(redacted(to_json(found)))
+                if form == forms.TABLE:
+                    stdout.write(redacted(line(check.name, finding,
+                                               colours=colours)))
+                    stdout.flush()     # the next one may take long
+        stdout.write(count(found) if form == forms.TABLE else redacted(
+            forms.dump(form, to_object(found))))
         return max(finding.status.exit_status for _, finding in found)
 
 
-def line(name: str, finding: 'base.Finding') -> str:
+def line(name: str, finding: 'base.Finding', *,
+         colours: bool = False) -> str:
     """One finding for people."""
-    return f'{finding.status.value:15} {name}: {finding.sentence}\n'
+    status = f'{finding.status.value:15}'
+    if colours:
+        status = colour.of(status, _COLOURS[finding.status.name])
+    return f'{status} {name}: {finding.sentence}\n'
 
 
-def to_json(found: 'list[tuple[str, base.Finding]]') -> str:
+def count(found: 'list[tuple[str, base.Finding]]') -> str:
+    """The last line for people: how many findings have which status."""
+    from nova_arm_ext.cmd.checks.base import Status
+    statuses = [finding.status for _, finding in found]
+    return f'{len(found)} results: ' + ', '.join(
+        f'{statuses.count(status)} {status.value}' for status in Status
+        if status in statuses) + '\n'
+
+
+def to_object(found: 'list[tuple[str, base.Finding]]') -> dict[str, Any]:
     """All findings for programs."""
-    import json
     worst = max(finding.status.exit_status for _, finding in found)
-    return json.dumps({
+    return {
         'status': ('ok', 'warning', 'failure')[worst],
         'checks': [{
             'check': name, 'status': finding.status.value,
             'text': finding.text, 'advice': finding.advice or None,
         } for name, finding in found],
-    }, indent=2) + '\n'
+    }

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from nova_arm_ext.cmd import arguments
 from nova_arm_ext.cmd import command
+from nova_arm_ext.cmd import forms
 
 if TYPE_CHECKING:
     from nova_arm_ext import provenance
@@ -33,8 +34,7 @@ class Explain(command.Command):
                  "domain")
         arguments.add_connect(parser)
         arguments.add_config(parser)
-        parser.add_argument('--json', action='store_true',
-                            help='print JSON, for scripts')
+        forms.add(parser, forms.TABLE)
         arguments.add_redact(parser)
         return parser
 
@@ -51,8 +51,10 @@ class Explain(command.Command):
         guest = guests.one(uri, parsed_args.guest, parsed_args.timeout)
         domain = view.Domain.parse(guest.live)
         record = provenance.read(domain)
-        text = (to_json(domain, record) if parsed_args.json else
-                ''.join(f'{line}\n' for line in to_text(domain, record)))
+        form = parsed_args.formatter
+        text = (''.join(f'{line}\n' for line in to_text(domain, record))
+                if form == forms.TABLE
+                else forms.dump(form, to_object(domain, record)))
         if parsed_args.redact:
             text = redaction.Redaction(domain.names)(text)
         self.app.stdout.write(text)
@@ -85,12 +87,13 @@ def to_text(domain: 'Domain',
             yield '  ' + one_line(f'{reason.place}: {reason.text}')
 
 
-def to_json(domain: 'Domain',
-            record: 'provenance.Record | None') -> str:
+def to_object(domain: 'Domain',
+              record: 'provenance.Record | None') -> dict[str, Any]:
     """The record for programs."""
     import dataclasses
     import json
-    return json.dumps({
+    # lists, which YAML has, and not tuples
+    return dict(json.loads(json.dumps({
         'guest': {'name': domain.name, 'uuid': domain.uuid,
                   'arch': domain.arch},
-        'record': record and dataclasses.asdict(record)}, indent=2) + '\n'
+        'record': record and dataclasses.asdict(record)})))

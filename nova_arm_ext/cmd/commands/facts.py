@@ -7,6 +7,7 @@ from typing import Any
 
 from nova_arm_ext.cmd import arguments
 from nova_arm_ext.cmd import command
+from nova_arm_ext.cmd import forms
 
 #: Seconds; a libvirtd that has just started first probes every QEMU.
 PATIENCE = 30.0
@@ -30,6 +31,7 @@ class Facts(command.Command):
         parser = super().get_parser(prog_name)
         arguments.add_connect(parser)
         arguments.add_config(parser)
+        forms.add(parser, default='json')
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
@@ -54,6 +56,6 @@ class Facts(command.Command):
                             inventory.read_documents), settings, named)
             shown['pci'] = {'devices': len(listed),
                             'left_out': inventory.left_out(listed)}
-        self.app.stdout.write(
-            json.dumps(shown, indent=2, sort_keys=True) + '\n')
+        self.app.stdout.write(forms.dump(
+            parsed_args.formatter, dict(sorted(shown.items()))))
         return 0

@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from nova_arm_ext import errors
     from nova_arm_ext.hooks import base
 
-COLUMNS = ('Name', 'Enabled', 'Order', 'Purpose', 'Entry point')
+COLUMNS = ('Name', 'Enabled', 'Order', 'Place', 'Purpose', 'Entry point')
 
 
 class Hooks(command.Lister):
     """List the installed hooks, and which of them run.
 
-    Order is the position in which a hook runs. In parentheses is the position
-    that the hook itself asks for: first, middle, last or end.
+    Order is the position in which a hook runs. Place is where the hook itself
+    asks to be: first, middle, last or end.
     """
 
     _epilog = ('A hook that is broken or not installed is listed with the '
@@ -77,7 +77,7 @@ class Hooks(command.Lister):
 
 def rows(enabled: Sequence[str], entry_points: Sequence[tuple[str, str]],
          installed: 'Mapping[str, type[base.Hook]]',
-         faults: Mapping[str, str]) -> list[tuple[str, ...]]:
+         faults: Mapping[str, str]) -> list[tuple[Any, ...]]:
     """A row for each hook, first those that run, in their order.
 
     :param enabled: names in the order in which they run
@@ -86,15 +86,17 @@ def rows(enabled: Sequence[str], entry_points: Sequence[tuple[str, str]],
     :param faults: what is wrong with the others
     """
     from nova_arm_ext.cmd.failure import one_line
+    from nova_arm_ext.cmd.forms import Known
+    from nova_arm_ext.cmd.forms import YesNo
 
     known = {name for name, _ in entry_points}
     every = [*entry_points,
-             *((name, '') for name in enabled if name not in known)]
+             *((name, None) for name in enabled if name not in known)]
     every.sort(key=lambda one: (
         enabled.index(one[0]) if one[0] in enabled else len(enabled), one[0]))
-    result: list[tuple[str, ...]] = []
+    result: list[tuple[Any, ...]] = []
     for name, value in every:
-        position = str(enabled.index(name) + 1) if name in enabled else '-'
+        position = enabled.index(name) + 1 if name in enabled else None
         hook = installed.get(name)
         if name in faults:
             purpose = f'BROKEN: {one_line(faults[name])}'
@@ -105,7 +107,6 @@ def rows(enabled: Sequence[str], entry_points: Sequence[tuple[str, str]],
             purpose = one_line((hook.__doc__ or '').strip().partition(
                 '\n')[0])
         result.append((
-            name, 'yes' if name in enabled else 'no',
-            position if hook is None
-            else f'{position} ({hook.order.name.lower()})', purpose, value))
+            name, YesNo(name in enabled), Known(position),
+            Known(hook and hook.order.name.lower()), purpose, Known(value)))
     return result

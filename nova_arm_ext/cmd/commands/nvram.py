@@ -11,6 +11,7 @@ from cliff import columns
 
 from nova_arm_ext.cmd import arguments
 from nova_arm_ext.cmd import command
+from nova_arm_ext.cmd import forms
 
 if TYPE_CHECKING:
     from nova_arm_ext.cmd import stores
@@ -89,14 +90,14 @@ def _row(store: 'stores.Store') -> tuple[Any, ...]:
     from nova_arm_ext.cmd.failure import printable
     domain = store.domain
     return (
-        printable(store.path), domain.name if domain else '-',
-        domain.uuid if domain else '-',
+        printable(store.path), forms.Known(domain and domain.name),
+        forms.Known(domain and domain.uuid),
         'kept' if store.is_kept
         else 'put aside' if store.is_aside
         else 'suspended' if domain and domain.suspended
         else domain.state if domain else 'no domain',
         Bytes(store.size), Bytes(store.on_disk), Age(store.age), store.place,
-        (domain and domain.template) or '-')
+        forms.Known(domain and domain.template))
 
 
 class Show(_OnHost, command.Command):
@@ -115,13 +116,10 @@ class Show(_OnHost, command.Command):
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
         parser.add_argument('guest', metavar='INSTANCE', help=_GUEST)
-        parser.add_argument('--json', action='store_true',
-                            help='print JSON, for scripts')
+        forms.add(parser, forms.TABLE)
         return parser
 
     def take_action(self, parsed_args: argparse.Namespace) -> int:
-        import json
-
         from nova_arm_ext import varstore
         from nova_arm_ext.cmd import chosen
         from nova_arm_ext.cmd import reading
@@ -141,11 +139,12 @@ class Show(_OnHost, command.Command):
         if flash is not data:
             chosen.check(path, flash)
         found = variables.describe(flash)
-        if parsed_args.json:
+        if parsed_args.formatter != forms.TABLE:
             guest = domain and {'name': domain.name, 'uuid': domain.uuid,
                                 'state': domain.state}
-            self.app.stdout.write(json.dumps(
-                {'store': path, 'guest': guest, **found}, indent=2) + '\n')
+            self.app.stdout.write(forms.dump(
+                parsed_args.formatter,
+                {'store': path, 'guest': guest, **found}))
         else:
             from nova_arm_ext.cmd.failure import printable
             self.app.stdout.write(

@@ -5,14 +5,15 @@ import argparse
 import dataclasses
 import json
 import logging
-import os
 from collections.abc import Iterator
 from typing import Any
 from typing import TextIO
 from typing import TYPE_CHECKING
 
 from nova_arm_ext.cmd import arguments
+from nova_arm_ext.cmd import colour
 from nova_arm_ext.cmd import command
+from nova_arm_ext.cmd import forms
 
 if TYPE_CHECKING:
     from nova_arm_ext import facts
@@ -23,9 +24,6 @@ if TYPE_CHECKING:
 PATIENCE = 3.0
 
 CHANGED = 1
-
-_RED, _GREEN, _CYAN, _BOLD, _PLAIN = (
-    '\033[31m', '\033[32m', '\033[36m', '\033[1m', '\033[0m')
 
 
 class Preview(command.Command):
@@ -59,12 +57,16 @@ class Preview(command.Command):
                  'are unknown, and libvirt is not asked')
         arguments.add_config(parser)
         arguments.add_connect(parser)
+        forms.add(
+            parser, 'diff', 'xml', default='diff',
+            text='; diff: what each hook changes and why, in colour on a '
+                 'terminal unless $NO_COLOR is set; xml: only the resulting '
+                 'XML; json and yaml: the resulting XML, and the reasons and '
+                 'the diff of each hook')
         parser.add_argument(
-            '--format', choices=('diff', 'xml', 'json'), default='diff',
-            help='diff: what each hook changes and why, in colour on a '
-                 'terminal unless $NO_COLOR is set (default); xml: only the '
-                 'resulting XML; json: the resulting XML, and the reasons '
-                 'and the diff of each hook')
+            '--timings', action='store_true',
+            help='add the time that each hook took, in milliseconds, to json '
+                 'and yaml')
         parser.add_argument(
             '--exit-code', action='store_true',
             help='exit with 1 if the XML would change, as git diff does')
@@ -102,12 +104,14 @@ class Preview(command.Command):
             document=document, domain=domain, result=result,
             changed=result.xml != before, facts=known,
             logged=tuple(logged.lines))
-        if parsed_args.format == 'xml':
+        form = parsed_args.formatter
+        if form == 'xml':
             self._write_bytes(preview.to_xml())
-        elif parsed_args.format == 'json':
-            self.app.stdout.write(preview.to_json() + '\n')
-        else:
+        elif form == 'diff':
             self._write_diff(preview)
+        else:
+            self.app.stdout.write(forms.dump(
+                form, preview.to_object(timings=parsed_args.timings)))
         return CHANGED if parsed_args.exit_code and preview.changed else 0
 
     def _write_bytes(self, data: bytes) -> None:
@@ -119,8 +123,7 @@ class Preview(command.Command):
         from nova_arm_ext.cmd import failure
         stdout = self.app.stdout
         if stdout.isatty():
-            colours = (not os.environ.get('NO_COLOR')
-                       and os.environ.get('TERM') != 'dumb')
+            colours = colour.wanted(stdout)
             for line in preview.to_diff():
                 shown = failure.printable(line.expandtabs())
                 stdout.write((_coloured(shown) if colours else shown) + '\n')
@@ -223,9 +226,12 @@ class _Result:
             return self.document
         return self.result.xml.encode()
 
-    def to_json(self) -> str:
-        """Everything, for programs."""
-        return json.dumps({
+    def to_object(self, *, timings: bool) -> dict[str, Any]:
+        """Everything, for programs.
+
+        :param timings: also how long each hook took, which is never the same
+        """
+        return {
             'changed': self.changed,
             'facts': json.loads(self.facts.known.to_json()),
             'facts_origin': self.facts.origin,
@@ -236,11 +242,12 @@ class _Result:
                             for place, reason in report.reasons],
                 'diff': report.diff(),
                 'failure': report.failure,
-                'milliseconds': round(report.seconds * 1000, 3),
+                **({'milliseconds': round(report.seconds * 1000, 3)}
+                   if timings else {}),
             } for report in self.result.reports],
-            'logged': self.logged,
+            'logged': list(self.logged),
             'xml': self.result.xml,
-        }, indent=2)
+        }
 
     def to_diff(self) -> Iterator[str]:
         """Each hook's reasons and its change, as lines."""
@@ -280,8 +287,9 @@ def _text(document: bytes, domain: 'Domain') -> str:
 
 
 def _coloured(line: str) -> str:
-    for start, colour in (('#', _BOLD), ('---', _BOLD), ('+++', _BOLD),
-                          ('@@', _CYAN), ('-', _RED), ('+', _GREEN)):
+    for start, its in (('#', colour.BOLD), ('---', colour.BOLD),
+                       ('+++', colour.BOLD), ('@@', colour.CYAN),
+                       ('-', colour.RED), ('+', colour.GREEN)):
         if line.startswith(start):
-            return f'{colour}{line}{_PLAIN}'
+            return colour.of(line, its)
     return line

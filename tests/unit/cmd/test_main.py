@@ -91,8 +91,8 @@ class WrongUsageTest(base.CommandTestCase):
                           '--nosuch')
 
     def test_unknown_choice(self):
-        self.assert_fails(self.run_command('preview', '--format', 'yaml'),
-                          '--format', "'yaml'", 'diff')
+        self.assert_fails(self.run_command('preview', '--format', 'csv'),
+                          '--format', "'csv'", 'diff')
 
     def test_option_without_its_value(self):
         self.assert_fails(self.run_command('preview', '--facts'), '--facts')

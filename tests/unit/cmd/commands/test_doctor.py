@@ -63,7 +63,8 @@ class DoctorTest(hosts.LibvirtTestCase):
     def test_each_check_speaks_and_canaries_are_defined(self) -> None:
         ran = self.doctor('--define-test')
 
-        lines = ran.stdout.splitlines()
+        *lines, last = ran.stdout.splitlines()
+        self.assertRegex(last, rf'^{len(lines)} results: \d+ ok, ')
         self.assertIn('ok              driver: [DEFAULT] compute_driver is '
                       f'arm_ext.ArmLibvirtDriver in {self.conf}', lines, ran)
         for kind in KINDS:

@@ -46,12 +46,13 @@ class HooksTest(base.CommandTestCase):
         self.assertEqual((0, ''), (ran.status, ran.stderr))
         rows = self.rows(ran)
         self.assertEqual(
-            {'Name': 'libvirt_compat', 'Enabled': 'yes', 'Order': '1 (first)',
+            {'Name': 'libvirt_compat', 'Enabled': True, 'Order': 1,
+             'Place': 'first',
              'Purpose': libvirt_compat.LibvirtCompat.__doc__.splitlines()[0],
              'Entry point':
                  'nova_arm_ext.hooks.libvirt_compat:LibvirtCompat'},
             rows['libvirt_compat'])
-        self.assertEqual('yes', rows['uefi']['Enabled'])
+        self.assertIs(True, rows['uefi']['Enabled'])
 
     def test_table_is_the_default(self):
         ran = self.run_command('hooks')
@@ -65,17 +66,20 @@ class HooksTest(base.CommandTestCase):
         self.assertEqual((0, ''), (ran.status, ran.stderr))
         rows = self.rows(ran)
         self.assertEqual(['uefi', 'fine'], list(rows)[:2])
-        self.assertEqual('2 (last)', rows['fine']['Order'])
-        self.assertEqual(('no', '- (first)'),
+        self.assertEqual((2, 'last'),
+                         (rows['fine']['Order'], rows['fine']['Place']))
+        self.assertEqual((False, None, 'first'),
                          (rows['libvirt_compat']['Enabled'],
-                          rows['libvirt_compat']['Order']))
+                          rows['libvirt_compat']['Order'],
+                          rows['libvirt_compat']['Place']))
 
     def test_a_hook_for_the_end_runs_behind_those_of_others(self):
         rows = self.rows(self.with_plugins(
             '[arm]\nhooks = $default_hooks,fine\n'))
 
-        self.assertEqual(('6 (last)', '7 (end)'), (
-            rows['fine']['Order'], rows['pcie_root_ports']['Order']))
+        self.assertEqual(((6, 'last'), (7, 'end')), tuple(
+            (rows[name]['Order'], rows[name]['Place'])
+            for name in ('fine', 'pcie_root_ports')))
 
     def test_purpose_is_the_hooks_own(self):
         rows = self.rows(self.with_plugins())
@@ -88,7 +92,7 @@ class HooksTest(base.CommandTestCase):
 
         self.assertEqual((0, ''), (ran.status, ran.stderr))
         broken = self.rows(ran)['broken']
-        self.assertEqual('no', broken['Enabled'])
+        self.assertIs(False, broken['Enabled'])
         self.assertIn('BROKEN: ', broken['Purpose'])
         self.assertIn('no_such_module_here', broken['Purpose'])
 
@@ -97,7 +101,7 @@ class HooksTest(base.CommandTestCase):
 
         self.assertEqual(2, ran.status)
         self.assert_one_line(ran, 'hook broken', 'no_such_module_here')
-        self.assertEqual('yes', self.rows(ran)['broken']['Enabled'])
+        self.assertIs(True, self.rows(ran)['broken']['Enabled'])
 
     def test_hook_that_is_not_installed_is_shown_and_an_error(self):
         config = self.file('nova.conf', '[arm]\nhooks = uefi,nosuch\n')
@@ -123,6 +127,8 @@ class RowsTest(base.CommandTestCase):
             {'uefi': uefi.Uefi}, {'uefi': 'hook uefi is installed\ntwice'})
 
         self.assertEqual(
-            [('uefi', 'yes', '1 (middle)',
+            [('uefi', 'yes', '1', 'middle',
               'BROKEN: hook uefi is installed twice', value)
-             for value in ('a:A', 'b:B')], rows)
+             for value in ('a:A', 'b:B')],
+            [tuple(cell if isinstance(cell, str) else cell.human_readable()
+                   for cell in row) for row in rows])

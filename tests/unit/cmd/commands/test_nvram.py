@@ -160,8 +160,8 @@ class ListTest(NvramTestCase):
             ('instance-00000002', 'suspended', 'libvirt', False),
             ('instance-00000003', 'shut off', 'instance', True),
             ('instance-00000004', 'shut off', 'elsewhere', False),
-            ('-', 'no domain', 'libvirt', True),
-            ('-', 'no domain', 'instance', True)}, found)
+            (None, 'no domain', 'libvirt', True),
+            (None, 'no domain', 'instance', True)}, found)
 
     def test_folders_come_from_the_configuration(self) -> None:
         home = self.instance(UUIDS[1])

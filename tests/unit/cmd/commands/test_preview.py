@@ -45,7 +45,7 @@ class FormatsTest(base.CommandTestCase):
         self.assertEqual(base.UNCHANGED, ran.stdout)
 
     def test_json_holds_everything(self):
-        ran = self.preview('--format', 'json')
+        ran = self.preview('--format', 'json', '--timings')
 
         self.assertEqual((0, ''), (ran.status, ran.stderr))
         self.assertTrue(ran.json['changed'])
@@ -63,6 +63,11 @@ class FormatsTest(base.CommandTestCase):
                           uefi['reasons']))
         self.assertIn('8 root ports, 7 of them free',
                       ports['reasons'][0]['reason'])
+
+    def test_two_runs_have_the_same_bytes(self):
+        for form in ('diff', 'xml', 'json', 'yaml'):
+            self.assertEqual(self.preview('-f', form).out,
+                             self.preview('-f', form).out)
 
     def test_output_is_stable_when_put_in_again(self):
         once = self.preview('--format', 'xml').out
