@@ -21,6 +21,10 @@ from nova_arm_ext.compute import gather
 def _install_64(place: Surroundings) -> str:
     return f'install UEFI for AArch64 ({place.package(packages.UEFI_64)})'
 
+#: What descriptors of Debian 12 and 13 name although no package has it
+#: (qemu-efi-aarch64, 50-edk2-aarch64-secure.json).
+NOT_PACKAGED = frozenset(('/usr/share/AAVMF/AAVMF_CODE.secboot.fd',))
+
 
 def descriptors(place: Surroundings) -> Iterator[Finding]:
     """Whether there are descriptors that can be read."""
@@ -87,6 +91,11 @@ def _objections(descriptor: str, one: facts.Firmware) -> Iterator[Finding]:
         try:
             size, wrong = _looked_at(path, form, is_template)
         except FileNotFoundError:
+            if path in NOT_PACKAGED:
+                yield not_applicable(
+                    f'{path} does not exist, but {descriptor} names it: no '
+                    f'package of Debian has it, and no instance gets it')
+                continue
             yield warning(
                 f'{path} does not exist, but {descriptor} names it',
                 'install the package that has it, or mask the descriptor '

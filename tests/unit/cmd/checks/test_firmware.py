@@ -104,6 +104,18 @@ class FirmwareTest(base.ChecksTestCase):
                           'AAVMF_CODE.fd does not exist', 'AAVMF.json',
                           'install the package')
 
+    def test_what_no_package_has_is_no_fault_of_this_host(self) -> None:
+        self.firmware('aarch64', 'secboot')
+        gone = self.directory / 'secboot_CODE.fd'
+        gone.unlink()
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova_arm_ext.cmd.checks.firmware.NOT_PACKAGED', {str(gone)}))
+
+        self.assertEqual({'ok', 'not applicable'}, {
+            status for status, _ in self.found(firmware.files)})
+        self.assert_finds('not applicable', firmware.files, str(gone),
+                          'no instance gets it')
+
     def test_no_firmware_is_whole(self) -> None:
         for file in self.directory.glob('*_VARS.fd'):
             file.unlink()
