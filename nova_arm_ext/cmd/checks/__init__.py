@@ -21,6 +21,7 @@ CHECKS: tuple[Check, ...] = (
     Check('cores', hypervisor.cores),
     Check('TPM', hypervisor.tpm),
     Check('PCI devices', hypervisor.pci_devices),
+    Check('extra specs', installation.extra_specs),
     Check('firmware descriptors', firmware.descriptors),
     Check('firmware files', firmware.files),
     Check('firmware seen by libvirt', firmware.seen_by_libvirt),

@@ -9,8 +9,11 @@ from collections.abc import Iterator
 from oslo_config import cfg
 
 from nova_arm_ext import errors
+from nova_arm_ext import facts
 from nova_arm_ext import opts
+from nova_arm_ext.cmd import guests
 from nova_arm_ext.cmd import reading
+from nova_arm_ext.cmd import unread
 from nova_arm_ext.cmd.checks import stores
 from nova_arm_ext.cmd.checks.base import fault
 from nova_arm_ext.cmd.checks.base import Finding
@@ -18,6 +21,7 @@ from nova_arm_ext.cmd.checks.base import not_applicable
 from nova_arm_ext.cmd.checks.base import ok
 from nova_arm_ext.cmd.checks.base import Surroundings
 from nova_arm_ext.cmd.checks.base import warning
+from nova_arm_ext.domain import view
 from nova_arm_ext.pipeline import plugins
 from nova_arm_ext.pipeline.run import Pipeline
 
@@ -65,8 +69,9 @@ def options(place: Surroundings) -> Iterator[Finding]:
 def option_names(place: Surroundings) -> Iterator[Finding]:
     """Whether oslo.config would silently ignore an option."""
     known = _known(place)
-    files = reading.parsed(place.conf)
-    for file, sections in files:
+    installed, _ = plugins.find_hooks()
+    enabled = _enabled(place)
+    for file, sections in reading.parsed(place.conf):
         for section, values in sections.items():
             group = section.lower()
             if group not in known:
@@ -78,12 +83,50 @@ def option_names(place: Surroundings) -> Iterator[Finding]:
                         'it has no effect: is the hook of this name '
                         'installed?')
                 continue
+            hook = group.removeprefix('arm_')
+            if (values and hook in installed and enabled is not None
+                    and hook not in enabled):
+                yield warning(
+                    f'{file}: [{section}] is set, but the hook {hook} is not '
+                    f'enabled', f'add {hook} to [arm] hooks, or remove the '
+                    f'group')
             for name in sorted(values.keys() - known[group]):
                 close = difflib.get_close_matches(name, known[group], 1)
                 yield warning(
                     f'{file}: there is no option {name} in [{section}]',
                     f'did you mean {close[0]}?' if close
                     else 'it has no effect: remove it')
+
+
+def _enabled(place: Surroundings) -> tuple[str, ...] | None:
+    """The enabled hooks; None if the options are wrong."""
+    try:
+        return Pipeline.load(place.conf).hooks
+    except errors.ConfigurationError:
+        return None     # the check "options" reports it
+
+
+def extra_specs(place: Surroundings) -> Iterator[Finding]:
+    """Whether flavors ask for something that nobody reads."""
+    enabled = _enabled(place)
+    if enabled is None:
+        yield not_applicable('unknown, because options are not valid')
+        return
+    count = 0
+    uri = place.survey.uri     # if libvirt answers at all
+    for guest in guests.every(uri, place.patience):
+        try:
+            domain = view.Domain.parse(guest.document)
+        except errors.InvalidDocument:
+            continue     # audit shows it
+        if not domain.is_arm:
+            continue
+        count += 1
+        for sentence in unread.of_guest(
+                facts.Guest(extra_specs=domain.extra_specs), enabled):
+            yield warning(f'{guest.name}: {sentence}',
+                          'correct the flavor, then resize the instance')
+    yield ok(f'read those of {count} Arm instances')
 
 
 def _known(place: Surroundings) -> dict[str, set[str]]:

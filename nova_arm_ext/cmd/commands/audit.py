@@ -45,6 +45,7 @@ class Verdict:
     """The result for one instance.
 
     :param hooks: those that would change the domain XML now
+    :param unread: what is asked for, but nobody reads
     :param without: what happens to it without the extension
     :param why: the reasons for that, or why it is unknown
     :param lacks: what it was to have and does not have
@@ -56,6 +57,7 @@ class Verdict:
     now: str
     hooks: tuple[str, ...] = ()
     diff: str = ''
+    unread: tuple[str, ...] = ()
     without: str = ''
     why: str = ''
     lacks: str = ''
@@ -71,7 +73,9 @@ class Audit(command.Lister):
 
     _epilog = ('Recorded: which version of nova-arm-ext adjusted the '
                'instance when it was last defined; "untouched" if none did. '
-               'Now: what the hooks of this configuration would do. The '
+               'Now: what the hooks of this configuration would do. '
+               'Unread: extra specs arm:* of its flavor that no enabled hook '
+               'reads. The '
                'command connects to libvirt read-only and changes nothing.')
 
     def get_parser(self, prog_name: str) -> Any:
@@ -100,16 +104,19 @@ class Audit(command.Lister):
 
     def take_action(self, parsed_args: argparse.Namespace
                     ) -> tuple[Sequence[str], Sequence[Sequence[str]]]:
+        from nova_arm_ext.cmd.forms import Known
         verdicts, redacted = self._judged(parsed_args)
         if parsed_args.before_removal:
             columns: tuple[str, ...] = ('Guest', 'UUID', 'Without', 'Why')
-            rows = [(one.name, one.uuid, one.without, one.why)
-                    for one in verdicts]
+            rows: list[tuple[str | None, ...]] = [
+                (one.name, one.uuid, one.without, one.why)
+                for one in verdicts]
         else:
-            columns = ('Guest', 'UUID', 'Recorded', 'Now')
-            rows = [(one.name, one.uuid, one.recorded, in_words(one))
+            columns = ('Guest', 'UUID', 'Recorded', 'Now', 'Unread')
+            rows = [(one.name, one.uuid, one.recorded, in_words(one),
+                     '; '.join(one.unread) or None)
                     for one in verdicts]
-        return columns, [tuple(redacted(text) for text in row)
+        return columns, [tuple(Known(text and redacted(text)) for text in row)
                          for row in rows]
 
     def _judged(self, parsed_args: argparse.Namespace
@@ -151,6 +158,7 @@ def judge(guest: 'guests.Guest', host: 'facts.Host',
     from nova_arm_ext import errors
     from nova_arm_ext import facts
     from nova_arm_ext import provenance
+    from nova_arm_ext.cmd import unread
     from nova_arm_ext.cmd.failure import one_line
     from nova_arm_ext.domain import view
 
@@ -163,7 +171,10 @@ def judge(guest: 'guests.Guest', host: 'facts.Host',
             return dataclasses.replace(verdict, now=NOT_ARM, without=AS_IT_IS,
                                        why=NOT_ARM)
         without, why = without_us(record, domain)
-        verdict = dataclasses.replace(verdict, without=without, why=why)
+        verdict = dataclasses.replace(
+            verdict, without=without, why=why,
+            unread=tuple(map(one_line, unread.of_guest(
+                facts.Guest(extra_specs=domain.extra_specs), hooks.hooks))))
     except errors.InvalidDocument as e:
         return Verdict(name=guest.name, uuid=guest.uuid, recorded=UNKNOWN,
                        now=UNKNOWN, without=UNKNOWN, why=one_line(str(e)))
@@ -245,6 +256,8 @@ def to_diff(verdict: Verdict) -> Iterator[str]:
     from nova_arm_ext.cmd.failure import printable
     yield printable(f'# instance {verdict.name} ({verdict.uuid}): '
                     f'{in_words(verdict)}')
+    for line in verdict.unread:
+        yield printable(f'# {line}')
     for line in verdict.diff.splitlines():
         yield printable(line)
 

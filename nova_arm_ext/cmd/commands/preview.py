@@ -77,6 +77,7 @@ class Preview(command.Command):
         from nova_arm_ext.cmd import failure
         from nova_arm_ext.cmd import host
         from nova_arm_ext.cmd import reading
+        from nova_arm_ext.cmd import unread
         from nova_arm_ext.compute import schema
         from nova_arm_ext.domain import view
         from nova_arm_ext.pipeline.run import Pipeline
@@ -103,6 +104,8 @@ class Preview(command.Command):
         preview = _Result(
             document=document, domain=domain, result=result,
             changed=result.xml != before, facts=known,
+            unread=(*known.unread, *unread.of_guest(
+                known.known.guest, hooks.hooks)),
             logged=tuple(logged.lines))
         form = parsed_args.formatter
         if form == 'xml':
@@ -149,6 +152,7 @@ class _Facts:
         from nova_arm_ext import facts
         from nova_arm_ext.cmd import failure
         from nova_arm_ext.cmd import reading
+        from nova_arm_ext.cmd import unread
         from nova_arm_ext.domain import view
 
         self._file = file
@@ -157,13 +161,15 @@ class _Facts:
         self._seconds = seconds
         self.known = facts.Facts()
         self.origin = 'not needed'
+        self.unread: list[str] = []
         if file is not None:
             name = reading.name_of(file)
             try:
                 # twice: it can hold the previous XML
-                self.known = facts.Facts.from_json(
-                    reading.read(file, 2 * view.MAX_BYTES, 'facts (JSON)',
-                                 stderr))
+                text = reading.read(file, 2 * view.MAX_BYTES, 'facts (JSON)',
+                                    stderr)
+                self.known = facts.Facts.from_json(text)
+                self.unread = unread.of_facts(text)
             except errors.InvalidFacts as e:
                 raise failure.Failure(f'{name}: {e}') from e
             self.origin = f'from {name}'
@@ -218,6 +224,7 @@ class _Result:
     result: 'Result'
     changed: bool
     facts: _Facts
+    unread: tuple[str, ...]
     logged: tuple[str, ...]
 
     def to_xml(self) -> bytes:
@@ -245,6 +252,7 @@ class _Result:
                 **({'milliseconds': round(report.seconds * 1000, 3)}
                    if timings else {}),
             } for report in self.result.reports],
+            'unread': list(self.unread),
             'logged': list(self.logged),
             'xml': self.result.xml,
         }
@@ -254,12 +262,18 @@ class _Result:
         from nova_arm_ext.cmd.failure import one_line
         domain = self.domain
         yield one_line(f'# domain {domain.name}, {domain.arch}')
+        if domain.arch is None:
+            yield ('# it names no architecture (os/type/@arch), so it is not '
+                   'an Arm guest: nothing changes')
+            return
         if not domain.is_arm:
             yield '# not an Arm guest: nothing changes'
             return
         if not domain.is_virt:
             yield one_line(f'# {domain.other_machine}')
         yield one_line(f'# host facts: {self.facts.origin}')
+        for line in self.unread:
+            yield one_line(f'# {line}')
         for line in self.logged:
             yield f'# nova-compute would log: {line}'
         for report in self.result.reports:

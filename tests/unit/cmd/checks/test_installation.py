@@ -7,6 +7,7 @@ from unittest import mock
 
 import fixtures
 
+from nova_arm_ext.cmd import guests
 from nova_arm_ext.cmd import reading
 from nova_arm_ext.cmd.checks import installation
 from nova_arm_ext.compute import seams
@@ -92,6 +93,52 @@ class OptionsTest(base.ChecksTestCase):
             installation.option_names,
             self.place('[DEFAULT]\nmy_ip = 192.0.2.1\n[libvirt]\nx = 1\n'
                        '[arm]\nhook_warn_ms = 1\n[neutron]\nx = 1\n'))
+
+
+    def test_options_of_a_hook_that_is_off(self) -> None:
+        conf = '[arm_cpu_features]\nimages_may_ask = true\n'
+
+        self.assert_finds(
+            'warning', installation.option_names, '[arm_cpu_features] is set',
+            'add cpu_features to [arm] hooks', place=self.place(conf))
+        for more in ('[arm]\nhooks = $default_hooks,cpu_features\n' + conf,
+                     '[arm_cpu_features]\n'):
+            self.assert_ok(installation.option_names, self.place(more))
+
+
+class ExtraSpecsTest(base.ChecksTestCase):
+
+    def guest(self, spec: str, arch: str = 'aarch64') -> None:
+        document = (
+            f"<domain><os><type arch='{arch}'>hvm</type></os><metadata>"
+            f"<n:instance xmlns:n='http://openstack.org/xmlns/libvirt/nova/"
+            f"1.1'><n:flavor><n:extraSpecs><n:extraSpec name='{spec}'>on"
+            f'</n:extraSpec></n:extraSpecs></n:flavor></n:instance>'
+            f'</metadata></domain>')
+        self.useFixture(fixtures.MonkeyPatch(
+            'nova_arm_ext.cmd.guests.every', lambda *_: [guests.Guest(
+                name='instance-1', uuid='u', document=document,
+                live=document)]))
+
+    def test_one_that_is_misspelt(self) -> None:
+        self.guest('arm:free_pcie_root_portz')
+
+        self.assert_finds(
+            'warning', installation.extra_specs, 'instance-1',
+            'arm:free_pcie_root_portz',
+            'did you mean arm:free_pcie_root_ports?', 'correct the flavor')
+
+    def test_one_of_a_hook_that_is_off(self) -> None:
+        self.guest('arm:sve')
+
+        self.assert_finds('warning', installation.extra_specs,
+                          'only the hook cpu_features reads it')
+
+    def test_those_that_are_read_and_those_of_other_guests(self) -> None:
+        for spec, arch in (('arm:video_model', 'aarch64'),
+                           ('hw:x', 'armv7l'), ('arm:x', 'x86_64')):
+            self.guest(spec, arch)
+            self.assert_ok(installation.extra_specs)
 
 
 class DriverTest(base.ChecksTestCase):

@@ -121,7 +121,7 @@ class CommandTest(hosts.RecordedTestCase):
         self.assertEqual([{
             'Guest': 'instance-0000002a', 'UUID': hosts.UUID,
             'Recorded': 'adjusted by another version (0.9)',
-            'Now': 'not an Arm guest'}], ran.json)
+            'Now': 'not an Arm guest', 'Unread': None}], ran.json)
 
     def test_forms(self) -> None:
         for arguments, words in (
