@@ -151,11 +151,15 @@ class Screen:
         self._stream.flush()
 
     @contextlib.contextmanager
-    def step(self, name: str, log: pathlib.Path, *,
-             live: bool = False) -> Iterator[Step]:
-        """Something begins, and what it printed is shown when it ends."""
+    def step(self, name: str, log: pathlib.Path, *, live: bool = False,
+             quiet: bool = False) -> Iterator[Step]:
+        """Something begins, and what it printed is shown when it ends.
+
+        :param quiet: only its last line, while it runs
+        """
         step = Step(name, log, live, self._clock)
-        self.write(f'\n== {name}: begins\n')
+        self.write(f'== {name}: begins\n' if quiet
+                   else f'\n== {name}: begins\n')
         with self._lock:
             self._steps.append(step)
         try:
@@ -165,6 +169,8 @@ class Screen:
                 self._steps.remove(step)
                 rest = step.follow(to_the_end=True)
                 text = rest if live else log.read_text(errors='replace')
+                if quiet:
+                    text = ''
                 if text and not text.endswith('\n'):
                     text += '\n'
                 self.write(f'{text}== {name}: took {step.took}\n')

@@ -46,6 +46,20 @@ class ProgressTest(base.TestCase):
             '\n== unit: begins\none\ntwo\n== unit: took 1 min 2 s\n',
             stream.getvalue())
 
+    def test_of_a_quiet_step_only_the_last_line_is_shown_meanwhile(
+            self) -> None:
+        stream = Terminal()
+        screen = self.screen(stream)
+
+        with screen.step('disk', self.place / 'log', quiet=True) as step:
+            self.add(step, 'first', 'second')
+            self.time = 2
+            screen.tick()
+
+        self.assertIn('disk: second, 2 s', stream.getvalue())
+        self.assertNotIn('first', stream.getvalue())
+        self.assertTrue(stream.getvalue().endswith('== disk: took 2 s\n'))
+
     def test_a_live_step_is_shown_as_it_goes_on(self) -> None:
         stream = io.StringIO()
         screen = self.screen(stream)
