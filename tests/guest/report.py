@@ -61,6 +61,10 @@ class Report:
     kernel: str
     cmdline: str
     cpus: int
+    #: Of the first CPU, as Linux names them.
+    features: frozenset[str]
+    #: The interrupt controller, such as "GICv3".
+    gic: str | None
     memory_kib: int
     pci: tuple[PciDevice, ...]
     virtio: tuple[VirtioDevice, ...]
@@ -133,6 +137,8 @@ def parse(number: int, lines: list[str]) -> Report:
         kernel=said['kernel'][0],
         cmdline=said['cmdline'][0],
         cpus=int(said['cpus'][0]),
+        features=frozenset((one('features') or '').split()),
+        gic=one('gic') or None,
         memory_kib=int(said['memory'][0]),
         pci=tuple(PciDevice(address=address, device_class=device_class,
                             device_id=device_id)
