@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """32-bit ARMv7 guests on AArch64 hosts: with KVM where the cores can."""
 
+from lxml import etree
 from oslo_config import cfg
 
 from nova_arm_ext import errors
@@ -28,7 +29,9 @@ class Armv7(base.Hook):
     no CPU for it. On an AArch64 host whose cores run AArch32 at EL1 the guest
     gets KVM and the host's CPU; libvirt then adds ``aarch64=off`` itself. On
     other hosts it is emulated with a 32-bit CPU. An existing guest keeps its
-    domain type and its CPU. On 32-bit hosts the hook does nothing.
+    domain type and its CPU. SVE is switched off for a guest with KVM where the
+    host has it, because KVM refuses it for 32-bit guests. On 32-bit hosts the
+    hook does nothing.
 
     Before (Nova 34, AArch64 host with KVM)::
 
@@ -93,7 +96,7 @@ scheduler if it is known that KVM can run them and this is not ``tcg``.
         elif domain.virt_type != 'kvm' or facts.host.arch is not None:
             # a document for KVM stays if the host is unknown
             self._emulate(domain, facts, report)
-        self._drop_features(domain, report)
+        self._settle_features(domain, facts, report)
         self._drop_acpi(domain, report)
 
     def keep(self, domain: Domain, facts: Facts, report: Report) -> None:
@@ -167,11 +170,24 @@ scheduler if it is known that KVM can run them and this is not ``tcg``.
             report.because('cpu', 'the guest had this CPU before')
 
     @staticmethod
-    def _drop_features(domain: Domain, report: Report) -> None:
+    def _settle_features(domain: Domain, facts: Facts,
+                         report: Report) -> None:
         found = domain.element.findall('cpu/feature')
-        for feature in found:
+        off = []
+        if _has_sve(domain, facts):
+            off = [feature for feature in found
+                   if feature.get('name') == 'sve'
+                   and feature.get('policy') == 'disable'][:1]
+            if not off:
+                etree.SubElement(domain.child('cpu'), 'feature',
+                                 policy='disable', name='sve')
+                report.because(
+                    'cpu/feature', "the host's CPU has SVE, and KVM runs no "
+                                   '32-bit guest with it', essential=True)
+        gone = [feature for feature in found if feature not in off]
+        for feature in gone:
             tree.detach(feature)
-        if found:
+        if gone:
             report.because(
                 'cpu/feature', 'libvirt knows only features of 64-bit Arm '
                                'CPUs (sve, pauth), which a 32-bit one lacks')
@@ -190,3 +206,11 @@ scheduler if it is known that KVM can run them and this is not ``tcg``.
 def _needs_emulation(facts: Facts) -> bool:
     """Whether 32-bit guests may need emulation here."""
     return facts.host.aarch32_el1 is not True
+
+
+def _has_sve(domain: Domain, facts: Facts) -> bool:
+    """Whether the guest would get the SVE of the host's CPU."""
+    host_cpu = facts.host.cpu
+    return (domain.virt_type == 'kvm'
+            and cpu.mode(domain) == 'host-passthrough'
+            and host_cpu is not None and host_cpu.has_sve is True)

@@ -1,11 +1,13 @@
 # SPDX-License-Identifier: Apache-2.0
 """32-bit guests: domain type and CPU."""
 
+import dataclasses
 import types
 
 import hypothesis
 from hypothesis import strategies
 
+from nova_arm_ext import cpu as cpus
 from nova_arm_ext import errors
 from nova_arm_ext import facts
 from nova_arm_ext.domain import view
@@ -39,6 +41,8 @@ def host(able: bool | None, arch: str | None = 'aarch64',
 
 
 ABLE, UNABLE, UNKNOWN = host(True), host(False), host(None)
+WITH_SVE = dataclasses.replace(ABLE, host=dataclasses.replace(
+    ABLE.host, cpu=cpus.Cpu(features=frozenset(('asimd', 'sve')))))
 ON_X86 = host(False, 'x86_64', ('qemu',))
 
 
@@ -168,6 +172,29 @@ class NewGuestTest(Armv7TestCase):
             self.assertEqual(document(kind, cpu), made)
             self.assertIn('cpu/feature', places)
 
+    def test_sve_of_the_host_is_off_for_guests_of_kvm(self):
+        off = '<feature policy="disable" name="sve"/>'
+        expected = document('kvm', PASSED_THROUGH.replace('</cpu>',
+                                                          f'{off}</cpu>'))
+        asked = '<feature name="sve" policy="require"/>'
+        for features in ('', asked, off, off + asked):
+            made, places = self.adjusted(document(
+                cpu=PLAIN.format(TOPOLOGY + features)), WITH_SVE)
+
+            self.assertEqual(expected, made)
+            self.assertEqual(features != off, 'cpu/feature' in places)
+        made, _ = self.adjusted(expected, WITH_SVE, previous=document(
+            'kvm', PASSED_THROUGH))
+        self.assertEqual(expected, made)
+
+    def test_sve_does_not_matter_to_a_cpu_that_is_not_the_hosts(self):
+        made, _ = self.adjusted(document(), WITH_SVE, accel='tcg')
+        bare, _ = self.adjusted(document('kvm', ''), WITH_SVE,
+                                previous=document('kvm', ''))
+
+        self.assertEqual(document(cpu=EMULATED), made)
+        self.assertEqual(document('kvm', ''), bare)
+
     def test_acpi_goes_where_no_firmware_hands_it_on(self):
         acpi = '<features><acpi/><apic/></features>'
         made, places = self.adjusted(document(features=acpi), ABLE)
@@ -287,7 +314,7 @@ class Armv7ContractTest(contract.HookContract, base.TestCase):
 
     def documents(self):
         yield from super().documents()
-        for known in (ABLE, UNABLE, UNKNOWN, ON_X86):
+        for known in (ABLE, UNABLE, UNKNOWN, WITH_SVE, ON_X86):
             yield document(), known
 
 
