@@ -45,6 +45,7 @@ from nova_arm_ext.compute import seams
 from nova_arm_ext.compute.nvram import images
 from nova_arm_ext.pipeline import plugins
 from nova_arm_ext.pipeline.run import Pipeline
+from tests.hosts.kvm import command as arm_hosts
 from tests.nova.documents import kinds
 from tests.starts import matrix
 from tests.support import base
@@ -428,6 +429,10 @@ class CommandsTest(base.TestCase):
         for profile in words[1:]:
             self.assertRegex(text, rf'platform:dpkg [^]]*\b{profile}\b')
 
+    def check_arm_host(self, words: list[str]) -> None:
+        asked = arm_hosts.parser().parse_args(words[1:])
+        self.assertEqual(words[1], asked.verb)
+
     def check_tox(self, words: list[str]) -> None:
         self.assertEqual('-e', words[1])
         self.assertIn(f'[testenv:{words[2]}]\n',
@@ -456,7 +461,7 @@ class CommandsTest(base.TestCase):
         'openstack': check_openstack, 'nova-manage': check_nova_manage,
         'glance': check_glance, 'virsh': check_virsh,
         '$python': check_module, 'python': check_module,
-        'tools/mutants': check_mutants,
+        'tools/arm-host': check_arm_host, 'tools/mutants': check_mutants,
         'tools/matrix': check_matrix, 'tools/packages': check_packages,
         'tools/root': check_root, 'tools/test': check_suites, 'tox': check_tox,
     }
