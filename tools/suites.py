@@ -201,6 +201,15 @@ SUITES = (
         by_default=False),
     *(_hosts_one(release) for release in RELEASES),
     Suite(
+        name='kvm',
+        what='Real instances with KVM, on an Arm host that QEMU emulates '
+             'with its hypervisor mode.',
+        packages=('test', 'guest', 'roots', 'kvm'),
+        runs=(Run(name='kvm', directory='hosts/kvm'),),
+        lane=GUESTS,
+        minutes='about 25',
+        by_default=False),
+    Suite(
         name='hosts-two',
         what='Real instances that move between two compute hosts.',
         glance=True,

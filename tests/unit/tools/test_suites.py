@@ -72,7 +72,7 @@ class TableTest(base.TestCase):
 
     def test_only_guests_are_in_need_of_what_boots_them(self) -> None:
         self.assertEqual(
-            {'hosts/one', 'hosts/two'},
+            {'hosts/kvm', 'hosts/one', 'hosts/two'},
             {run.directory for suite in suites.SUITES for run in suite.runs
              if 'guest' in suite.packages})
 
