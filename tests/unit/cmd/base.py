@@ -54,8 +54,7 @@ UNCHANGED = DOCUMENT.replace('    <ioapic driver="kvm"/>\n', '').replace(
     '  </devices>\n',
     '    <controller type="pci" index="0" model="pcie-root"/>\n'
     + '    <controller type="pci" model="pcie-root-port"/>\n' * 8
-    + '  </devices>\n'
-    '  <cpu mode="host-passthrough" match="exact"/>\n')
+    + '  </devices>\n')
 
 X86 = DOCUMENT.replace('aarch64', 'x86_64').replace(
     '<memory>', "<memory unit='KiB'>")
