@@ -90,6 +90,7 @@ class Uefi(base.Hook):
             return
         if not had.has_uefi:
             return
+        self._ask_by_features(os, report)
         if had.names_uefi:
             self._keep(os, had, domain, facts, report)
             self._complete(os, facts, report)
