@@ -347,3 +347,23 @@ def lacking_device(domain: Domain, facts: Facts) -> str | None:
                 f'from the flavor, or boot the instance on another host',
                 this_host=True)
     return None
+
+
+def machine(domain: Domain, facts: Facts) -> str | None:
+    wanted, there = domain.machine or '', facts.host.machines
+    if there and wanted.startswith('virt-') and wanted not in there:
+        raise errors.Refused(
+            f'QEMU on this host does not have the machine {wanted}; set '
+            f'hw_machine_type of the image to virt or one of '
+            f'{", ".join(there)}, or boot the instance on another host',
+            this_host=True)
+    return None
+
+
+def sound_isa(domain: Domain, facts: Facts) -> str | None:
+    for sound in domain.all(devices.Sound):
+        if sound.model in ('sb16', 'pcspk'):
+            raise errors.Refused(
+                f'the sound model {sound.model!r} is for the ISA bus, which '
+                f'Arm machines do not have; choose another hw_sound_model')
+    return None

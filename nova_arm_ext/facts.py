@@ -68,6 +68,8 @@ class Host:
     #: the devices that its QEMU for AArch64 does not have, by QEMU's names, of
     #: those that hooks ask about
     lacks: tuple[str, ...] | None = None
+    #: the versioned machines that QEMU here has, such as ``virt-7.2``
+    machines: tuple[str, ...] | None = None
 
     def firmware_at(self, loader: str | None) -> Firmware | None:
         """The firmware that a guest's loader is; None if it is unknown.
@@ -143,6 +145,7 @@ class Facts:
                 aarch32_el1=host.take('aarch32_el1', bool),
                 firmware=host.firmware('firmware'),
                 lacks=host.list_of('lacks', str),
+                machines=host.list_of('machines', str),
                 cpu=(None if (data := host.take('cpu', dict)) is None
                      else Cpu.from_data(data))),
             guest=Guest(
@@ -164,8 +167,9 @@ class Facts:
                 del one['aliases']
             if one['described']:
                 del one['described']
-        if not self.host.lacks:
-            del data['host']['lacks']
+        for name in ('lacks', 'machines'):
+            if not data['host'][name]:
+                del data['host'][name]
         if self.host.cpu is None:
             del data['host']['cpu']
         else:

@@ -81,6 +81,8 @@ def host(connection: Any, *, local: bool = True,
                   if local else None),
         cpu=(cpu.read(connection, aarch32_el1=able)
              if local and arch == 'aarch64' else None),
+        machines=(None if capabilities is None
+                  else _machines(capabilities)),
         lacks=(_lacking(capabilities) if local and capabilities is not None
                else None))
 
@@ -183,6 +185,14 @@ def _asked(what: str, ask: Callable[[], T]) -> T | None:
 def _version(number: int) -> facts.Version:
     """libvirt's 9002003 as (9, 2, 3)."""
     return number // 1000000, number // 1000 % 1000, number % 1000
+
+
+def _machines(capabilities: Any) -> tuple[str, ...] | None:
+    """The versions of the machine ``virt``; None if libvirt names none."""
+    return tuple(dict.fromkeys(
+        machine.text for machine in capabilities.iterfind(
+            "guest/arch[@name='aarch64']/machine")
+        if (machine.text or '').startswith('virt-'))) or None
 
 
 def _lacking(capabilities: Any) -> tuple[str, ...] | None:

@@ -159,6 +159,12 @@ RULES: tuple[Rule, ...] = (
     Rule(name='sound_virtio', words=('sound',), apply=compat.sound_virtio,
          nova='32 to 34', until=(10, 4, 0),
          reason='libvirt before 10.4 does not know it'),
+    Rule(name='sound_isa', words=('sound',), apply=compat.sound_isa,
+         nova='32 to 34',
+         reason='QEMU has no ISA bus on Arm'),
+    Rule(name='machine', words=('type',), apply=compat.machine,
+         nova='29 to 34',
+         reason='libvirt refuses a machine that QEMU does not have'),
     Rule(name='host_model', words=('host-model',), apply=compat.host_model,
          nova='29 to 34',
          reason='libvirt has no host-model on Arm; the host CPU is passed '

@@ -34,6 +34,8 @@ FACTS = strategies.builds(
             _WORDS, strategies.lists(_WORDS, max_size=2).map(tuple),
             max_size=2),
         aarch32_el1=_FLAGS,
+        machines=strategies.none() | strategies.lists(
+            _WORDS, min_size=1, max_size=2).map(tuple),
         lacks=strategies.none() | strategies.lists(
             _WORDS, min_size=1, max_size=2).map(tuple),
         firmware=strategies.none() | strategies.lists(

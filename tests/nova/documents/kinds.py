@@ -213,7 +213,8 @@ ARM_KINDS: tuple[Kind, ...] = (
     # The judge's libvirt is older than the 10.4.0 that it takes.
     _kind('sound-virtio', image={'hw_sound_model': 'virtio'}, since=32,
           refused='10.4.0'),
-    _kind('sound-sb16', image={'hw_sound_model': 'sb16'}, since=32),
+    _kind('sound-sb16', image={'hw_sound_model': 'sb16'}, since=32,
+          refused='hw_sound_model'),
     _kind('ports-16', flags={('libvirt', 'num_pcie_ports'): 16}),
     _kind('ports-28', flags={('libvirt', 'num_pcie_ports'): 28},
           config_drive=True),

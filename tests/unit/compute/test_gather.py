@@ -172,6 +172,17 @@ class HostTest(GatherTestCase):
 
 class LackingDevicesTest(GatherTestCase):
 
+    def test_the_machines_are_those_of_the_capabilities(self):
+        self.assertIsNone(self.host().machines)
+        self.assertEqual(('virt-7.2', 'virt-6.2'), self.host(Connection(
+            capabilities=CAPABILITIES.replace(
+                '<arch name="aarch64">',
+                '<arch name="aarch64"><machine>virt-7.2</machine>'
+                '<machine canonical="virt-7.2">virt</machine>'
+                '<machine>virt-6.2</machine><machine>sbsa-ref</machine>'
+                '<domain type="kvm"><machine>virt-7.2</machine></domain>'
+                ))).machines)
+
     def host_with(self, script: str) -> facts.Host:
         emulator = self.folder / 'qemu'
         emulator.write_text(f'#!/bin/sh\n{script}\n')

@@ -400,6 +400,29 @@ class DeviceRulesTest(RulesTestCase):
         self.check_left(document('<iommu model="virtio"/>'
                                  '<hostdev type="pci"/>'))
 
+    def test_sound_cards_for_isa_are_refused(self):
+        for model in ('sb16', 'pcspk'):
+            refusal = self.assertRaises(
+                errors.Refused, self.adjusted,
+                document(f'<sound model="{model}"/>'))
+
+            self.assertIn('hw_sound_model', str(refusal))
+        self.check_left(document('<sound model="ich9"/>'))
+
+    def test_a_machine_that_qemu_does_not_have_is_refused(self):
+        known = facts.Facts(host=facts.Host(
+            machines=('virt-5.2', 'virt-11.1')))
+
+        refusal = self.assertRaises(
+            errors.Refused, self.adjusted, document(machine='virt-5.1'),
+            known)
+
+        self.assertIn('virt-5.2, virt-11.1', str(refusal))
+        self.assertTrue(refusal.this_host)
+        for machine in ('virt', 'virt-5.2', 'sbsa-ref'):
+            self.check_left(document(machine=machine), known)
+        self.check_left(document(machine='virt-5.1'))
+
     def test_what_qemu_was_built_without_is_refused(self):
         for xml, name, asked_by in (
                 ('<watchdog model="ib700"/>', 'i6300esb',
