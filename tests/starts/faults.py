@@ -20,6 +20,10 @@ _OWN = re.compile(
 # The numbers of devices and the name of the CPU are the guest's own as well.
 _NUMBER = re.compile(r'(?<=net)\d+|[\w-]+(?=-arm-cpu)')
 _WARNING = re.compile(r'\S+: warning: .*|\S+ -chardev .*: info: .*')
+# libvirt notices in one of two ways that QEMU has ended.
+_ENDED = re.compile(
+    r'internal error: (QEMU unexpectedly closed the monitor \(vm=\S+\)|'
+    r'process exited while connecting to monitor): ')
 
 
 def _append(path: str, xml: str) -> Callable[[typing.Any], None]:
@@ -84,6 +88,6 @@ def told(verdict: Verdict) -> str:
 def plain(text: str) -> str:
     """An error without names, numbers, times and QEMU's warnings, which
     another guest would have otherwise."""
-    for pattern in (_OWN, _NUMBER, _WARNING):
+    for pattern in (_OWN, _NUMBER, _ENDED, _WARNING):
         text = pattern.sub('', text)
     return ' '.join(text.split())

@@ -247,14 +247,17 @@ class FaultsTest(base.TestCase):
     def test_two_guests_are_told_the_same(self) -> None:
         said = [
             faults.told(Verdict(start=(
-                f'[1] internal error: {time} qemu-system-aarch64: warning: '
-                f'slow\n{time} qemu-system-aarch64: /var/lib/{name}: none')))
-            for time, name in (('2026-12-01T16:14:23.4Z', 'a'),
-                               ('2026-12-02T17:15:24.5Z', 'b'))]
+                f'[1] internal error: {ended}: {time} qemu-system-aarch64: '
+                f'warning: slow\n{time} qemu-system-aarch64: '
+                f'/var/lib/{name}: none')))
+            for ended, time, name in (
+                ('process exited while connecting to monitor',
+                 '2026-12-01T16:14:23.4Z', 'a'),
+                ("QEMU unexpectedly closed the monitor (vm='b')",
+                 '2026-12-02T17:15:24.5Z', 'b'))]
 
         self.assertEqual(said[0], said[1])
-        self.assertEqual('start: [1] internal error: qemu-system-aarch64: : '
-                         'none', said[0])
+        self.assertEqual('start: [1] qemu-system-aarch64: : none', said[0])
 
     def test_a_fault_is_put_into_the_domain_xml(self) -> None:
         text = ("<domain><os><type machine='virt'/></os><features/><cpu/>"
