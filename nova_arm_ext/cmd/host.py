@@ -87,8 +87,16 @@ def answer(uri: str, seconds: float, question: Callable[[Any], Any], *,
         _end(child)
         ours.close()
     if not found:
-        raise Failure(f'libvirt at {uri} does not answer: {value}')
+        raise Failure(f'libvirt at {uri} does not answer: {value}'
+                      + _advice(str(value)))
     return value
+
+
+def _advice(error: str) -> str:
+    """What to do about an error of libvirt, as the end of a sentence."""
+    if 'Permission denied' in error or 'authentication' in error.lower():
+        return '; run this as root, or as a user of the group libvirt'
+    return ''
 
 
 def _answer(uri: str, question: Callable[[Any], Any], pipe: Any,

@@ -36,7 +36,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # imported here, so that Ctrl-C is silent from the beginning
         from nova_arm_ext.cmd import failure
         try:
-            with _quiet(stderr if debug else None):
+            with quiet(stderr if debug else None):
                 from nova_arm_ext.cmd import app
                 if stdout is None:
                     raise failure.Failure('standard output is closed')
@@ -61,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 @contextlib.contextmanager
-def _quiet(elsewhere: TextIO | None) -> Iterator[None]:
+def quiet(elsewhere: TextIO | None) -> Iterator[None]:
     """Hide what libraries and hooks print, warn or log.
 
     :param elsewhere: where to write prints and warnings instead; None to drop

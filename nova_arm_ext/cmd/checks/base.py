@@ -59,6 +59,12 @@ class Finding:
     advice: str = ''
 
     @property
+    def is_unknown(self) -> bool:
+        """Whether the check could not find out what it is about."""
+        return (self.status is Status.NOT_APPLICABLE
+                and self.text.startswith('unknown'))
+
+    @property
     def sentence(self) -> str:
         """Text and advice on one line."""
         return failure.one_line(

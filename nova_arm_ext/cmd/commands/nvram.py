@@ -353,6 +353,7 @@ class Orphans(_List):
                'that may belong to such an instance are kept.')
 
     _faults = 0
+    _summary = ''
 
     def get_parser(self, prog_name: str) -> Any:
         parser = super().get_parser(prog_name)
@@ -366,6 +367,8 @@ class Orphans(_List):
 
     def run(self, parsed_args: argparse.Namespace) -> int:
         status: int = super().run(parsed_args)
+        if parsed_args.formatter == forms.TABLE:
+            self.app.stdout.write(self._summary)
         if self._faults:
             from nova_arm_ext.cmd import failure
             self.app.stdout.flush()
@@ -378,8 +381,10 @@ class Orphans(_List):
         from nova_arm_ext.cmd import stores
         from nova_arm_ext.cmd.failure import printable
         folders, domains = chosen.of_host(parsed_args)
-        found = list(stores.orphans(folders, domains(),
-                                    parsed_args.older_than))
+        known = domains()
+        found = list(stores.orphans(folders, known, parsed_args.older_than))
+        every = list(stores.orphans(folders, known, 0.0))
+        young = len(every) - len(found)
         still = set()
         if parsed_args.yes and found:
             # an instance may have come back meanwhile
@@ -393,6 +398,14 @@ class Orphans(_List):
                            else 'kept: it is in use again')
             rows.append((printable(store.path), Bytes(store.on_disk),
                          Age(store.age), outcome))
+        left = [store for store, kept in found if not kept]
+        size = Bytes(sum(store.on_disk or 0 for store in left))
+        self._summary = (
+            f'{len(left)} without an instance, {size.human_readable()}'
+            + (f'; {young} younger than {_time(parsed_args.older_than)}'
+               if young else '')
+            + ('; nothing was removed: add --yes'
+               if left and not parsed_args.yes else '') + '\n')
         return ('Store', 'On disk', 'Age', 'Outcome'), rows
 
     def _remove(self, store: 'stores.Store') -> str:
@@ -405,6 +418,10 @@ class Orphans(_List):
             self._faults += 1
             return one_line(f'NOT REMOVED: {e}')
         return 'removed'
+
+
+def _time(seconds: float) -> str:
+    return Age(seconds).human_readable()
 
 
 def _seconds(text: str) -> float:

@@ -15,6 +15,7 @@ from oslo_upgradecheck import upgradecheck
 from nova_arm_ext.cmd import checks
 from nova_arm_ext.cmd import failure
 from nova_arm_ext.cmd import host
+from nova_arm_ext.cmd import main as main_module
 from nova_arm_ext.cmd import reading
 from nova_arm_ext.cmd.checks import base
 
@@ -36,12 +37,21 @@ class Checks(upgradecheck.UpgradeCommands):
 
     def result_of(self, check: base.Check) -> upgradecheck.Result:
         """The result of one check, as oslo.upgradecheck shows it."""
-        found = list(check.findings(self._place))
-        worst = max(finding.status.exit_status for finding in found)
+        # libraries that Nova imports warn on standard error
+        with main_module.quiet(None):
+            found = list(check.findings(self._place))
+        worst = max(map(_code, found))
         return upgradecheck.Result(
-            upgradecheck.Code(worst),
-            '. '.join(finding.sentence for finding in found
-                      if finding.status.exit_status == worst))
+            upgradecheck.Code(worst), '. '.join(
+                finding.sentence for finding in found
+                if _code(finding) == worst))
+
+
+def _code(finding: base.Finding) -> int:
+    """The code of oslo.upgradecheck; what is unknown is no success."""
+    if finding.is_unknown:
+        return int(upgradecheck.Code.WARNING)
+    return finding.status.exit_status
 
 
 def main(argv: Sequence[str] | None = None) -> int:

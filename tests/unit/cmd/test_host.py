@@ -33,6 +33,11 @@ class AskTest(base.TestCase):
         self.assertLess(time.monotonic() - started, ENDLESS)
         self.assertRaises(ChildProcessError, os.waitpid, -1, os.WNOHANG)
 
+    def test_a_user_who_may_not_connect_is_told_who_may(self):
+        self.assertIn('run this as root', host._advice(
+            "Failed to connect socket to '/run/x': Permission denied"))
+        self.assertEqual('', host._advice('No such file or directory'))
+
     def test_files_of_this_machine_count_for_a_local_libvirt_alone(self):
         for uri in ('qemu:///system', 'qemu:///session', 'test:///default',
                     'qemu+unix:///system?socket=/run/x'):

@@ -832,6 +832,20 @@ class OrphansTest(NvramTestCase):
             self.assertIn('kept: it is not known where', outcome)
         self.assertEqual(2, len(self.names()))
 
+    def test_the_last_line_says_what_was_left_out(self) -> None:
+        self.store('instance-00000001')
+
+        young = self.shown('orphans', '--older-than', '7d')
+        listed = self.shown('orphans', '--older-than', '0m')
+        removed = self.shown('orphans', '--older-than', '0m', '--yes')
+
+        self.assertEqual('0 without an instance, 0 B; 1 younger than 7 d',
+                         young.splitlines()[-1])
+        self.assertRegex(
+            listed.splitlines()[-1], r'^1 without an instance, \d.*B; '
+            r'nothing was removed: add --yes$')
+        self.assertNotIn('add --yes', removed)
+
     def test_a_guest_that_comes_back_meanwhile_keeps_its_store(self) -> None:
         self.store('instance-00000001')
         self.guest(1)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 from nova_arm_ext.cmd import checks
+from nova_arm_ext.cmd.commands import status
 from tests.unit.cmd import base
 from tests.unit.cmd.commands import hosts
 
@@ -37,6 +38,18 @@ class StatusTest(hosts.LibvirtTestCase):
              found['option names']['details']))
         self.assertEqual(max(one['result'] for one in found.values()),
                          ran.status)
+
+    def test_what_is_unknown_is_no_success(self) -> None:
+        finding = checks.base.not_applicable
+
+        self.assertEqual([1, 0, 0], [status._code(found) for found in (
+            finding('unknown: no nova.conf was found'),
+            finding('this is an x86_64 host'), checks.base.ok('unknown'))])
+
+    def test_nothing_else_is_on_standard_error(self) -> None:
+        ran = self.status('--config-file', self.conf, 'upgrade', 'check')
+
+        self.assertEqual('', ran.stderr)
 
     def test_a_configuration_that_is_not_there(self) -> None:
         ran = self.status('--config-file', '/nowhere', 'upgrade', 'check')
