@@ -243,7 +243,7 @@ def to_text(found: Mapping[str, Any]) -> str:
             + (option['fault'] or f'{option["description"]}: '
                f'{option["path"]}')
             + (f' ({", ".join(notes)})' if notes else ''))
-    lines.append('Variables:')
+    lines.append('Variables:' if found['variables'] else 'Variables: none')
     for one in found['variables']:
         lines.append(f'  {one["name"]}  {one["vendor"] or one["guid"]}  '
                      f'{"+".join(one["attributes"])}  {one["size"]} bytes')

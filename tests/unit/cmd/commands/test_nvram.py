@@ -268,6 +268,7 @@ class ShowTest(NvramTestCase):
         self.assertIn('Nothing has been written to this store yet.', text)
         self.assertIn('off, in setup mode', text)
         self.assertIn('Boot order: none', text)
+        self.assertTrue(text.endswith('Variables: none\n'), text)
         self.assertTrue(self.json(path)['blank'])
 
     def test_keys_may_be_there_and_secure_boot_off(self) -> None:
