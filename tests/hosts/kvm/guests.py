@@ -21,7 +21,10 @@ from tests.hosts.kvm import host as hosts
 
 #: So many seconds a guest has from its start to its first report; 60 to 200
 #: are usual, and more beside other work.
-PATIENCE = 600.0
+PATIENCE = 900.0
+
+#: Where Nova keeps the disks of images.
+_BASE = '/var/lib/nova/instances/_base'
 
 #: How the kernel of a 32-bit guest stops when QEMU before 10 emulates the
 #: host. Nothing else excuses a second try.
@@ -44,8 +47,7 @@ class Fleet:
 
     def __init__(self, host: hosts.Shell) -> None:
         self.host = host
-        self.facts: dict[str, typing.Any] = json.loads(
-            host.nova_arm_ext('facts'))
+        self.facts: dict[str, typing.Any] = json.loads(host.facts())
         self._documents: dict[str, str] = {}
         self._count = 0
 
@@ -115,7 +117,7 @@ class Guest:
         disk = guest.ensure(self.arch).disk
         self._host.run('sh', '-ec', _DISK,
                        f'{self._host.guests}/{disk.parent.name}',
-                       f'/srv/{self.arch}.qcow2', self._folder, self._disk)
+                       f'{_BASE}/{self.arch}.qcow2', self._folder, self._disk)
         document = f'{self._folder}/domain.xml'
         self._host.write(document, self.document.encode())
         self._virsh('define', document)
@@ -180,11 +182,11 @@ class Guest:
 
 # The disk is copied once, and each guest writes to a file of its own.
 _DISK = """\
+mkdir -p "$2" "${1%/*}"
 if [ ! -e "$1" ]; then
     cp "$0/disk.qcow2" "$1.part"
     mv "$1.part" "$1"
 fi
-mkdir -p "$2"
 qemu-img create -q -f qcow2 -F qcow2 -b "$1" "$3"
 """
 

@@ -48,7 +48,7 @@ def record(host: hosts.Host, step: images.Step, *,
                 name = f'{name}.error'
         (folder / name).write_text(said)
     with step('facts.json'):
-        (folder / 'facts.json').write_text(host.nova_arm_ext('facts'))
+        (folder / 'facts.json').write_text(host.facts())
     (folder / 'host.json').write_text(json.dumps(
         _described(host, step, today), indent=2) + '\n')
     return folder
