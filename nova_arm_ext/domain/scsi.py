@@ -22,13 +22,16 @@ def move_disks(domain: view.Domain, moved: list[devices.Disk]) -> str | None:
     named = f"devices/disk/target/@bus='{moved[0].bus}'"
     had = disks(domain.previous) if domain.previous else {}
     taken = {place(disk) for disk in disks(domain).values()}
+    # those that are still to be moved, maybe by another rule, have these
+    present = {disk.dev for disk in domain.all(devices.Disk)}
+    kept = {place(disk) for dev, disk in had.items() if dev in present}
     # libvirt (9.0.0) and Nova put disks, also hot-plugged ones, at target 0
     # by their names; the LSI controllers have no other target
     narrow = any(controller.type == 'scsi' and not controller.index
                  and controller.model in _LSI
                  for controller in domain.all(devices.Controller))
     places = ((0, int(not narrow), unit) for unit in itertools.count())
-    free = (one for one in places if one not in taken)
+    free = (one for one in places if one not in taken and one not in kept)
     for disk in moved:
         # the target name stays, because Nova finds the disk by it
         disk.bus = 'scsi'

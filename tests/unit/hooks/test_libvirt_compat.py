@@ -527,6 +527,17 @@ class ScsiRulesTest(RulesTestCase):
         # Nova writes SATA at each redefinition
         self.assertEqual(made, self.adjusted(before, previous=made)[0])
 
+    def test_a_new_disk_does_not_take_the_place_of_one_from_sata(self):
+        had = document(disk('sda', 'scsi', address=drive(1, 0))
+                       + SCSI.format(0))
+
+        made, _ = self.adjusted(document(
+            disk('sda', 'sata') + disk('vdz', 'virtio', device='cdrom')),
+            previous=had)
+
+        self.assertIn('<target dev="sda" bus="scsi"/>' + drive(1, 0), made)
+        self.assertIn('<target dev="vdz" bus="scsi"/>' + drive(1, 1), made)
+
     def test_disks_stay_on_sata_where_the_guest_has_seen_it(self):
         had = document(disk('sda', 'sata'))
         more = document(disk('sda', 'sata') + disk('sdb', 'sata'))
