@@ -66,8 +66,8 @@ class StoreAwayTest(base.MovingGuestTestCase):
     def unreadable(self, host: container.Container
                    ) -> collections.abc.Iterator[None]:
         """The server of the file system is dead."""
-        server = host.spawn('bindfs', 'bindfs', '-f', self.storage,
-                            settings.COPIES)
+        server = host.spawn('bindfs', 'bindfs', '-f', '-o', 'nonempty',
+                            self.storage, settings.COPIES)
         deadline = time.monotonic() + MOUNT_TIMEOUT
         while 'fuse' not in host.run('stat', '--file-system', '--format=%T',
                                      settings.COPIES):
