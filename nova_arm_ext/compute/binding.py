@@ -5,11 +5,11 @@ It has to fit the libvirt of the host, so most hosts have the one of their
 distribution. It is not a requirement of Nova either.
 """
 
+import importlib
 from typing import Any
 
-libvirt: Any
 try:
-    import libvirt
+    libvirt: Any = importlib.import_module('libvirt')
 except ModuleNotFoundError:
     libvirt = None
 
