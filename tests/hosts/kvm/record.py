@@ -4,6 +4,7 @@
 import datetime
 import json
 import pathlib
+import shutil
 import typing
 from collections.abc import Mapping
 
@@ -37,20 +38,23 @@ def record(host: hosts.Host, step: images.Step, *,
 
     What a host refuses to answer has its error as text instead.
     """
-    folder = FOLDER / f'{host.core}-{host.image.suite}'
-    folder.mkdir(parents=True, exist_ok=True)
+    answers = {}
     for name, command in COMMANDS.items():
         with step(name):
             try:
-                said = host.run(*command)
+                answers[name] = host.run(*command)
             except errors.CommandFailed as e:
-                said = f'{e}\n'
-                name = f'{name}.error'
-        (folder / name).write_text(said)
+                answers[f'{name}.error'] = f'{e}\n'
     with step('facts.json'):
-        (folder / 'facts.json').write_text(host.facts())
-    (folder / 'host.json').write_text(json.dumps(
-        _described(host, step, today), indent=2) + '\n')
+        answers['facts.json'] = host.facts()
+    answers['host.json'] = json.dumps(
+        _described(host, step, today), indent=2) + '\n'
+    # Only now, so that an interruption leaves the earlier recording.
+    folder = FOLDER / f'{host.core}-{host.image.suite}'
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    for name, text in answers.items():
+        (folder / name).write_text(text)
     return folder
 
 

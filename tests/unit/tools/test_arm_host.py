@@ -3,6 +3,7 @@
 
 import configparser
 import contextlib
+import datetime
 import fcntl
 import io
 import json
@@ -22,6 +23,7 @@ from tests.hosts.kvm import errors
 from tests.hosts.kvm import host as hosts
 from tests.hosts.kvm import image as images
 from tests.hosts.kvm import initrd
+from tests.hosts.kvm import record
 from tests.hosts.kvm import root
 from tests.hosts.kvm import start
 from tests.support import base
@@ -416,3 +418,60 @@ class WaitingTest(ArmHostTestCase):
             with images.locked(lock, step):
                 self.assertEqual(
                     ['waiting for another process that makes it'], told)
+
+
+class RecordTest(ArmHostTestCase):
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.useFixture(fixtures.MockPatchObject(
+            record, 'FOLDER', self.place / 'recorded'))
+        self.useFixture(fixtures.MockPatchObject(
+            emulator, 'find', return_value=emulator.Emulator(
+                command=(), environment={}, version='10.0.1')))
+        self.answering = self.host('arm', 0)
+        self.answering.image.place.mkdir(parents=True)
+        (self.answering.image.place / 'packages.json').write_text(json.dumps(
+            dict.fromkeys(record._PACKAGES, '1.0')))
+        self.useFixture(fixtures.MockPatchObject(
+            self.answering, 'facts', return_value='{}\n'))
+
+    def record(self) -> pathlib.Path:
+        return record.record(self.answering, command.silent,
+                             today=datetime.date(2026, 1, 2))
+
+    def test_each_recording_says_that_its_host_is_emulated(self) -> None:
+        self.useFixture(fixtures.MockPatchObject(
+            self.answering, 'run', return_value='<answer/>\n'))
+
+        folder = self.record()
+
+        self.assertEqual('max-bookworm', folder.name)
+        self.assertEqual({*record.COMMANDS, 'facts.json', 'host.json'},
+                         {path.name for path in folder.iterdir()})
+        said = json.loads((folder / 'host.json').read_text())
+        self.assertIs(True, said['emulated'])
+        self.assertEqual(('QEMU 10.0.1', '2026-01-02'),
+                         (said['emulator'], said['date']))
+
+    def test_what_a_host_refuses_is_recorded_as_its_error(self) -> None:
+        self.useFixture(fixtures.MockPatchObject(
+            self.answering, 'run',
+            side_effect=errors.CommandFailed('no such thing')))
+
+        folder = self.record()
+
+        self.assertFalse((folder / 'capabilities.xml').exists())
+        self.assertEqual('no such thing\n',
+                         (folder / 'capabilities.xml.error').read_text())
+
+    def test_an_interruption_leaves_the_earlier_recording(self) -> None:
+        earlier = self.place / 'recorded/max-bookworm/capabilities.xml'
+        earlier.parent.mkdir(parents=True)
+        earlier.touch()
+        self.useFixture(fixtures.MockPatchObject(
+            self.answering, 'run', side_effect=KeyboardInterrupt))
+
+        self.assertRaises(KeyboardInterrupt, self.record)
+
+        self.assertTrue(earlier.exists())
