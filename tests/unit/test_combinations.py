@@ -140,12 +140,14 @@ class EveryOptionTest(_LibvirtTestCase):
         """Whether this libvirt can define a case.
 
         The hooks leave other machines than virt as they are, also what makes
-        libvirt refuse them. This libvirt has no secrets.
+        libvirt refuse them. This libvirt has no secrets, huge pages or
+        devices to pass through.
         """
         newest = known.host.libvirt_version or (0,)
         here = self.here(known).host.libvirt_version or (0,)
         return (guest.is_virt and newest <= here
-                and next(guest.element.iter('encryption'), None) is None)
+                and not list(guest.element.iter('encryption', 'hugepages',
+                                                'hostdev')))
 
     def test_new_guests(self) -> None:
         self.check(self.cases(existing=False, arch='aarch64'))
