@@ -350,7 +350,8 @@ def lacking_device(domain: Domain, facts: Facts) -> str | None:
 
 
 def machine(domain: Domain, facts: Facts) -> str | None:
-    wanted, there = domain.machine or '', facts.host.machines
+    there = facts.host.machines
+    wanted = (domain.machine or '') if there else ''
     if there and wanted.startswith('virt-') and wanted not in there:
         raise errors.Refused(
             f'QEMU on this host does not have the machine {wanted}; set '

@@ -173,7 +173,7 @@ RULES: tuple[Rule, ...] = (
          apply=compat.host_passthrough, nova='29 to 34',
          reason='libvirt passes the host CPU through only with KVM; an '
                 'emulated guest gets all that QEMU can emulate'),
-    Rule(name='no_cpu_model', words=('type',), apply=compat.no_cpu_model,
+    Rule(name='no_cpu_model', words=('custom',), apply=compat.no_cpu_model,
          nova='29 to 34',
          reason='without a model it is a 32-bit Cortex-A15, which 64-bit '
                 'firmware and KVM cannot use'),
