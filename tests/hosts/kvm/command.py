@@ -195,5 +195,3 @@ def _name(text: str) -> str:
         raise argparse.ArgumentTypeError(
             f'{text!r} is not a host name: letters, digits and hyphens')
     return text
-
-
