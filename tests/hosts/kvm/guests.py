@@ -136,7 +136,7 @@ class Guest:
         """Leave nothing of it on the host."""
         self._close()
         for command in (('destroy',), ('undefine', '--nvram')):
-            # It may not run any more.
+            # It may not run any more, or not be defined yet.
             with contextlib.suppress(errors.CommandFailed):
                 self._virsh(*command, self.name)
         self._host.run('rm', '-rf', self._folder)

@@ -26,6 +26,9 @@ _FACTS = ('-m', 'nova_arm_ext.cmd.main', 'facts', '--timeout', '500')
 #: Where an emulated host has what pip would have installed beside the tree.
 _INSTALLED = '/var/lib/arm-host'
 
+#: The exit status of ssh without a connection.
+_NO_SSH = 255
+
 #: QEMU has so many seconds to end before it is killed.
 _PATIENCE = 10.0
 
@@ -48,8 +51,8 @@ class Shell:
         :param data: its standard input
         :param timeout: seconds
         :returns: its standard output
-        :raises CommandFailed: when it ends with another status than 0, or
-            does not end
+        :raises CommandFailed: when it ends with another status than 0
+        :raises HostError: when it does not end, or the host does not answer
         """
         words = shlex.join(command).partition('\n')[0]
         try:
@@ -57,8 +60,12 @@ class Shell:
                 self.command(*command), input=data or b'',
                 capture_output=True, timeout=timeout, check=False)
         except subprocess.TimeoutExpired as e:
-            raise errors.CommandFailed(
+            raise errors.HostError(
                 f'{words} did not end within {timeout:.0f} s') from e
+        if done.returncode == _NO_SSH:
+            raise errors.HostError(
+                f'the host does not answer: '
+                f'{done.stderr.decode(errors="replace").strip()}')
         if done.returncode:
             raise errors.CommandFailed(
                 f'{words} ended with {done.returncode}: '

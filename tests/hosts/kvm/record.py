@@ -15,6 +15,9 @@ from tests.hosts.kvm import image as images
 
 FOLDER = hosts.TREE / 'tests/data/arm-hosts'
 
+#: Seconds for one answer of a slow host. Silence is not an answer.
+_PATIENCE = 1200.0
+
 #: The packages whose versions matter.
 _PACKAGES = ('libvirt-daemon-system', 'qemu-system-arm', 'qemu-efi-aarch64',
              'qemu-efi-arm', 'linux-image-arm64')
@@ -42,7 +45,7 @@ def record(host: hosts.Host, step: images.Step, *,
     for name, command in COMMANDS.items():
         with step(name):
             try:
-                answers[name] = host.run(*command)
+                answers[name] = host.run(*command, timeout=_PATIENCE)
             except errors.CommandFailed as e:
                 answers[f'{name}.error'] = f'{e}\n'
     with step('facts.json'):

@@ -101,7 +101,7 @@ def _warm(core: str, image: images.Image, found: emulator.Emulator,
                       f'(once, about two minutes)') as log:
                 log.write(host.run('sh', '-c', _WARM, timeout=900))
                 # The connection breaks.
-                with contextlib.suppress(errors.CommandFailed):
+                with contextlib.suppress(errors.HostError):
                     host.run('sh', '-c', _POWER_OFF, timeout=60)
                 host.await_end(60)
             (folder / 'disk.qcow2').rename(disk)

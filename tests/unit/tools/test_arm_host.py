@@ -169,10 +169,10 @@ class ShellTest(ArmHostTestCase):
 
     def test_a_command_that_does_not_end_is_ended(self) -> None:
         error = self.assertRaises(
-            errors.CommandFailed, hosts.Here().run, 'sleep', '600',
-            timeout=0.1)
+            errors.HostError, hosts.Here().run, 'sleep', '600', timeout=0.1)
 
         self.assertEqual('sleep 600 did not end within 0 s', str(error))
+        self.assertNotIsInstance(error, errors.CommandFailed)
 
     def test_a_host_finds_the_entry_points_of_this_tree(self) -> None:
         written = {}
@@ -464,6 +464,14 @@ class RecordTest(ArmHostTestCase):
         self.assertFalse((folder / 'capabilities.xml').exists())
         self.assertEqual('no such thing\n',
                          (folder / 'capabilities.xml.error').read_text())
+
+    def test_a_host_that_does_not_answer_in_time_is_not_recorded(self) -> None:
+        self.useFixture(fixtures.MockPatchObject(
+            self.answering, 'run', side_effect=errors.HostError('slow')))
+
+        self.assertRaises(errors.HostError, self.record)
+
+        self.assertFalse(record.FOLDER.exists())
 
     def test_an_interruption_leaves_the_earlier_recording(self) -> None:
         earlier = self.place / 'recorded/max-bookworm/capabilities.xml'
