@@ -45,7 +45,7 @@ class Shell:
         raise NotImplementedError
 
     def run(self, *command: str, data: bytes | None = None,
-            timeout: float = 300.0) -> str:
+            timeout: float = 900.0) -> str:
         """Run a command as root.
 
         :param data: its standard input
@@ -150,7 +150,7 @@ class Host(Shell):
             '-o', 'LogLevel=ERROR', '-o', 'IdentitiesOnly=yes',
             '-o', 'StrictHostKeyChecking=no',
             '-o', 'UserKnownHostsFile=/dev/null', '-o', 'BatchMode=yes',
-            '-o', 'ConnectTimeout=60', '-o', 'ControlMaster=auto',
+            '-o', 'ConnectTimeout=180', '-o', 'ControlMaster=auto',
             '-o', f'ControlPath={self.folder}/ssh', '-o', 'ControlPersist=yes',
             'root@127.0.0.1', shlex.join(command)]
 
