@@ -58,7 +58,7 @@ class ThirdPartyHookTest(base.TestCase):
 
         [row] = [row for row in json.loads(done.stdout)
                  if row['Name'] == 'no_balloon']
-        self.assertEqual('no', row['Enabled'])
+        self.assertIs(False, row['Enabled'])
 
     def test_it_is_found_and_ordered(self):
         done = self.command('$default_hooks,no_balloon', 'hooks', '-f',
@@ -66,8 +66,8 @@ class ThirdPartyHookTest(base.TestCase):
 
         [row] = [row for row in json.loads(done.stdout)
                  if row['Name'] == 'no_balloon']
-        self.assertEqual('yes', row['Enabled'])
-        self.assertIn('last', row['Order'])
+        self.assertIs(True, row['Enabled'])
+        self.assertEqual('last', row['Place'])
 
     def test_its_place_is_checked(self):
         done = self.command('no_balloon,$default_hooks', 'hooks')
