@@ -18,6 +18,10 @@ from nova_arm_ext.compute import gather
 from tests.nova.documents.judge import Verdict
 from tests.starts import provided
 
+#: A start is tried so often if QEMU's own words are missing.
+ATTEMPTS = 5
+_UNCONNECTED = 'failed to connect to monitor socket: Connection refused'
+
 
 def host(connection: typing.Any) -> dict[str, typing.Any]:
     """The facts of this host, its firmware included."""
@@ -34,13 +38,30 @@ def verdict(connection: typing.Any, document: str) -> Verdict:
             return Verdict(define=_sentence(e))
         stored = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE)
         try:
-            domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+            _start(domain)
             domain.destroy()
             return Verdict(stored=stored)
         except libvirt.libvirtError as e:
             return Verdict(start=_sentence(e), stored=stored)
         finally:
             domain.undefineFlags(libvirt.VIR_DOMAIN_UNDEFINE_NVRAM)
+
+
+def _start(domain: typing.Any) -> None:
+    """Start it, paused.
+
+    If QEMU ends in the moment in which libvirt connects to it, libvirt only
+    says that it could not connect, and not what QEMU said. Then it is tried
+    again.
+    """
+    for attempt in range(ATTEMPTS):
+        try:
+            domain.createWithFlags(libvirt.VIR_DOMAIN_START_PAUSED)
+            return
+        except libvirt.libvirtError as e:
+            if (_UNCONNECTED not in e.get_error_message()
+                    or attempt == ATTEMPTS - 1):
+                raise
 
 
 def _sentence(error: typing.Any) -> str:
