@@ -7,6 +7,7 @@ nothing can take its place. The hook libvirt_compat says for which versions
 each is, and why.
 """
 
+import re
 from typing import Any
 
 from lxml import etree
@@ -350,15 +351,27 @@ def lacking_device(domain: Domain, facts: Facts) -> str | None:
 
 
 def machine(domain: Domain, facts: Facts) -> str | None:
-    there = facts.host.machines
-    wanted = (domain.machine or '') if there else ''
-    if there and wanted.startswith('virt-') and wanted not in there:
+    """QEMU drops old machines.
+
+    One that is newer than all that are known may be there: QEMU may have been
+    updated since the facts were read.
+    """
+    wanted, there = domain.machine or '', facts.host.machines or ()
+    number = _machine_number(wanted)
+    known = [one for one in map(_machine_number, there) if one]
+    if number and known and number < min(known):
         raise errors.Refused(
             f'QEMU on this host does not have the machine {wanted}; set '
             f'hw_machine_type of the image to virt or one of '
             f'{", ".join(there)}, or boot the instance on another host',
             this_host=True)
     return None
+
+
+def _machine_number(machine: str) -> tuple[int, int] | None:
+    """Of a versioned ``virt``, such as (7, 2); None of another machine."""
+    found = re.fullmatch(r'virt-(\d+)\.(\d+)', machine)
+    return (int(found[1]), int(found[2])) if found else None
 
 
 def sound_isa(domain: Domain, facts: Facts) -> str | None:
