@@ -24,7 +24,7 @@ def load(path: str) -> validation.Validator | None:
         wrong; None if the schema cannot be used
     """
     schema = _of(path)
-    return None if schema.now() is None else schema
+    return schema if schema.is_usable() else None
 
 
 class _Schema:
@@ -34,6 +34,10 @@ class _Schema:
         self._path = path
         self._identity: tuple[int, ...] = ()
         self._schema: etree.RelaxNG | None = None
+
+    def is_usable(self) -> bool:
+        """Whether it has been read, now or earlier."""
+        return self._schema is not None or self.now() is not None
 
     def now(self) -> etree.RelaxNG | None:
         """The schema as it is in the file now.
