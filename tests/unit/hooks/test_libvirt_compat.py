@@ -248,8 +248,10 @@ class FeatureRulesTest(RulesTestCase):
 
     def test_what_an_x86_host_emulates_gets_all_that_qemu_can(self):
         novas = '<cpu match="exact"><model>cortex-a57</model></cpu>'
-        on_x86 = facts.Facts(host=facts.Host(arch='x86_64',
-                                             libvirt_version=(9, 0, 0)))
+        on_x86 = facts.Facts(host=facts.Host(
+            arch='x86_64', libvirt_version=(9, 0, 0), qemu_version=(10, 0, 0)))
+        slow = dataclasses.replace(on_x86, host=dataclasses.replace(
+            on_x86.host, qemu_version=(9, 2, 4)))
         before = document(outside=novas, virt_type='qemu')
         after = document(outside='<cpu match="exact" mode="maximum"/>',
                          virt_type='qemu')
@@ -261,6 +263,7 @@ class FeatureRulesTest(RulesTestCase):
         for left, previous, known in (
                 (before, before, on_x86),
                 (before, None, LIBVIRT_9),
+                (before, None, slow),
                 (before.replace('match', 'mode="custom" match'), None,
                  on_x86),
                 (before.replace('a57', 'a72'), None, on_x86)):
