@@ -90,7 +90,9 @@ def boot(folder: pathlib.Path) -> dict[str, Any]:
         raise RuntimeError(f'{error}\n{bed.state()}') from error
     return {'hooks': as_data(results[0]),
             'seconds': time.monotonic() - started,
+            # a set is no JSON
             'guest': dataclasses.asdict(report) | {
+                'features': sorted(report.features),
                 'root_ports': report.root_ports}}
 
 

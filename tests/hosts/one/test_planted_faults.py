@@ -83,7 +83,7 @@ FAULTS = {
         plant=f'our_own {DESCRIPTORS}; rm {DESCRIPTORS}/*aarch64*',
         words={'firmware descriptors': (
             'descriptors is for AArch64 with a separate flash',
-            'install UEFI for AArch64: qemu-efi-aarch64')}),
+            'install UEFI for AArch64 (qemu-efi-aarch64)')}),
     'a descriptor that is no JSON': Fault(
         plant=f'our_own {DESCRIPTORS}; echo "{{" > {DESCRIPTORS}/10-own.json',
         words={'firmware descriptors': (
@@ -128,8 +128,11 @@ FAULTS = {
         words={'firmware files': (
             f'{FIRMWARE}/AAVMF_VARS.fd: ', 'install its package again')}),
     'no 32-bit firmware': Fault(
-        plant=f'our_own {DESCRIPTORS}; rm {DESCRIPTORS}/*-arm.json',
-        words={'32-bit firmware': ('there is none', 'qemu-efi-arm')}),
+        plant=f'our_own {DESCRIPTORS}; rm {DESCRIPTORS}/*-arm.json; '
+              f'our_own {FIRMWARE}; rm {FIRMWARE}/AAVMF32_*',
+        words={'32-bit firmware': ('there is none', 'qemu-efi-arm'),
+               'firmware seen by libvirt': (
+                   f'libvirt has {FIRMWARE}/AAVMF32_CODE.fd',)}),
     'firmware that libvirt has not': Fault(
         plant=f'our_own {FIRMWARE}; our_own {DESCRIPTORS}; '
               f'cp {FIRMWARE}/AAVMF_CODE.fd {FIRMWARE}/OWN_CODE.fd; sed s/'
