@@ -127,7 +127,7 @@ class _ArmDocuments(_Documents):
                 guest, guest.document,
                 release().verdict(guest.document).stored)])
 
-    def test_audit_names_the_guests_that_nova_alone_cannot_start(self) -> None:
+    def test_audit_names_the_guests_that_stock_nova_cannot_start(self) -> None:
         faults = []
         for guest, _ in self.results():
             recorded = release().verdict(release().recorded(guest) or '')
@@ -137,10 +137,10 @@ class _ArmDocuments(_Documents):
 
             said, why = audit.without_us(provenance.read(domain), domain)
 
-            alone = release().verdict(release().redefined[guest])
+            stock = release().verdict(release().redefined[guest])
             # what this machine lacks, such as a socket, stops both
-            error = (alone.define or (not recorded.start and alone.start)
-                     or 'CPU mode' in (alone.start or '')
+            error = (stock.define or (not recorded.start and stock.start)
+                     or 'CPU mode' in (stock.start or '')
                      or (said == audit.CANNOT_START
                          and _is_refused_by_qemu(guest)))
             if (said == audit.CANNOT_START) != bool(error):

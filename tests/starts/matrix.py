@@ -2,7 +2,7 @@
 """Starts every kind of guest with the libvirt and QEMU of Debian suites.
 
 For each kind and host: whether the guest started, was refused with a
-sentence, or failed; and the same for the domain XML of Nova alone. The exit
+sentence, or failed; and the same for the domain XML of stock Nova. The exit
 status is 1 if one failed that has been adjusted by nova-arm-ext.
 """
 
@@ -12,7 +12,6 @@ import concurrent.futures
 import contextlib
 import csv
 import dataclasses
-import logging
 import pathlib
 import sys
 import textwrap
@@ -53,8 +52,8 @@ class Result:
     kind: str
     state: str
     why: str = ''
-    alone: str
-    alone_why: str = ''
+    stock: str
+    stock_why: str = ''
 
 
 def judged(suite: str, only: Iterable[str]) -> tuple[str, list[Result]]:
@@ -97,9 +96,9 @@ def results(suite: str, judge: bed.Bed, release: guests.Release,
         guest, ours = asked[number], adjusted[number]
         state, why = (_started(judge, ours.xml) if ours.xml
                       else (REFUSED, ours.refusal or ''))
-        alone, alone_why = _started(judge, guest.document)
+        stock, stock_why = _started(judge, guest.document)
         return Result(suite=suite, host=guest.host, kind=guest.kind.name,
-                      state=state, why=why, alone=alone, alone_why=alone_why)
+                      state=state, why=why, stock=stock, stock_why=stock_why)
 
     found = []
     with concurrent.futures.ThreadPoolExecutor(bed.JUDGES) as pool:
@@ -127,7 +126,7 @@ def shown(results: Sequence[Result], suites: Sequence[str]) -> str:
     for one in results:
         cells[one.kind][one.suite, one.host] = one
     width = max(map(len, cells), default=4)
-    lines = ['With nova-arm-ext, then Nova alone; for aarch64 with KVM, '
+    lines = ['With nova-arm-ext, then stock Nova; for aarch64 with KVM, '
              'aarch64 without, emulated on x86_64:',
              's started, r refused with a sentence, F failed, - no such guest',
              '', ' '.join((' ' * width, *(f'{SUITES[suite]:16}'
@@ -138,9 +137,9 @@ def shown(results: Sequence[Result], suites: Sequence[str]) -> str:
             pairs = [found.get((suite, host)) for host in kinds.EVERY_HOST]
             ours = ''.join('-' if one is None else _LETTERS[one.state]
                            for one in pairs)
-            alone = ''.join('-' if one is None else _LETTERS[one.alone]
+            stock = ''.join('-' if one is None else _LETTERS[one.stock]
                             for one in pairs)
-            columns.append(f'{ours + "  " + alone:16}')
+            columns.append(f'{ours + "  " + stock:16}')
         lines.append(f'{kind:{width}} {" ".join(columns)}'.rstrip())
     return '\n'.join(lines)
 
@@ -148,16 +147,16 @@ def shown(results: Sequence[Result], suites: Sequence[str]) -> str:
 def counted(results: Iterable[Result]) -> str:
     """How many guests of each host started with each libvirt."""
     ours: collections.Counter[tuple[str, str, str]] = collections.Counter()
-    alone: collections.Counter[tuple[str, str, str]] = collections.Counter()
+    stock: collections.Counter[tuple[str, str, str]] = collections.Counter()
     for one in results:
         ours[one.suite, one.host, one.state] += 1
-        alone[one.suite, one.host, one.alone] += 1
+        stock[one.suite, one.host, one.stock] += 1
     lines = []
     for suite, host in dict.fromkeys(key[:2] for key in ours):
         numbers = ', '.join(f'{ours[suite, host, state]} {state}'
                             for state in _LETTERS)
-        lines.append(f'{SUITES[suite]}, {host}: {numbers}; Nova alone: '
-                     f'{alone[suite, host, STARTED]} started')
+        lines.append(f'{SUITES[suite]}, {host}: {numbers}; stock Nova: '
+                     f'{stock[suite, host, STARTED]} started')
     return '\n'.join(lines)
 
 
@@ -197,8 +196,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     reason = guests.why_not()
     if reason:
         parser().exit(1, f'{reason}\n')
-    # Slow hooks are not told of: the machine is busy.
-    logging.getLogger('nova_arm_ext').setLevel(logging.ERROR)
     found: list[Result] = []
     headings = []
     with concurrent.futures.ThreadPoolExecutor(len(suites)) as pool:

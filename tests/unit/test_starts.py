@@ -147,7 +147,7 @@ def written(domain: etree._Element) -> str:
 def result(**values: str) -> matrix.Result:
     return matrix.Result(**{
         'suite': 'trixie', 'host': kinds.AARCH64_KVM, 'kind': 'default',
-        'state': matrix.STARTED, 'alone': matrix.FAILED} | values)
+        'state': matrix.STARTED, 'stock': matrix.FAILED} | values)
 
 
 class MatrixTest(base.TestCase):
@@ -170,13 +170,13 @@ class MatrixTest(base.TestCase):
 
     def test_each_kind_has_a_line(self) -> None:
         status, printed = self.run_with(
-            result(), result(host=kinds.AARCH64_TCG, alone=matrix.STARTED),
+            result(), result(host=kinds.AARCH64_TCG, stock=matrix.STARTED),
             result(kind='numa', state=matrix.REFUSED, why='No nodes.'))
 
         self.assertEqual(0, status)
         self.assertIn('\ndefault ss-  Fs-\nnuma    r--  F--\n', printed)
         self.assertIn('Debian 13, aarch64-kvm: 1 started, 1 refused, '
-                      '0 failed; Nova alone: 0 started\n', printed)
+                      '0 failed; stock Nova: 0 started\n', printed)
 
     def test_a_guest_that_fails_is_told_of(self) -> None:
         status, printed = self.run_with(
@@ -221,7 +221,7 @@ class MatrixTest(base.TestCase):
             [row] = csv.DictReader(file)
         self.assertEqual(('trixie', 'default', 'started', 'a, b', 'failed'),
                          (row['suite'], row['kind'], row['state'],
-                          row['why'], row['alone']))
+                          row['why'], row['stock']))
 
     def test_an_unknown_suite(self) -> None:
         said = io.StringIO()
