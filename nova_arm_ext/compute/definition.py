@@ -152,13 +152,8 @@ class Definitions:
                 (self._luggage.document(folder + '_resize')
                  if event is Event.REVERT else None)
                 or self._luggage.document(folder))
-        try:
-            with operation.of(instance, event, previous=recorded):
-                yield
-        except Exception:
-            if recorded is not None:
-                self._define_again(instance, recorded)
-            raise
+        with self._defined_again(instance, event, recorded):
+            yield
 
     @contextlib.contextmanager
     def rescuing(self, instance: Any) -> Iterator[None]:
@@ -167,9 +162,18 @@ class Definitions:
         Nova leaves that of the rescue. The next rescue would take it for the
         one to go back to (rescue, 29 to 34).
         """
-        recorded = self.own(instance)
+        with self._defined_again(instance, Event.RESCUE, self.own(instance)):
+            yield
+
+    @contextlib.contextmanager
+    def _defined_again(self, instance: Any, event: Event,
+                       recorded: str | None) -> Iterator[None]:
+        """Carry out an operation, and put the domain XML back if it fails.
+
+        :param recorded: the domain XML from before it, if there was any
+        """
         try:
-            with operation.of(instance, Event.RESCUE, previous=recorded):
+            with operation.of(instance, event, previous=recorded):
                 yield
         except Exception:
             if recorded is not None:

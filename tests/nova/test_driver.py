@@ -13,6 +13,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from typing import Any
 from unittest import mock
 
@@ -268,18 +269,23 @@ class DriverTest(nova.test.NoDBTestCase):
 
         self.assertIn('no tea either', self.stdlog.logger.output)
 
+    @contextlib.contextmanager
+    def maybe_refused(self, novas: mock.Mock) -> Iterator[None]:
+        """If the hook refuses, it does so before Nova's own method."""
+        try:
+            yield
+        except exception.InstanceFaultRollback as e:
+            self.assertIsInstance(e.inner_exception, exception.InvalidInput)
+            self.assertIn('no tea', str(e))
+            novas.assert_not_called()
+
     def resize(self, flavor: str, **extra_specs: str) -> mock.Mock:
-        with mock.patch.object(libvirt_driver.LibvirtDriver,
-                               'migrate_disk_and_power_off') as novas:
-            try:
-                self.driver.migrate_disk_and_power_off(
-                    None, self.instance, 'b', objects.Flavor(
-                        flavorid=flavor, extra_specs=extra_specs), None)
-            except exception.InstanceFaultRollback as e:
-                self.assertIsInstance(e.inner_exception,
-                                      exception.InvalidInput)
-                self.assertIn('no tea', str(e))
-                novas.assert_not_called()
+        with (mock.patch.object(libvirt_driver.LibvirtDriver,
+                                'migrate_disk_and_power_off') as novas,
+              self.maybe_refused(novas)):
+            self.driver.migrate_disk_and_power_off(
+                None, self.instance, 'b', objects.Flavor(
+                    flavorid=flavor, extra_specs=extra_specs), None)
         return novas
 
     def test_a_resize_is_refused_before_the_disks_are_moved(self) -> None:
@@ -304,17 +310,12 @@ class DriverTest(nova.test.NoDBTestCase):
         self.assertTrue(self.resize('new', **{'arm:tea': 'yes'}).called)
 
     def rebuild(self, *, evacuate: bool = False) -> mock.Mock:
-        with mock.patch.object(libvirt_driver.LibvirtDriver,
-                               'rebuild') as novas:
-            try:
-                self.driver.rebuild(None, self.instance, self.image, None,
-                                    None, None, None, None, None,
-                                    evacuate=evacuate)
-            except exception.InstanceFaultRollback as e:
-                self.assertIsInstance(e.inner_exception,
-                                      exception.InvalidInput)
-                self.assertIn('no tea', str(e))
-                novas.assert_not_called()
+        with (mock.patch.object(libvirt_driver.LibvirtDriver,
+                                'rebuild') as novas,
+              self.maybe_refused(novas)):
+            self.driver.rebuild(None, self.instance, self.image, None,
+                                None, None, None, None, None,
+                                evacuate=evacuate)
         return novas
 
     def test_a_rebuild_is_refused_before_the_disks_are_removed(self) -> None:
